@@ -1,0 +1,210 @@
+#include "binning.h"
+
+#include <math.h>
+#include <string.h>
+
+#include <algorithm>
+#include <limits>
+#include <new>
+#include <stdexcept>
+#include <utility>
+
+#include "../maths/config.h"
+
+namespace gd {
+
+template <typename T>
+Buffer<T>::Buffer(int64_t count) : count_(count) {
+    data_ = static_cast<T*>(::operator new(sizeof(T) * static_cast<size_t>(std::max<int64_t>(count, 1)),
+                                           std::align_val_t(64)));
+}
+template <typename T>
+Buffer<T>::~Buffer() {
+    if (data_) ::operator delete(data_, std::align_val_t(64));
+}
+template <typename T>
+Buffer<T>& Buffer<T>::operator=(Buffer&& other) noexcept {
+    std::swap(data_, other.data_);
+    std::swap(count_, other.count_);
+    return *this;
+}
+template class Buffer<float>;
+template class Buffer<int>;
+template class Buffer<int64_t>;
+template class Buffer<uint32_t>;
+
+namespace {
+
+struct Key {
+    uint32_t depth, row;
+};
+
+// Bits that order like the float.
+uint32_t sortable(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof(bits));
+    return bits ^ (bits >> 31 ? 0xffffffffu : 0x80000000u);
+}
+
+// Stable radix sort by depth, 11 bits at a time.
+void sort_by_depth(std::vector<Key>& keys, std::vector<Key>& scratch) {
+    constexpr int kBits = 11, kBuckets = 1 << kBits;
+    if (keys.size() < 256) {
+        std::stable_sort(keys.begin(), keys.end(), [](const Key& a, const Key& b) { return a.depth < b.depth; });
+        return;
+    }
+    scratch.resize(keys.size());
+    std::vector<uint32_t> counts(3 * kBuckets, 0);
+    for (const Key& key : keys)
+        for (int pass = 0; pass < 3; ++pass) ++counts[pass * kBuckets + ((key.depth >> (pass * kBits)) & (kBuckets - 1))];
+    for (int pass = 0; pass < 3; ++pass) {
+        uint32_t* count = counts.data() + pass * kBuckets;
+        uint32_t sum = 0;
+        for (int i = 0; i < kBuckets; ++i) sum += std::exchange(count[i], sum);
+        for (const Key& key : keys) scratch[count[(key.depth >> (pass * kBits)) & (kBuckets - 1)]++] = key;
+        keys.swap(scratch);
+    }
+}
+
+void fill_record(const BinningInput& in, uint32_t row, float* out) {
+    Record r;
+    const float* conic = in.conics + 3 * int64_t(row);
+    r.x = in.means2d[2 * int64_t(row)], r.y = in.means2d[2 * int64_t(row) + 1];
+    r.half_a = 0.5f * conic[0], r.b = conic[1], r.half_c = 0.5f * conic[2];
+    r.opacity = in.opacities[row];
+    r.limit = logf(r.opacity / kAlphaThreshold);
+    const float det = conic[0] * conic[2] - conic[1] * conic[1];
+    if (det > 0.0f && conic[0] > 0.0f) {
+        // A little wider than exact, for the rounding of sigma.
+        const float scale = 2.0f * (r.limit + 1e-3f) / det;
+        r.extent_x = sqrtf(scale * conic[2]) + 1e-3f, r.extent_y = sqrtf(scale * conic[0]) + 1e-3f;
+    } else {
+        r.extent_x = r.extent_y = std::numeric_limits<float>::max();  // not an ellipse: every pixel is a candidate
+    }
+    r.row = static_cast<int32_t>(row);
+    memcpy(out, &r, sizeof(r));
+    memcpy(out + kRecordHead, in.colors + row * in.color_stride, sizeof(float) * in.channels);
+}
+
+// Smallest sigma of the Gaussian over the pixel centres' rectangle of a tile, compared with the limit: a convex
+// quadratic has its minimum at the centre if that is inside, else on an edge that faces it.
+bool touches_tile(const Record& r, float left, float top) {
+    const float x0 = left + 0.5f - r.x, x1 = left + (kTile - 0.5f) - r.x;
+    const float y0 = top + 0.5f - r.y, y1 = top + (kTile - 0.5f) - r.y;
+    const float near_x = std::min(std::max(0.0f, x0), x1), near_y = std::min(std::max(0.0f, y0), y1);
+    if (near_x == 0.0f && near_y == 0.0f) return true;
+    if (!(r.half_a > 0.0f) || !(r.half_c > 0.0f)) return true;
+    auto sigma = [&](float x, float y) { return r.half_a * x * x + r.b * x * y + r.half_c * y * y; };
+    float least = std::numeric_limits<float>::infinity();
+    if (near_x != 0.0f) least = sigma(near_x, std::min(std::max(-0.5f * r.b * near_x / r.half_c, y0), y1));
+    if (near_y != 0.0f) least = std::min(least, sigma(std::min(std::max(-0.5f * r.b * near_y / r.half_a, x0), x1), near_y));
+    return least <= r.limit + 1e-3f;
+}
+
+int tile_index(float pixel, int tiles) {
+    return static_cast<int>(std::min(std::max(floorf(pixel / kTile), -1.0f), float(tiles)));
+}
+
+}  // namespace
+
+Bins bin_gaussians(const BinningInput& in, int threads) {
+    Bins bins;
+    bins.tiles_x = (in.width + kTile - 1) / kTile;
+    bins.tiles_y = (in.height + kTile - 1) / kTile;
+    bins.record_stride = (kRecordHead + in.channels + 7) / 8 * 8;
+    const int64_t tiles = int64_t(bins.tiles_x) * bins.tiles_y, all_tiles = tiles * in.n_images;
+
+    // Depth sort, image by image: rows of an image are contiguous. `order` lists rows front to back.
+    std::vector<Key> order, keys, scratch;
+    std::vector<int64_t> image_begin(in.n_images + 1, 0);
+    int64_t row = 0;
+    for (int image = 0; image < in.n_images; ++image) {
+        image_begin[image] = static_cast<int64_t>(order.size());
+        keys.clear();
+        for (; row < in.rows && in.image_ids[row] == image; ++row) {
+            if (in.radii[2 * row] <= 0 && in.radii[2 * row + 1] <= 0) continue;
+            const float* conic = in.conics + 3 * row;
+            const float opacity = in.opacities[row];
+            const float check = in.means2d[2 * row] + in.means2d[2 * row + 1] + conic[0] + conic[1] + conic[2];
+            if (!gd_finite(check) || !(opacity >= kAlphaThreshold) || !gd_finite(opacity)) continue;
+            keys.push_back({sortable(in.depths[row]), static_cast<uint32_t>(row)});
+        }
+        sort_by_depth(keys, scratch);
+        order.insert(order.end(), keys.begin(), keys.end());
+    }
+    image_begin[in.n_images] = static_cast<int64_t>(order.size());
+    bins.n_records = static_cast<int64_t>(order.size());
+    bins.records = Buffer<float>(bins.n_records * bins.record_stride);
+    bins.record_offsets = Buffer<int64_t>(bins.n_records + 1);
+
+    // Each part lists the tiles of its share of the ranks, in order, and counts them per tile; the parts' counts then
+    // become the places where each part writes. Ranks stay in order whatever the number of parts.
+    const int parts = std::max(1, threads);
+    std::vector<std::vector<uint32_t>> tiles_of(parts);
+    std::vector<std::vector<uint32_t>> counts(parts);
+    const int64_t share = (bins.n_records + parts - 1) / parts;
+#pragma omp parallel for schedule(static, 1) num_threads(threads)
+    for (int part = 0; part < parts; ++part) {
+        std::vector<uint32_t>& list = tiles_of[part];
+        counts[part].assign(all_tiles, 0);
+        const int64_t begin = part * share, end = std::min(bins.n_records, begin + share);
+        list.reserve(static_cast<size_t>(std::max<int64_t>(0, end - begin)) * 4);
+        int image = 0;
+        for (int64_t rank = begin; rank < end; ++rank) {
+            while (rank >= image_begin[image + 1]) ++image;
+            float* slot = bins.records.data() + rank * bins.record_stride;
+            fill_record(in, order[rank].row, slot);
+            const Record& r = *reinterpret_cast<const Record*>(slot);
+            const size_t before = list.size();
+            const int x0 = std::max(0, tile_index(r.x - r.extent_x - 0.5f, bins.tiles_x));
+            const int y0 = std::max(0, tile_index(r.y - r.extent_y - 0.5f, bins.tiles_y));
+            const int x1 = std::min(bins.tiles_x - 1, tile_index(r.x + r.extent_x - 0.5f, bins.tiles_x));
+            const int y1 = std::min(bins.tiles_y - 1, tile_index(r.y + r.extent_y - 0.5f, bins.tiles_y));
+            for (int y = y0; y <= y1; ++y) {
+                for (int x = x0; x <= x1; ++x) {
+                    if (!touches_tile(r, float(x * kTile), float(y * kTile))) continue;
+                    const uint32_t tile = static_cast<uint32_t>(image * tiles + y * bins.tiles_x + x);
+                    list.push_back(tile);
+                    ++counts[part][tile];
+                }
+            }
+            // Counts for now; turned into offsets below.
+            bins.record_offsets[rank] = static_cast<int64_t>(list.size() - before);
+        }
+    }
+    bins.tile_offsets = Buffer<int64_t>(all_tiles + 1);
+    int64_t total = 0;
+    for (int64_t tile = 0; tile < all_tiles; ++tile) {
+        bins.tile_offsets[tile] = total;
+        for (int part = 0; part < parts; ++part) {
+            const uint32_t count = counts[part][tile];
+            counts[part][tile] = static_cast<uint32_t>(total);
+            total += count;
+        }
+    }
+    if (total >= (int64_t(1) << 31))
+        throw std::length_error("more than 2^31 (Gaussian, tile) pairs; render fewer Gaussians or a smaller picture");
+    bins.tile_offsets[all_tiles] = total;
+    bins.n_instances = total;
+    int64_t sum = 0;
+    for (int64_t rank = 0; rank < bins.n_records; ++rank) sum += std::exchange(bins.record_offsets[rank], sum);
+    bins.record_offsets[bins.n_records] = sum;
+
+    bins.instances = Buffer<uint32_t>(total);
+    bins.positions = Buffer<uint32_t>(total);
+#pragma omp parallel for schedule(static, 1) num_threads(threads)
+    for (int part = 0; part < parts; ++part) {
+        const int64_t begin = part * share, end = std::min(bins.n_records, begin + share);
+        const uint32_t* tile = tiles_of[part].data();
+        for (int64_t rank = begin; rank < end; ++rank) {
+            for (int64_t i = bins.record_offsets[rank]; i < bins.record_offsets[rank + 1]; ++i) {
+                const uint32_t at = counts[part][*tile++]++;
+                bins.instances[at] = static_cast<uint32_t>(rank);
+                bins.positions[i] = at;
+            }
+        }
+    }
+    return bins;
+}
+
+}  // namespace gd

@@ -1,0 +1,60 @@
+// A pack of 16 floats in one AVX-512 register; masks are mask registers.
+#pragma once
+
+#include <immintrin.h>
+
+namespace gd {
+namespace {
+
+struct Pack {
+    static constexpr int kLanes = 16;
+    __m512 v;
+};
+struct Mask {
+    __mmask16 m;
+};
+
+template <typename V>
+static inline V broadcast(float x);
+template <>
+inline Pack broadcast<Pack>(float x) {
+    return {_mm512_set1_ps(x)};
+}
+
+inline Pack load(const float* p) { return {_mm512_loadu_ps(p)}; }
+inline void store(float* p, Pack a) { _mm512_storeu_ps(p, a.v); }
+inline Pack operator+(Pack a, Pack b) { return {_mm512_add_ps(a.v, b.v)}; }
+inline Pack operator-(Pack a, Pack b) { return {_mm512_sub_ps(a.v, b.v)}; }
+inline Pack operator*(Pack a, Pack b) { return {_mm512_mul_ps(a.v, b.v)}; }
+inline Pack operator/(Pack a, Pack b) { return {_mm512_div_ps(a.v, b.v)}; }
+inline Pack fma(Pack a, Pack b, Pack c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+inline Pack min(Pack a, Pack b) { return {_mm512_min_ps(a.v, b.v)}; }
+inline Pack abs(Pack a) { return {_mm512_abs_ps(a.v)}; }
+inline Pack sqrt(Pack a) { return {_mm512_sqrt_ps(a.v)}; }
+inline Pack round(Pack a) { return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
+inline Pack scale2(Pack a, Pack n) { return {_mm512_scalef_ps(a.v, n.v)}; }
+// 1 / a with one Newton step: relative error 2^-27 before rounding, a third of a division's time.
+inline Pack reciprocal(Pack a) {
+    const __m512 r = _mm512_rcp14_ps(a.v);
+    return {_mm512_mul_ps(r, _mm512_fnmadd_ps(a.v, r, _mm512_set1_ps(2.0f)))};
+}
+
+inline Mask operator<=(Pack a, Pack b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_LE_OQ)}; }
+inline Mask operator>=(Pack a, Pack b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_GE_OQ)}; }
+inline Mask operator>(Pack a, Pack b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_GT_OQ)}; }
+inline Mask operator&(Mask a, Mask b) { return {static_cast<__mmask16>(a.m & b.m)}; }
+inline Mask and_not(Mask a, Mask b) { return {static_cast<__mmask16>(a.m & ~b.m)}; }
+inline bool any(Mask a) { return a.m != 0; }
+inline int count(Mask a) { return __builtin_popcount(a.m); }
+inline Pack select(Mask m, Pack yes, Pack no) { return {_mm512_mask_blend_ps(m.m, no.v, yes.v)}; }
+inline Pack keep(Mask m, Pack a) { return {_mm512_maskz_mov_ps(m.m, a.v)}; }
+
+inline Mask greater(const int* p, int k) {
+    return {_mm512_cmp_epi32_mask(_mm512_loadu_si512(p), _mm512_set1_epi32(k), _MM_CMPINT_NLE)};
+}
+inline void store_where(Mask m, int* p, int k) { _mm512_mask_storeu_epi32(p, m.m, _mm512_set1_epi32(k)); }
+
+inline float sum(Pack a) { return _mm512_reduce_add_ps(a.v); }
+
+}  // namespace
+}  // namespace gd

@@ -1,0 +1,108 @@
+"""Picture losses that would otherwise eat a fit's time: SSIM and L1 fused in C++, forward and backward.
+
+SSIM is that of Wang et al. 2004 ("Image quality assessment: from error visibility to structural similarity", eq. 13)
+with an 11x11 Gaussian window of sigma 1.5, K1 = 0.01, K2 = 0.03 and data range 1, averaged over pixels and channels.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+Padding = Literal["same", "valid"]
+
+
+def fused_ssim(image: Float[Tensor, "*batch H W C"], target: Tensor, padding: Padding = "same") -> Float[Tensor, ""]:
+    """Returns the mean SSIM of float32 `image` against `target` of the same shape, float32 in 0..1 or uint8.
+
+    `padding` "same" counts every pixel, with zeros outside the picture; "valid" only those whose window lies inside.
+    Differentiable with respect to `image`. Tensors that are not on the CPU, or not float32, go through torch.
+
+    Raises:
+        ValueError: for shapes that differ, or a picture smaller than the window with "valid".
+    """
+    return _ssim_and_l1(image, target, padding)[0]
+
+
+def l1_ssim_loss(
+    render: Float[Tensor, "*batch H W C"], target: Tensor, ssim_weight: float = 0.2, padding: Padding = "same"
+) -> Float[Tensor, ""]:
+    """Returns (1 - w) * mean |render - target| + w * (1 - SSIM), the loss of 3D Gaussian Splatting (eq. 7, w = 0.2)."""
+    ssim, l1 = _ssim_and_l1(render, target, padding)
+    return (1.0 - ssim_weight) * l1 + ssim_weight * (1.0 - ssim)
+
+
+def _ssim_and_l1(image: Tensor, target: Tensor, padding: Padding) -> tuple[Tensor, Tensor]:
+    if image.ndim < 3 or image.shape != target.shape:
+        raise ValueError(
+            f"image and target must have the same shape [..., H, W, C], got {tuple(image.shape)} and "
+            f"{tuple(target.shape)}"
+        )
+    if padding not in ("same", "valid"):
+        raise ValueError(f"padding must be 'same' or 'valid', got {padding!r}")
+    height, width, channels = image.shape[-3:]
+    if padding == "valid" and min(height, width) < 11:
+        raise ValueError(f"padding='valid' needs pictures of at least 11x11 pixels, got {width}x{height}")
+    if image.numel() == 0:
+        raise ValueError(f"the pictures must have pixels, got the shape {tuple(image.shape)}")
+    image, target = image.reshape(-1, height, width, channels), target.reshape(-1, height, width, channels)
+    if image.device.type == "cpu" and image.dtype == torch.float32 and target.dtype in (torch.float32, torch.uint8):
+        return _SsimL1.apply(image, target, padding == "valid")  # pyright: ignore[reportReturnType]
+    return torch_ssim_l1(image, target, padding)
+
+
+def torch_ssim_l1(
+    image: Float[Tensor, "I H W C"], target: Tensor, padding: Padding = "same"
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """Returns (mean SSIM, mean absolute error) in plain torch, any float type and device: the definition."""
+    if target.dtype == torch.uint8:
+        target = target.to(image.dtype) / 255.0
+    offsets = torch.arange(-5, 6, dtype=image.dtype, device=image.device)
+    window = torch.exp(-(offsets**2) / (2 * 1.5**2))
+    window = window / window.sum()
+    x, y = image.permute(0, 3, 1, 2), target.permute(0, 3, 1, 2)
+    maps = torch.stack([x, y, x * x, y * y, x * y])
+    flat = maps.flatten(0, 2)[:, None]
+    pad = 5 if padding == "same" else 0
+    flat = torch.nn.functional.conv2d(flat, window.view(1, 1, 11, 1), padding=(pad, 0))
+    flat = torch.nn.functional.conv2d(flat, window.view(1, 1, 1, 11), padding=(0, pad))
+    mu_x, mu_y, xx, yy, xy = flat.view(5, *x.shape[:2], *flat.shape[-2:])
+    c1, c2 = 0.01**2, 0.03**2
+    numerator = (2 * mu_x * mu_y + c1) * (2 * (xy - mu_x * mu_y) + c2)
+    denominator = (mu_x**2 + mu_y**2 + c1) * (xx - mu_x**2 + yy - mu_y**2 + c2)
+    return (numerator / denominator).mean(), (image - target).abs().mean()
+
+
+class _SsimL1(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, image: Tensor, target: Tensor, valid: bool) -> tuple[Tensor, Tensor]:
+        from . import _cpu
+
+        image, target = image.detach().contiguous(), target.detach().contiguous()
+        targets = (None, target) if target.dtype == torch.uint8 else (target, None)
+        wanted = ctx.needs_input_grad[0]
+        partials = torch.empty(_cpu.ssim_partials_size(*image.shape)) if wanted else None
+        ssim, l1 = _cpu.ssim_forward(image, *targets, valid, partials, torch.get_num_threads())
+        images, height, width, channels = image.shape
+        counted = images * channels * ((height - 10) * (width - 10) if valid else height * width)
+        ctx.save_for_backward(image, target, partials)
+        ctx.valid, ctx.counted = valid, counted
+        return torch.tensor(ssim / counted, dtype=torch.float32), torch.tensor(l1 / image.numel(), dtype=torch.float32)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, v_ssim: Tensor, v_l1: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        from . import _cpu
+
+        image, target, partials = ctx.saved_tensors
+        targets = (None, target) if target.dtype == torch.uint8 else (target, None)
+        v_image = torch.empty_like(image)
+        _cpu.ssim_backward(
+            image, *targets, ctx.valid, partials, float(v_ssim) / ctx.counted, float(v_l1) / image.numel(), v_image,
+            torch.get_num_threads(),
+        )  # fmt: skip
+        return v_image, None, None
