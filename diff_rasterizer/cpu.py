@@ -5,6 +5,8 @@ Same functions as `diff_rasterizer.reference`, float32 on the CPU only. Results 
 
 from __future__ import annotations
 
+import os
+import warnings
 from typing import Any
 
 import torch
@@ -17,6 +19,14 @@ from . import _cpu  # torch is imported first, so that both use the same OpenMP 
 _CAMERA_MODELS = {"pinhole": 0, "ortho": 1, "fisheye": 2}
 # Rows and columns of the upper triangle of a symmetric 3x3 matrix, in the kernels' order.
 _TRIANGLE = ([0, 0, 0, 1, 1, 2], [0, 1, 2, 1, 2, 2])
+
+if not _cpu.has_openmp():
+    warnings.warn("diff_rasterizer was built without OpenMP: the CPU backend uses one thread", stacklevel=2)
+if _cpu.instruction_sets() == ["generic"] and not os.environ.get("GAUSSIAN4D_ISA"):
+    warnings.warn(
+        "this processor has neither AVX-512 nor AVX2: the CPU backend is several times slower than with them",
+        stacklevel=2,
+    )
 
 
 def project(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 
@@ -33,7 +35,7 @@ def test_state_survives_saving() -> None:
     optimizer.step()
     q = p.detach().clone().requires_grad_()
     other = FusedAdam([q], lr=0.1)
-    other.load_state_dict(optimizer.state_dict())
+    other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     for x, o in ((p, optimizer), (q, other)):
         x.grad = torch.full((3,), -2.0)
         o.step()
