@@ -80,7 +80,7 @@ def test_a_zero_direction_is_finite() -> None:
         (5, (2, 3), (2, 36, 3), None, "0 to 4, got 5"),
         (-1, (2, 3), (2, 1, 3), None, "0 to 4, got -1"),
         (1, (2, 4), (2, 4, 3), None, r"dirs must have shape \(..., 3\), got \(2, 4\)"),
-        (1, (2, 3), (3, 4, 3), None, r"coeffs must have shape \(2, 'K', 3\)"),
+        (1, (2, 3), (3, 4, 3), None, r"coeffs must have shape \(2, K, 3\)"),
         (2, (2, 3), (2, 4, 3), None, "at least 9 coefficients for degree 2, got 4"),
         (0, (2, 3), (2, 1, 3), (3,), r"masks must have shape \(2,\)"),
     ],

@@ -53,7 +53,8 @@ ProjectArgs project_args(const Floats& means, const Maybe<Floats>& quats, const 
                          const Floats& Ks, int width, int height, int camera_model, float eps2d, float near_plane,
                          float far_plane, float radius_clip, const Ints& radii, const Floats& means2d,
                          const Floats& depths, const Floats& conics, const Maybe<Floats>& compensations) {
-    if (means.ndim() != 3 || viewmats.ndim() != 4) throw std::invalid_argument("means must be [B, N, 3], viewmats [B, C, 4, 4]");
+    if (means.ndim() != 3 || viewmats.ndim() != 4)
+        throw std::invalid_argument("means must be [B, N, 3], viewmats [B, C, 4, 4]");
     if (!covars && (!quats || !scales)) throw std::invalid_argument("either covars or quats and scales");
     ProjectArgs a = {};
     a.B = means.shape(0), a.N = means.shape(1), a.C = viewmats.shape(1);
@@ -103,16 +104,16 @@ struct BlendState {
     int64_t rows = 0;
 };
 
-BlendState* blend_forward_py(const Floats& means2d, const Floats& conics, const Floats& colors,
-                             const Floats& opacities, const Floats& depths, const Ints& radii, const Ints& image_ids,
-                             int n_images, int width, int height, const Maybe<Floats>& backgrounds,
-                             const Floats& renders, const Floats& alphas, const Maybe<nb::ndarray<int64_t, nb::c_contig, nb::device::cpu>>& pairs,
-                             int threads) {
+BlendState* blend_forward_py(const Floats& means2d, const Floats& conics, const Floats& colors, const Floats& opacities,
+                             const Floats& depths, const Ints& radii, const Ints& image_ids, int n_images, int width,
+                             int height, const Maybe<Floats>& backgrounds, const Floats& renders, const Floats& alphas,
+                             const Maybe<nb::ndarray<int64_t, nb::c_contig, nb::device::cpu>>& pairs, int threads) {
     if (colors.ndim() != 2) throw std::invalid_argument("colors must be [E, channels]");
     const int64_t rows = colors.shape(0), channels = colors.shape(1);
     if (channels < 1 || channels > kMaxChannels) throw std::invalid_argument("1 to 32 channels at a time");
     BinningInput in = {};
-    in.rows = rows, in.n_images = n_images, in.width = width, in.height = height, in.channels = static_cast<int>(channels);
+    in.rows = rows, in.n_images = n_images, in.width = width, in.height = height,
+    in.channels = static_cast<int>(channels);
     in.means2d = checked(means2d, 2 * rows, "means2d");
     in.conics = checked(conics, 3 * rows, "conics");
     in.opacities = checked(opacities, rows, "opacities");
@@ -254,60 +255,62 @@ NB_MODULE(_cpu, m) {
 #endif
     });
 
-    m.def("project_forward",
-          [](const Floats& means, const Maybe<Floats>& quats, const Maybe<Floats>& scales, const Maybe<Floats>& covars,
-             const Maybe<Floats>& opacities, const Floats& viewmats, const Floats& Ks, int width, int height,
-             int camera_model, float eps2d, float near_plane, float far_plane, float radius_clip, const Ints& radii,
-             const Floats& means2d, const Floats& depths, const Floats& conics, const Maybe<Floats>& compensations,
-             int threads) {
-              const ProjectArgs a = project_args(means, quats, scales, covars, opacities, viewmats, Ks, width, height,
-                                                 camera_model, eps2d, near_plane, far_plane, radius_clip, radii,
-                                                 means2d, depths, conics, compensations);
-              nb::gil_scoped_release release;
-              kernels().project_forward(a, threads);
-          },
-          nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg().none(), nb::arg().none(), nb::arg(), nb::arg(),
-          nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
-          nb::arg(), nb::arg().none(), nb::arg());
+    m.def(
+        "project_forward",
+        [](const Floats& means, const Maybe<Floats>& quats, const Maybe<Floats>& scales, const Maybe<Floats>& covars,
+           const Maybe<Floats>& opacities, const Floats& viewmats, const Floats& Ks, int width, int height,
+           int camera_model, float eps2d, float near_plane, float far_plane, float radius_clip, const Ints& radii,
+           const Floats& means2d, const Floats& depths, const Floats& conics, const Maybe<Floats>& compensations,
+           int threads) {
+            const ProjectArgs a =
+                project_args(means, quats, scales, covars, opacities, viewmats, Ks, width, height, camera_model, eps2d,
+                             near_plane, far_plane, radius_clip, radii, means2d, depths, conics, compensations);
+            nb::gil_scoped_release release;
+            kernels().project_forward(a, threads);
+        },
+        nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg().none(), nb::arg().none(), nb::arg(), nb::arg(),
+        nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
+        nb::arg(), nb::arg().none(), nb::arg());
 
-    m.def("project_backward",
-          [](const Floats& means, const Maybe<Floats>& quats, const Maybe<Floats>& scales, const Maybe<Floats>& covars,
-             const Floats& viewmats, const Floats& Ks, int width, int height, int camera_model, float eps2d,
-             const Ints& radii, const Floats& means2d, const Floats& depths, const Floats& conics,
-             const Maybe<Floats>& compensations, const Floats& v_means2d, const Floats& v_depths,
-             const Floats& v_conics, const Maybe<Floats>& v_compensations, const Floats& v_means,
-             const Maybe<Floats>& v_quats, const Maybe<Floats>& v_scales, const Maybe<Floats>& v_covars,
-             const Floats& v_viewmats, int threads) {
-              ProjectArgs a = project_args(means, quats, scales, covars, std::nullopt, viewmats, Ks, width, height,
-                                           camera_model, eps2d, 0.0f, 0.0f, 0.0f, radii, means2d, depths, conics,
-                                           compensations);
-              const int64_t rows = a.B * a.N, out = rows * a.C, chunks = (a.N + kChunk - 1) / kChunk;
-              a.v_means2d = checked(v_means2d, 2 * out, "v_means2d");
-              a.v_depths = checked(v_depths, out, "v_depths");
-              a.v_conics = checked(v_conics, 3 * out, "v_conics");
-              a.v_compensations = checked(v_compensations, out, "v_compensations");
-              a.v_means = checked(v_means, 3 * rows, "v_means");
-              a.v_quats = checked(v_quats, 4 * rows, "v_quats");
-              a.v_scales = checked(v_scales, 3 * rows, "v_scales");
-              a.v_covars = checked(v_covars, 6 * rows, "v_covars");
-              a.v_viewmats = checked(v_viewmats, a.B * chunks * a.C * 12, "v_viewmats");
-              if (!a.v_covars && (!a.v_quats || !a.v_scales)) throw std::invalid_argument("nowhere to put gradients");
-              nb::gil_scoped_release release;
-              kernels().project_backward(a, threads);
-          },
-          nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
-          nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg(),
-          nb::arg(), nb::arg().none(), nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg().none(), nb::arg(),
-          nb::arg());
+    m.def(
+        "project_backward",
+        [](const Floats& means, const Maybe<Floats>& quats, const Maybe<Floats>& scales, const Maybe<Floats>& covars,
+           const Floats& viewmats, const Floats& Ks, int width, int height, int camera_model, float eps2d,
+           const Ints& radii, const Floats& means2d, const Floats& depths, const Floats& conics,
+           const Maybe<Floats>& compensations, const Floats& v_means2d, const Floats& v_depths, const Floats& v_conics,
+           const Maybe<Floats>& v_compensations, const Floats& v_means, const Maybe<Floats>& v_quats,
+           const Maybe<Floats>& v_scales, const Maybe<Floats>& v_covars, const Floats& v_viewmats, int threads) {
+            ProjectArgs a =
+                project_args(means, quats, scales, covars, std::nullopt, viewmats, Ks, width, height, camera_model,
+                             eps2d, 0.0f, 0.0f, 0.0f, radii, means2d, depths, conics, compensations);
+            const int64_t rows = a.B * a.N, out = rows * a.C, chunks = (a.N + kChunk - 1) / kChunk;
+            a.v_means2d = checked(v_means2d, 2 * out, "v_means2d");
+            a.v_depths = checked(v_depths, out, "v_depths");
+            a.v_conics = checked(v_conics, 3 * out, "v_conics");
+            a.v_compensations = checked(v_compensations, out, "v_compensations");
+            a.v_means = checked(v_means, 3 * rows, "v_means");
+            a.v_quats = checked(v_quats, 4 * rows, "v_quats");
+            a.v_scales = checked(v_scales, 3 * rows, "v_scales");
+            a.v_covars = checked(v_covars, 6 * rows, "v_covars");
+            a.v_viewmats = checked(v_viewmats, a.B * chunks * a.C * 12, "v_viewmats");
+            if (!a.v_covars && (!a.v_quats || !a.v_scales)) throw std::invalid_argument("nowhere to put gradients");
+            nb::gil_scoped_release release;
+            kernels().project_backward(a, threads);
+        },
+        nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
+        nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg(),
+        nb::arg(), nb::arg().none(), nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg().none(), nb::arg(),
+        nb::arg());
 
-    m.def("colors_forward",
-          [](int degree, const Floats& means, const Floats& campos, const Floats& coeffs, const Maybe<Ints>& radii,
-             const Floats& colors, int threads) {
-              const ColorArgs a = color_args(degree, means, campos, coeffs, radii, colors);
-              nb::gil_scoped_release release;
-              kernels().colors_forward(a, threads);
-          },
-          nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg());
+    m.def(
+        "colors_forward",
+        [](int degree, const Floats& means, const Floats& campos, const Floats& coeffs, const Maybe<Ints>& radii,
+           const Floats& colors, int threads) {
+            const ColorArgs a = color_args(degree, means, campos, coeffs, radii, colors);
+            nb::gil_scoped_release release;
+            kernels().colors_forward(a, threads);
+        },
+        nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg());
 
     m.def("colors_backward", [](int degree, const Floats& means, const Floats& campos, const Floats& coeffs,
                                 const Floats& colors, const Floats& v_colors, const Floats& v_coeffs,
@@ -333,40 +336,41 @@ NB_MODULE(_cpu, m) {
     m.def("blend_backward", &blend_backward_py, nb::arg(), nb::arg().none(), nb::arg(), nb::arg().none(), nb::arg(),
           nb::arg().none(), nb::arg(), nb::arg(), nb::arg(), nb::arg());
 
-    m.def("ssim_partials_size",
-          [](int64_t images, int height, int width, int channels) {
-              SsimArgs a = {};
-              a.images = images, a.height = height, a.width = width, a.channels = channels;
-              return partials_size(a);
-          });
-    m.def("ssim_forward",
-          [](const Floats& image, const Maybe<Floats>& target, const Maybe<Bytes>& target_u8, bool valid,
-             const Maybe<Floats>& partials, int threads) {
-              SsimArgs a = ssim_args(image, target, target_u8, valid);
-              a.partials = checked(partials, partials_size(a), "partials");
-              const int64_t rows = a.images * a.height;
-              nb::gil_scoped_release release;
-              const Buffer<float> scratch(2 * ssim_padded_row(a.width, a.channels) * (a.height + 10));
-              std::vector<double> ssim_rows(rows), l1_rows(rows);
-              a.scratch = scratch.data(), a.ssim_rows = ssim_rows.data(), a.l1_rows = l1_rows.data();
-              kernels().ssim_forward(a, threads);
-              double ssim = 0.0, l1 = 0.0;
-              for (int64_t i = 0; i < rows; ++i) ssim += ssim_rows[i], l1 += l1_rows[i];
-              return std::make_pair(ssim, l1);
-          },
-          nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg(), nb::arg().none(), nb::arg());
-    m.def("ssim_backward",
-          [](const Floats& image, const Maybe<Floats>& target, const Maybe<Bytes>& target_u8, bool valid,
-             const Floats& partials, float v_ssim, float v_l1, const Floats& v_image, int threads) {
-              SsimArgs a = ssim_args(image, target, target_u8, valid);
-              a.partials = checked(partials, partials_size(a), "partials");
-              a.v_ssim = v_ssim, a.v_l1 = v_l1;
-              a.v_image = checked(v_image, static_cast<int64_t>(image.size()), "v_image");
-              nb::gil_scoped_release release;
-              kernels().ssim_backward(a, threads);
-          },
-          nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
-          nb::arg());
+    m.def("ssim_partials_size", [](int64_t images, int height, int width, int channels) {
+        SsimArgs a = {};
+        a.images = images, a.height = height, a.width = width, a.channels = channels;
+        return partials_size(a);
+    });
+    m.def(
+        "ssim_forward",
+        [](const Floats& image, const Maybe<Floats>& target, const Maybe<Bytes>& target_u8, bool valid,
+           const Maybe<Floats>& partials, int threads) {
+            SsimArgs a = ssim_args(image, target, target_u8, valid);
+            a.partials = checked(partials, partials_size(a), "partials");
+            const int64_t rows = a.images * a.height;
+            nb::gil_scoped_release release;
+            const Buffer<float> scratch(2 * ssim_padded_row(a.width, a.channels) * (a.height + 10));
+            std::vector<double> ssim_rows(rows), l1_rows(rows);
+            a.scratch = scratch.data(), a.ssim_rows = ssim_rows.data(), a.l1_rows = l1_rows.data();
+            kernels().ssim_forward(a, threads);
+            double ssim = 0.0, l1 = 0.0;
+            for (int64_t i = 0; i < rows; ++i) ssim += ssim_rows[i], l1 += l1_rows[i];
+            return std::make_pair(ssim, l1);
+        },
+        nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg(), nb::arg().none(), nb::arg());
+    m.def(
+        "ssim_backward",
+        [](const Floats& image, const Maybe<Floats>& target, const Maybe<Bytes>& target_u8, bool valid,
+           const Floats& partials, float v_ssim, float v_l1, const Floats& v_image, int threads) {
+            SsimArgs a = ssim_args(image, target, target_u8, valid);
+            a.partials = checked(partials, partials_size(a), "partials");
+            a.v_ssim = v_ssim, a.v_l1 = v_l1;
+            a.v_image = checked(v_image, static_cast<int64_t>(image.size()), "v_image");
+            nb::gil_scoped_release release;
+            kernels().ssim_backward(a, threads);
+        },
+        nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
+        nb::arg());
 
     m.def("adam", [](const Floats& param, const Floats& grad, const Floats& exp_avg, const Floats& exp_avg_sq,
                      float beta1, float beta2, float step_size, float inv_sqrt_correction2, float eps, int threads) {

@@ -15,8 +15,8 @@ namespace gd {
 
 template <typename T>
 Buffer<T>::Buffer(int64_t count) : count_(count) {
-    data_ = static_cast<T*>(::operator new(sizeof(T) * static_cast<size_t>(std::max<int64_t>(count, 1)),
-                                           std::align_val_t(64)));
+    data_ = static_cast<T*>(
+        ::operator new(sizeof(T) * static_cast<size_t>(std::max<int64_t>(count, 1)), std::align_val_t(64)));
 }
 template <typename T>
 Buffer<T>::~Buffer() {
@@ -56,7 +56,8 @@ void sort_by_depth(std::vector<Key>& keys, std::vector<Key>& scratch) {
     scratch.resize(keys.size());
     std::vector<uint32_t> counts(3 * kBuckets, 0);
     for (const Key& key : keys)
-        for (int pass = 0; pass < 3; ++pass) ++counts[pass * kBuckets + ((key.depth >> (pass * kBits)) & (kBuckets - 1))];
+        for (int pass = 0; pass < 3; ++pass)
+            ++counts[pass * kBuckets + ((key.depth >> (pass * kBits)) & (kBuckets - 1))];
     for (int pass = 0; pass < 3; ++pass) {
         uint32_t* count = counts.data() + pass * kBuckets;
         uint32_t sum = 0;
@@ -97,7 +98,8 @@ bool touches_tile(const Record& r, float left, float top) {
     auto sigma = [&](float x, float y) { return r.half_a * x * x + r.b * x * y + r.half_c * y * y; };
     float least = std::numeric_limits<float>::infinity();
     if (near_x != 0.0f) least = sigma(near_x, std::min(std::max(-0.5f * r.b * near_x / r.half_c, y0), y1));
-    if (near_y != 0.0f) least = std::min(least, sigma(std::min(std::max(-0.5f * r.b * near_y / r.half_a, x0), x1), near_y));
+    if (near_y != 0.0f)
+        least = std::min(least, sigma(std::min(std::max(-0.5f * r.b * near_y / r.half_a, x0), x1), near_y));
     return least <= r.limit + 1e-3f;
 }
 

@@ -12,13 +12,13 @@ namespace gd {
 struct BinningInput {
     int64_t rows;
     int n_images, width, height, channels;
-    const int* radii;         // [E, 2]; a row is skipped when neither is positive
-    const int* image_ids;     // [E], non-decreasing
-    const float* means2d;     // [E, 2]
-    const float* conics;      // [E, 3]
-    const float* opacities;   // [E]
-    const float* depths;      // [E]
-    const float* colors;      // [E, channels], row stride color_stride
+    const int* radii;        // [E, 2]; a row is skipped when neither is positive
+    const int* image_ids;    // [E], non-decreasing
+    const float* means2d;    // [E, 2]
+    const float* conics;     // [E, 3]
+    const float* opacities;  // [E]
+    const float* depths;     // [E]
+    const float* colors;     // [E, channels], row stride color_stride
     int64_t color_stride;
 };
 
@@ -29,7 +29,9 @@ class Buffer {
     Buffer() = default;
     explicit Buffer(int64_t count);
     ~Buffer();
-    Buffer(Buffer&& other) noexcept : data_(other.data_), count_(other.count_) { other.data_ = nullptr, other.count_ = 0; }
+    Buffer(Buffer&& other) noexcept : data_(other.data_), count_(other.count_) {
+        other.data_ = nullptr, other.count_ = 0;
+    }
     Buffer& operator=(Buffer&& other) noexcept;
     T* data() const { return data_; }
     int64_t size() const { return count_; }

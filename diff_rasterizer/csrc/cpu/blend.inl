@@ -305,10 +305,14 @@ void backward_all(const BlendArgs& a, int threads) {
 
 void blend_forward(const BlendArgs& a, int threads) {
     switch (a.channels) {
-        case 1: return forward_all<1>(a, threads);
-        case 3: return forward_all<3>(a, threads);
-        case 4: return forward_all<4>(a, threads);
-        default: return forward_all<0>(a, threads);
+        case 1:
+            return forward_all<1>(a, threads);
+        case 3:
+            return forward_all<3>(a, threads);
+        case 4:
+            return forward_all<4>(a, threads);
+        default:
+            return forward_all<0>(a, threads);
     }
 }
 
@@ -341,10 +345,17 @@ void reduce_instances(const BlendArgs& a, int threads) {
 
 void blend_backward(const BlendArgs& a, int threads) {
     switch (a.channels) {
-        case 1: backward_all<1>(a, threads); break;
-        case 3: backward_all<3>(a, threads); break;
-        case 4: backward_all<4>(a, threads); break;
-        default: backward_all<0>(a, threads);
+        case 1:
+            backward_all<1>(a, threads);
+            break;
+        case 3:
+            backward_all<3>(a, threads);
+            break;
+        case 4:
+            backward_all<4>(a, threads);
+            break;
+        default:
+            backward_all<0>(a, threads);
     }
     reduce_instances(a, threads);
 }

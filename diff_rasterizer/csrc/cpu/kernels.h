@@ -8,10 +8,10 @@
 
 namespace gd {
 
-constexpr int kTile = 16;                 // pixels on a tile's side
+constexpr int kTile = 16;  // pixels on a tile's side
 constexpr int kTilePixels = kTile * kTile;
-constexpr int kMaxChannels = 32;          // blended in one pass
-constexpr int kChunk = 2048;              // Gaussians per work item; partial sums per chunk keep results repeatable
+constexpr int kMaxChannels = 32;  // blended in one pass
+constexpr int kChunk = 2048;      // Gaussians per work item; partial sums per chunk keep results repeatable
 
 struct ProjectArgs {
     int64_t B, C, N;
@@ -26,11 +26,11 @@ struct ProjectArgs {
     float eps2d, near_plane, far_plane, radius_clip;
     bool compensate;
     // Out of the forward pass, into the backward pass.
-    int* radii;              // [B, C, N, 2]
-    float* means2d;          // [B, C, N, 2]
-    float* depths;           // [B, C, N]
-    float* conics;           // [B, C, N, 3]
-    float* compensations;    // [B, C, N] or null
+    int* radii;            // [B, C, N, 2]
+    float* means2d;        // [B, C, N, 2]
+    float* depths;         // [B, C, N]
+    float* conics;         // [B, C, N, 3]
+    float* compensations;  // [B, C, N] or null
     // Backward only.
     const float* v_means2d;
     const float* v_depths;
@@ -46,27 +46,27 @@ struct ProjectArgs {
 struct ColorArgs {
     int64_t B, C, N;
     int K, degree;
-    bool per_camera;       // coeffs are [B, C, N, K, 3] instead of [B, N, K, 3]
-    const float* means;    // [B, N, 3]
-    const float* campos;   // [B, C, 3]
+    bool per_camera;      // coeffs are [B, C, N, K, 3] instead of [B, N, K, 3]
+    const float* means;   // [B, N, 3]
+    const float* campos;  // [B, C, 3]
     const float* coeffs;
-    const int* radii;      // [B, C, N, 2] or null
-    float* colors;         // [B, C, N, 3]
+    const int* radii;  // [B, C, N, 2] or null
+    float* colors;     // [B, C, N, 3]
     // Backward only.
     const float* v_colors;
     float* v_coeffs;
-    float* v_means;        // [B, N, 3]
-    float* v_campos;       // [B, chunks, C, 3] partial sums
+    float* v_means;   // [B, N, 3]
+    float* v_campos;  // [B, chunks, C, 3] partial sums
 };
 
 // One visible row, in depth order; `channels` floats of colour follow. Records are padded to a multiple of 8 floats.
 struct Record {
-    float x, y;                  // mean, pixels
-    float half_a, b, half_c;     // conic, diagonal halved
+    float x, y;               // mean, pixels
+    float half_a, b, half_c;  // conic, diagonal halved
     float opacity;
-    float limit;                 // ln(255 opacity): the largest sigma that is blended
-    float extent_x, extent_y;    // half size of the box outside which alpha < 1/255
-    int32_t row;                 // in the caller's arrays
+    float limit;               // ln(255 opacity): the largest sigma that is blended
+    float extent_x, extent_y;  // half size of the box outside which alpha < 1/255
+    int32_t row;               // in the caller's arrays
 };
 constexpr int kRecordHead = sizeof(Record) / sizeof(float);
 
@@ -74,36 +74,36 @@ constexpr int kRecordHead = sizeof(Record) / sizeof(float);
 struct BlendArgs {
     int n_images, width, height, tiles_x, tiles_y, channels;
     const float* records;
-    int record_stride;             // floats
-    const uint32_t* instances;     // ranks (record indices), tile after tile, front to back
-    const int64_t* tile_offsets;   // [images * tiles + 1]
-    const float* backgrounds;      // [images, channels] or null
-    float* renders;                // [images, H, W, channels]
-    float* alphas;                 // [images, H, W]
+    int record_stride;            // floats
+    const uint32_t* instances;    // ranks (record indices), tile after tile, front to back
+    const int64_t* tile_offsets;  // [images * tiles + 1]
+    const float* backgrounds;     // [images, channels] or null
+    float* renders;               // [images, H, W, channels]
+    float* alphas;                // [images, H, W]
     // Out of the forward pass, into the backward pass.
-    float* final_T;                // [images * tiles, 256] transmittance behind the last Gaussian, block layout
-    int* stop;                     // [images * tiles, 256] instances from this one on do not reach the pixel
-    int* tile_end;                 // [images * tiles] instances from this one on reach no pixel
-    int64_t* tile_pairs;           // [images * tiles] contributing (Gaussian, pixel) pairs, or null: not counted
+    float* final_T;       // [images * tiles, 256] transmittance behind the last Gaussian, block layout
+    int* stop;            // [images * tiles, 256] instances from this one on do not reach the pixel
+    int* tile_end;        // [images * tiles] instances from this one on reach no pixel
+    int64_t* tile_pairs;  // [images * tiles] contributing (Gaussian, pixel) pairs, or null: not counted
     // Backward only.
     const float* v_renders;
     const float* v_alphas;
     bool absgrad;
-    float* v_instances;            // [instances, grad_stride]
-    int grad_stride;               // 6 + 2 (absgrad) + channels
+    float* v_instances;  // [instances, grad_stride]
+    int grad_stride;     // 6 + 2 (absgrad) + channels
     // Reduction over each Gaussian's instances.
     int64_t n_records;
-    const int64_t* record_offsets; // [records + 1] into positions
-    const uint32_t* positions;     // where each instance of a record stands in `instances`
+    const int64_t* record_offsets;  // [records + 1] into positions
+    const uint32_t* positions;      // where each instance of a record stands in `instances`
     float* v_means2d;
-    float* v_means2d_abs;          // or null
+    float* v_means2d_abs;  // or null
     float* v_conics;
     float* v_opacities;
     float* v_colors;
 };
 
 struct SsimArgs {
-    int64_t images;            // leading dimensions flattened
+    int64_t images;  // leading dimensions flattened
     int height, width, channels;
     const float* image;        // [images, H, W, channels]
     const float* target;       // same, or null
@@ -114,7 +114,7 @@ struct SsimArgs {
     double* l1_rows;           // [images, H] sums of |image - target|
     float* partials;           // [images, 3, H, padded row] or null when no gradient is wanted
     // Backward only.
-    float v_ssim, v_l1;        // gradients with respect to the sums
+    float v_ssim, v_l1;  // gradients with respect to the sums
     float* v_image;
 };
 

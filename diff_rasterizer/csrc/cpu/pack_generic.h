@@ -31,11 +31,11 @@ inline Pack load(const float* p) {
 }
 inline void store(float* p, Pack a) { memcpy(p, a.v, sizeof(a.v)); }
 
-#define GD_BINARY(name, expression) \
-    inline Pack name(Pack a, Pack b) { \
-        Pack r; \
+#define GD_BINARY(name, expression)     \
+    inline Pack name(Pack a, Pack b) {  \
+        Pack r;                         \
         GD_LANES r.v[i] = (expression); \
-        return r; \
+        return r;                       \
     }
 GD_BINARY(operator+, a.v[i] + b.v[i])
 GD_BINARY(operator-, a.v[i] - b.v[i])
@@ -70,11 +70,11 @@ inline Pack scale2(Pack a, Pack n) {
 }
 inline Pack reciprocal(Pack a) { return broadcast<Pack>(1.0f) / a; }
 
-#define GD_COMPARE(op) \
-    inline Mask operator op(Pack a, Pack b) { \
-        Mask r; \
+#define GD_COMPARE(op)                               \
+    inline Mask operator op(Pack a, Pack b) {        \
+        Mask r;                                      \
         GD_LANES r.m[i] = a.v[i] op b.v[i] ? -1 : 0; \
-        return r; \
+        return r;                                    \
     }
 GD_COMPARE(<=)
 GD_COMPARE(>=)
@@ -104,9 +104,7 @@ inline Mask greater(const int* p, int k) {
     GD_LANES r.m[i] = p[i] > k ? -1 : 0;
     return r;
 }
-inline void store_where(Mask m, int* p, int k) {
-    GD_LANES p[i] = m.m[i] ? k : p[i];
-}
+inline void store_where(Mask m, int* p, int k) { GD_LANES p[i] = m.m[i] ? k : p[i]; }
 inline float sum(Pack a) { return (a.v[0] + a.v[1]) + (a.v[2] + a.v[3]); }
 
 #undef GD_LANES

@@ -51,7 +51,8 @@ void ssim_forward(const SsimArgs& a, int threads) {
                     for (int q = 0; q < 5; ++q) m[q] = broadcast<Pack>(0.0f);
                     for (int t = 0; t < kTaps; ++t) {
                         const Pack w = broadcast<Pack>(kWindow[t]);
-                        const Pack x = load(x_plane + (row + t) * stride + j), y = load(y_plane + (row + t) * stride + j);
+                        const Pack x = load(x_plane + (row + t) * stride + j),
+                                   y = load(y_plane + (row + t) * stride + j);
                         const Pack wx = w * x, wy = w * y;
                         m[0] = m[0] + wx;
                         m[1] = m[1] + wy;
@@ -150,7 +151,8 @@ void ssim_backward(const SsimArgs& a, int threads) {
                         const float x = a.image[at + j + i], y = target_value(a, at + j + i);
                         const float sign = x > y ? 1.0f : x < y ? -1.0f : 0.0f;
                         a.v_image[at + j + i] =
-                            a.v_ssim * (filtered[0][i] + 2.0f * x * filtered[1][i] + y * filtered[2][i]) + a.v_l1 * sign;
+                            a.v_ssim * (filtered[0][i] + 2.0f * x * filtered[1][i] + y * filtered[2][i]) +
+                            a.v_l1 * sign;
                     }
                 }
             }

@@ -14,10 +14,10 @@
 
 namespace gd {
 
-constexpr float kAlphaThreshold = 1.0f / 255.0f;   // a smaller alpha is not blended
-constexpr float kMaxAlpha = 0.999f;                // alpha is clamped to this
-constexpr float kMinTransmittance = 1e-4f;         // blending stops before the transmittance falls to this
-constexpr float kMaxExtent = 3.33f;                // bound of a Gaussian in standard deviations
+constexpr float kAlphaThreshold = 1.0f / 255.0f;  // a smaller alpha is not blended
+constexpr float kMaxAlpha = 0.999f;               // alpha is clamped to this
+constexpr float kMinTransmittance = 1e-4f;        // blending stops before the transmittance falls to this
+constexpr float kMaxExtent = 3.33f;               // bound of a Gaussian in standard deviations
 
 enum CameraModel : int { kPinhole = 0, kOrtho = 1, kFisheye = 2 };
 

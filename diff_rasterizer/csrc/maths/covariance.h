@@ -56,8 +56,7 @@ GD_FN void covariance_backward(const T quat[4], const T scale[3], const T v_cov[
     for (int i = 0; i < 3; ++i) {
         for (int j = 0; j < 3; ++j) {
             // dL/dM = 2 V M, M = R diag(s).
-            const T v_M =
-                T(2) * (V[3 * i] * R[j] + V[3 * i + 1] * R[3 + j] + V[3 * i + 2] * R[6 + j]) * scale[j];
+            const T v_M = T(2) * (V[3 * i] * R[j] + V[3 * i + 1] * R[3 + j] + V[3 * i + 2] * R[6 + j]) * scale[j];
             v_scale[j] += v_M * R[3 * i + j];
             v_R[3 * i + j] = v_M * scale[j];
         }
@@ -65,12 +64,12 @@ GD_FN void covariance_backward(const T quat[4], const T scale[3], const T v_cov[
     const T w = q[0], x = q[1], y = q[2], z = q[3];
     T v_q[4];
     v_q[0] = T(2) * (x * (v_R[7] - v_R[5]) + y * (v_R[2] - v_R[6]) + z * (v_R[3] - v_R[1]));
-    v_q[1] = T(2) * (T(-2) * x * (v_R[4] + v_R[8]) + y * (v_R[1] + v_R[3]) + z * (v_R[2] + v_R[6]) +
-                     w * (v_R[7] - v_R[5]));
-    v_q[2] = T(2) * (x * (v_R[1] + v_R[3]) - T(2) * y * (v_R[0] + v_R[8]) + z * (v_R[5] + v_R[7]) +
-                     w * (v_R[2] - v_R[6]));
-    v_q[3] = T(2) * (x * (v_R[2] + v_R[6]) + y * (v_R[5] + v_R[7]) - T(2) * z * (v_R[0] + v_R[4]) +
-                     w * (v_R[3] - v_R[1]));
+    v_q[1] =
+        T(2) * (T(-2) * x * (v_R[4] + v_R[8]) + y * (v_R[1] + v_R[3]) + z * (v_R[2] + v_R[6]) + w * (v_R[7] - v_R[5]));
+    v_q[2] =
+        T(2) * (x * (v_R[1] + v_R[3]) - T(2) * y * (v_R[0] + v_R[8]) + z * (v_R[5] + v_R[7]) + w * (v_R[2] - v_R[6]));
+    v_q[3] =
+        T(2) * (x * (v_R[2] + v_R[6]) + y * (v_R[5] + v_R[7]) - T(2) * z * (v_R[0] + v_R[4]) + w * (v_R[3] - v_R[1]));
     // Through the normalisation: only the part orthogonal to q survives.
     const T dot = v_q[0] * q[0] + v_q[1] * q[1] + v_q[2] * q[2] + v_q[3] * q[3];
     for (int i = 0; i < 4; ++i) v_quat[i] += (v_q[i] - dot * q[i]) * inv;

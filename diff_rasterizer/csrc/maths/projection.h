@@ -9,9 +9,9 @@ namespace gd {
 
 template <typename T>
 struct ProjectionCamera {
-    T R[9], t[3];            // world to camera
-    T fx, fy, cx, cy;        // pixels
-    T width, height;         // pixels
+    T R[9], t[3];                  // world to camera
+    T fx, fy, cx, cy;              // pixels
+    T width, height;               // pixels
     T x_min, x_max, y_min, y_max;  // where the pinhole Jacobian's tangents are clamped
     int model;
 };
@@ -50,12 +50,17 @@ template <typename T>
 GD_FN void fisheye_terms(T r2, T z, T* s, T* g, T* h) {
     if (r2 < T(0.04) * z * z && z > T(0)) {
         const T iz = T(1) / z, u = r2 * iz * iz, iz3 = iz * iz * iz;
-        *s = iz * (T(1) - u * (T(1.0 / 3) - u * (T(1.0 / 5) - u * (T(1.0 / 7) - u * (T(1.0 / 9) -
-             u * (T(1.0 / 11) - u * (T(1.0 / 13) - u * T(1.0 / 15))))))));
-        *g = iz3 * (T(-2.0 / 3) + u * (T(4.0 / 5) - u * (T(6.0 / 7) - u * (T(8.0 / 9) - u * (T(10.0 / 11) -
-             u * (T(12.0 / 13) - u * T(14.0 / 15)))))));
-        *h = T(2) * iz3 * iz * iz * (T(4.0 / 5) - u * (T(12.0 / 7) - u * (T(24.0 / 9) - u * (T(40.0 / 11) -
-             u * (T(60.0 / 13) - u * T(84.0 / 15))))));
+        *s = iz * (T(1) - u * (T(1.0 / 3) -
+                               u * (T(1.0 / 5) -
+                                    u * (T(1.0 / 7) -
+                                         u * (T(1.0 / 9) - u * (T(1.0 / 11) - u * (T(1.0 / 13) - u * T(1.0 / 15))))))));
+        *g = iz3 *
+             (T(-2.0 / 3) +
+              u * (T(4.0 / 5) -
+                   u * (T(6.0 / 7) - u * (T(8.0 / 9) - u * (T(10.0 / 11) - u * (T(12.0 / 13) - u * T(14.0 / 15)))))));
+        *h = T(2) * iz3 * iz * iz *
+             (T(4.0 / 5) -
+              u * (T(12.0 / 7) - u * (T(24.0 / 9) - u * (T(40.0 / 11) - u * (T(60.0 / 13) - u * T(84.0 / 15))))));
     } else {
         const T r = gd_sqrt(r2), rho2 = r2 + z * z;
         *s = gd_atan2(r, z) / r;
@@ -226,7 +231,7 @@ GD_FN void project_backward(const ProjectionCamera<T>& camera, T eps2d, const T 
     if (v_compensation != T(0) && compensation > T(0)) {
         // compensation^2 = det(S - eps I) / det(S), with S^-1 = conic: d log det(S) = conic : dS, and the adjugate of
         // S - eps I is the adjugate of S less eps I.
-        const T inv_det = a * c - b * b;                           // 1 / det(S)
+        const T inv_det = a * c - b * b;  // 1 / det(S)
         const T factor = v_compensation / (T(2) * compensation);
         const T ratio = compensation * compensation;
         v00 += factor * ((a - eps2d * inv_det) - ratio * a);
@@ -248,8 +253,7 @@ GD_FN void project_backward(const ProjectionCamera<T>& camera, T eps2d, const T 
     const int row[6] = {0, 0, 0, 1, 1, 2}, col[6] = {0, 1, 2, 1, 2, 2};
     for (int k = 0; k < 6; ++k) {
         const int i = row[k], j = col[k];
-        v_cov[k] += v00 * JR[i] * JR[j] + v11 * JR[3 + i] * JR[3 + j] +
-                    v01 * (JR[i] * JR[3 + j] + JR[3 + i] * JR[j]);
+        v_cov[k] += v00 * JR[i] * JR[j] + v11 * JR[3 + i] * JR[3 + j] + v01 * (JR[i] * JR[3 + j] + JR[3 + i] * JR[j]);
     }
     T v_J[6];
     for (int i = 0; i < 2; ++i)
