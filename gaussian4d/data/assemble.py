@@ -1,0 +1,228 @@
+"""Records become a scene's frames: times, splits, cameras, resampling."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+import numpy as np
+
+from ..cameras import Camera
+from ..errors import UserError
+from .frames import FrameJob
+from .images import read_header
+from .problems import ProblemList
+from .records import FrameRecord, ImagePicture, Lens, SceneRecord, Split
+from .resample import Resampling, automatic_factor
+
+# Times nearer than this are one instant.
+_SAME_INSTANT = 1e-6
+
+
+@dataclasses.dataclass(frozen=True)
+class FramePlan:
+    """One frame, ready to be served."""
+
+    camera: Camera
+    time: float
+    time_index: int
+    split: Split
+    job: FrameJob
+
+
+@dataclasses.dataclass(frozen=True)
+class Assembled:
+    """Everything a `Scene` needs."""
+
+    plans: list[FramePlan]
+    times: np.ndarray
+    """[T] sorted distinct clip times."""
+    fps: float | None
+    duration: float | None
+    factor: float
+    has_alpha: bool
+    split_note: str
+    notes: list[str]
+
+
+def assemble(
+    record: SceneRecord,
+    folder: Path,
+    problems: ProblemList,
+    *,
+    downscale: float | None,
+    frames: str | None,
+    test_every: int,
+) -> Assembled:
+    """Returns the frames of a scene from what its reader found; problems go to `problems`."""
+    if not record.frames:
+        raise UserError(f"{folder}: no usable frame in this {record.format} scene; mend the problems named above")
+    record = _clip_times(record, folder, problems)
+    all_times = _distinct(np.array([frame.time for frame in record.frames]))
+    kept = all_times[parse_frames(frames, len(all_times))]
+    index_of = {float(time): k for k, time in enumerate(kept)}
+    chosen: list[tuple[FrameRecord, int]] = []
+    middles = 0.5 * (all_times[1:] + all_times[:-1])
+    for frame in record.frames:
+        time = float(all_times[np.searchsorted(middles, frame.time)])
+        if time in index_of:
+            chosen.append((dataclasses.replace(frame, time=time), index_of[time]))
+    splits, split_note = _splits(chosen, len(kept), test_every)
+    factor = _factor([frame.lens for frame, _ in chosen], downscale)
+    alpha = _alpha([frame for frame, _ in chosen], problems)
+    plans = _plans(chosen, splits, factor, alpha, problems)
+    order = {"train": 0, "test": 1, "val": 2}
+    plans.sort(key=lambda plan: order[plan.split])
+    notes = list(record.notes) + _size_notes(chosen, factor, downscale)
+    return Assembled(plans, kept, record.fps, record.duration, factor, alpha, split_note, notes)
+
+
+def parse_frames(text: str | None, count: int) -> np.ndarray:
+    """Returns the indices that `START:STOP:STEP` (a Python slice, each part optional) selects of `count` instants."""
+    if text is None:
+        return np.arange(count)
+    if not re.fullmatch(r"-?\d*(:-?\d*){1,2}", text.strip()):
+        raise UserError(f'frames must be START:STOP:STEP, such as "0:100:2" or "::4", got {text!r}')
+    parts = [int(part) if part not in ("", "-") else None for part in text.strip().split(":")]
+    step = parts[2] if len(parts) > 2 else None
+    if step is not None and step < 1:
+        raise UserError(f"the step of frames must be at least 1, got {text!r}")
+    indices = np.arange(count)[slice(parts[0], parts[1], step)]
+    if len(indices) == 0:
+        raise UserError(f"frames {text!r} selects none of the {count} instants; choose within 0:{count}")
+    return indices
+
+
+def _clip_times(record: SceneRecord, folder: Path, problems: ProblemList) -> SceneRecord:
+    """Returns the record with all times in [0, 1]."""
+    times = np.array([frame.time for frame in record.frames])
+    low, high = float(times.min()), float(times.max())
+    if low >= 0 and high <= 1 + _SAME_INSTANT:
+        return record
+    # Seconds are meant: dividing by the largest keeps 0 at 0, as other readers of these files do.
+    start = min(low, 0.0)
+    span = high - start
+    problems.warning(
+        folder,
+        f"times run from {low:g} to {high:g}, expected 0 to 1; read as seconds and divided by {span:g}",
+    )
+    moved = [dataclasses.replace(frame, time=(frame.time - start) / span) for frame in record.frames]
+    distinct = _distinct(times)
+    fps = record.fps
+    if fps is None and len(distinct) > 1:
+        steps = np.diff(distinct)
+        if steps.max() - steps.min() < 1e-3 * steps.mean():
+            fps = float(1.0 / steps.mean())
+    return dataclasses.replace(record, frames=moved, duration=record.duration or span, fps=fps)
+
+
+def _distinct(times: np.ndarray) -> np.ndarray:
+    """Returns the sorted times without those that repeat an earlier one."""
+    ordered = np.sort(times)
+    return ordered[np.concatenate([[True], np.diff(ordered) > _SAME_INSTANT])]
+
+
+def _splits(chosen: list[tuple[FrameRecord, int]], instants: int, test_every: int) -> tuple[list[Split], str]:
+    """Returns the split of every frame and a sentence on how it was chosen."""
+    if any(frame.split is not None for frame, _ in chosen):
+        stated: list[Split] = [frame.split or "train" for frame, _ in chosen]
+        return stated, "training and test frames as the data states them"
+    if test_every < 1:
+        return ["train"] * len(chosen), "every frame trains; no test frames (test_every is 0)"
+    if instants == 1:
+        note = f"one instant: every {test_every}th picture, from number {test_every // 2} on, is held out as test"
+        return ["test" if k % test_every == test_every // 2 else "train" for k in range(len(chosen))], note
+    held = {k for k in range(instants) if k % test_every == test_every // 2}
+    if test_every == 1:
+        held = set()
+    note = f"instants {test_every // 2}, {test_every // 2 + test_every}, ... of all cameras are held out as test"
+    note += f" ({len(held)} of {instants})"
+    return ["test" if k in held else "train" for _, k in chosen], note
+
+
+def _factor(lenses: list[Lens], downscale: float | None) -> float:
+    if downscale is not None:
+        return float(downscale)
+    return float(max(automatic_factor(lens.width, lens.height) for lens in set(lenses)))
+
+
+def _alpha(frames: list[FrameRecord], problems: ProblemList) -> bool:
+    """Tells whether the scene has alpha, by the first picture of every camera."""
+    firsts: dict[str, Path] = {}
+    for frame in frames:
+        if isinstance(frame.picture, ImagePicture):
+            firsts.setdefault(frame.camera_id, frame.picture.path)
+    found = []
+    for path in firsts.values():
+        try:
+            found.append(read_header(path).alpha)
+        except UserError as error:
+            problems.take(path, error)
+    return bool(found) and all(found)
+
+
+def _plans(
+    chosen: list[tuple[FrameRecord, int]],
+    splits: list[Split],
+    factor: float,
+    alpha: bool,
+    problems: ProblemList,
+) -> list[FramePlan]:
+    cameras: dict[str, tuple[FrameRecord, Camera | None]] = {}
+    resamplings: dict[Lens, tuple[Resampling, Lens]] = {}
+    plans: list[FramePlan] = []
+    for (frame, time_index), split in zip(chosen, splits):
+        if frame.lens not in resamplings:
+            resamplings[frame.lens] = _resampling(frame, factor)
+        resampling, served = resamplings[frame.lens]
+        name = frame.camera_id
+        known = cameras.get(name)
+        if known is not None and not _same_camera(known[0], frame):
+            name = f"{name}_{time_index:04d}"
+            known = cameras.get(name)
+        if known is None:
+            known = (frame, _camera(name, frame, served, problems))
+            cameras[name] = known
+        if known[1] is None:
+            continue
+        job = FrameJob(frame.picture, resampling, frame.mask, alpha and isinstance(frame.picture, ImagePicture))
+        plans.append(FramePlan(known[1], frame.time, time_index, split, job))
+    return plans
+
+
+def _resampling(frame: FrameRecord, factor: float) -> tuple[Resampling, Lens]:
+    resampling = Resampling(frame.lens, factor)
+    try:
+        return resampling, resampling.pinhole()
+    except UserError as error:
+        raise UserError(f"{frame.stated_in or frame.picture.source}: camera {frame.camera_id}: {error}") from None
+
+
+def _same_camera(a: FrameRecord, b: FrameRecord) -> bool:
+    if a.viewmat is b.viewmat and a.lens is b.lens:
+        return True
+    return a.lens == b.lens and np.allclose(a.viewmat, b.viewmat, rtol=0, atol=1e-9 * (1 + np.abs(a.viewmat).max()))
+
+
+def _camera(name: str, frame: FrameRecord, served: Lens, problems: ProblemList) -> Camera | None:
+    try:
+        return Camera(name, frame.viewmat, served.K, served.width, served.height)
+    except UserError as error:
+        problems.error(frame.stated_in or frame.picture.source, f"{error}; restore the calibration")
+        return None
+
+
+def _size_notes(chosen: list[tuple[FrameRecord, int]], factor: float, downscale: float | None) -> list[str]:
+    notes = []
+    if factor != 1:
+        how = "as asked" if downscale is not None else "automatic: the smallest factor with at most 720x480 pixels"
+        notes.append(f"pictures are served at 1/{factor:g} of their size ({how})")
+    bent = {frame.lens for frame, _ in chosen if not frame.lens.straight}
+    if bent:
+        zooms = sorted(Resampling(lens, 1).pinhole().fx / lens.fx for lens in bent)
+        notes.append(
+            f"lens distortion removed; focal lengths times {zooms[0]:.3f} to {zooms[-1]:.3f}, so that every pixel has a"
+            " source"
+        )
+    return notes

@@ -1,0 +1,85 @@
+"""Still pictures: headers, uint8 pixels, masks."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ..errors import UserError
+
+# Endings tried, in this order, for names without one (D-NeRF) and taken for pictures in folders.
+IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+
+_WITH_ALPHA = {"RGBA", "LA", "PA", "RGBa", "La"}
+_WIDE = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageHeader:
+    """What an image file says before its pixels are decoded."""
+
+    width: int
+    height: int
+    alpha: bool
+
+
+def read_header(path: Path) -> ImageHeader:
+    """Returns the header of an image file; raises `UserError` naming the file when it is missing or no image."""
+    with _open(path) as image:
+        alpha = image.mode in _WITH_ALPHA or "transparency" in image.info
+        return ImageHeader(image.width, image.height, alpha)
+
+
+def read_image(path: Path, *, alpha: bool) -> np.ndarray:
+    """Returns the pixels uint8 [H, W, 4] with `alpha`, else [H, W, 3].
+
+    Raises `UserError` naming the file when it is missing, truncated or no image.
+    """
+    with _open(path) as image:
+        _decode(image, path)
+        if image.mode in _WIDE:
+            gray = _eight_bits(image)
+            return np.stack([gray] * 3 + [np.full_like(gray, 255)] * alpha, axis=-1)
+        return np.array(image.convert("RGBA" if alpha else "RGB"))
+
+
+def read_mask(path: Path) -> np.ndarray:
+    """Returns a mask uint8 [H, W], 255 wherever the file is not black (or not transparent), else 0."""
+    with _open(path) as image:
+        _decode(image, path)
+        if image.mode in _WITH_ALPHA:
+            values = np.asarray(image.convert("RGBA"))[..., 3]
+            if values.min() == 255:
+                values = np.asarray(image.convert("RGB")).max(axis=-1)
+        elif image.mode in ("1", "L", "P", *_WIDE):
+            # A palette's indices are the labels; 0 is the background whatever its colour.
+            values = np.asarray(image)
+        else:
+            values = np.asarray(image.convert("RGB")).max(axis=-1)
+        return np.where(values > 0, np.uint8(255), np.uint8(0))
+
+
+def _open(path: Path) -> Image.Image:
+    try:
+        return Image.open(path)
+    except FileNotFoundError:
+        raise UserError(f"{path}: expected a picture, found no file; restore it or take it out of the scene") from None
+    except (OSError, Image.DecompressionBombError) as error:
+        raise UserError(f"{path}: expected a picture, cannot read it ({error}); restore it from its source") from None
+
+
+def _decode(image: Image.Image, path: Path) -> None:
+    try:
+        image.load()
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UserError(f"{path}: the picture is damaged ({error}); restore it from its source") from None
+
+
+def _eight_bits(image: Image.Image) -> np.ndarray:
+    """Returns uint8 [H, W] from a picture of 16 bits or floats: 65535, or 1.0, becomes 255."""
+    values = np.asarray(image).astype(np.float64)
+    full = 1.0 if image.mode == "F" else 65535.0
+    return np.round(np.clip(values / full, 0.0, 1.0) * 255.0).astype(np.uint8)

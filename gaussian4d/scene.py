@@ -1,0 +1,223 @@
+"""A scene: cameras, times and lazily decoded frames of any supported dataset."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from .cameras import Camera
+from .data.assemble import Assembled, FramePlan, assemble
+from .data.frames import CacheCounts, FrameStore
+from .data.problems import ListedError, Problem, ProblemList
+from .data.recognise import read_scene
+from .data.records import PointCloud
+from .errors import UserError
+
+__all__ = ["Frame", "PointCloud", "Problem", "Scene", "inspect", "load_scene"]
+
+_SPLITS = ("train", "test", "val")
+
+
+class Frame:
+    """One picture of a scene; `camera, time, image = frame` unpacks it. Pixels are decoded on first use."""
+
+    __slots__ = ("_key", "_store", "camera", "source", "split", "time", "time_index")
+
+    camera: Camera
+    """The pinhole camera of the served (undistorted, downscaled) picture."""
+    time: float
+    """Clip time in [0, 1]."""
+    time_index: int
+    """Index of `time` in the scene's `times`."""
+    split: str
+    """`train`, `test` or `val`."""
+    source: str
+    """The file it comes from, `FILE#INDEX` for a video."""
+
+    def __init__(self, plan: FramePlan, store: FrameStore, key: int) -> None:
+        self.camera = plan.camera
+        self.time = plan.time
+        self.time_index = plan.time_index
+        self.split = plan.split
+        self.source = plan.job.picture.source
+        self._store = store
+        self._key = key
+
+    @property
+    def camera_id(self) -> str:
+        return self.camera.id
+
+    @property
+    def image(self) -> np.ndarray:
+        """uint8 [H, W, 3], or [H, W, 4] with straight alpha. Shared with the cache: copy before writing."""
+        return self._store.get(self._key).image
+
+    @property
+    def mask(self) -> np.ndarray | None:
+        """Foreground uint8 [H, W], 0 to 255, from the data's masks or else the alpha; None when it has neither."""
+        pixels = self._store.get(self._key)
+        if pixels.mask is not None:
+            return pixels.mask
+        return pixels.image[..., 3] if pixels.image.shape[-1] == 4 else None
+
+    def __iter__(self) -> Iterator[Camera | float | np.ndarray]:
+        yield self.camera
+        yield self.time
+        yield self.image
+
+    def __repr__(self) -> str:
+        return f"Frame(camera={self.camera.id!r}, time={self.time:.4f}, split={self.split!r}, source={self.source!r})"
+
+
+class Cameras(Mapping[str, Camera]):
+    """The cameras of a scene by id, in their order of appearance.
+
+    A whole number finds the camera whose id it is ("3", else "03"); where no id is a number it is a position.
+    """
+
+    def __init__(self, cameras: Iterable[Camera]) -> None:
+        self._by_id = {camera.id: camera for camera in cameras}
+
+    def __getitem__(self, key: str | int) -> Camera:
+        if isinstance(key, int | np.integer) and not isinstance(key, bool):
+            numbered = {int(id): id for id in reversed(self._by_id) if id.isdigit()}
+            if not numbered and -len(self) <= key < len(self):
+                return list(self._by_id.values())[key]
+            key = str(key) if str(key) in self._by_id else numbered.get(int(key), str(key))
+        if key not in self._by_id:
+            shown = ", ".join(list(self._by_id)[:8]) + (", ..." if len(self) > 8 else "")
+            raise KeyError(f"no camera {key!r}; the scene has {shown}")
+        return self._by_id[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._by_id)
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def __repr__(self) -> str:
+        return f"Cameras({', '.join(self._by_id)})"
+
+
+class Scene:
+    """Cameras, times and frames of one dataset. Made by `load_scene`."""
+
+    def __init__(
+        self,
+        path: Path,
+        format: str,
+        assembled: Assembled,
+        points: PointCloud | None,
+        problems: Iterable[Problem],
+        cache_bytes: int,
+    ) -> None:
+        self.path = path
+        self.format: str = format
+        """`dnerf`, `panoptic`, `nerfstudio` or `videos`."""
+        self.times = assembled.times
+        """[T] sorted distinct clip times of the selected frames."""
+        self.fps = assembled.fps
+        self.duration = assembled.duration
+        """Seconds between clip times 0 and 1, None when the data does not know."""
+        self.points = points
+        self.has_alpha = assembled.has_alpha
+        self.downscale = assembled.factor
+        """Factor between the files' pictures and the served ones."""
+        self.split_note = assembled.split_note
+        """How the test frames were chosen, one sentence."""
+        self.notes = assembled.notes
+        """Other choices made while reading, one sentence each."""
+        self.problems = list(problems)
+        self._store = FrameStore([plan.job for plan in assembled.plans], cache_bytes)
+        self._frames = [Frame(plan, self._store, key) for key, plan in enumerate(assembled.plans)]
+        self.cameras = Cameras(frame.camera for frame in self._frames)
+
+    def frames(self, split: Literal["train", "test", "val", "all"] = "train") -> Sequence[Frame]:
+        """Returns the frames of a split, ordered by the data; nothing is decoded.
+
+        `all` is train, then test, then val.
+        """
+        if split == "all":
+            return list(self._frames)
+        if split not in _SPLITS:
+            raise UserError(f"split must be train, test, val or all, got {split!r}")
+        return [frame for frame in self._frames if frame.split == split]
+
+    def seconds(self, time: float) -> float | None:
+        """Returns the seconds from the clip's start to clip time `time`, None when the data does not know."""
+        return None if self.duration is None else time * self.duration
+
+    def prefetch(self, frames: Iterable[Frame]) -> None:
+        """Hints that these frames are wanted next: a background thread decodes them in order. Returns at once."""
+        self._store.prefetch(frame._key for frame in frames)
+
+    @property
+    def cache_counts(self) -> CacheCounts:
+        """What the frame cache has done so far."""
+        return self._store.counts
+
+    def __repr__(self) -> str:
+        return (
+            f"Scene({str(self.path)!r}, format={self.format!r}, cameras={len(self.cameras)}, times={len(self.times)},"
+            f" frames={len(self._frames)})"
+        )
+
+
+def load_scene(
+    path: str | os.PathLike[str],
+    *,
+    downscale: float | None = None,
+    frames: str | None = None,
+    cache_mb: float = 1024,
+    test_every: int = 8,
+) -> Scene:
+    """Returns the scene in a folder; its format is recognised. Raises `UserError` at the first thing that is broken.
+
+    Args:
+        path: Folder of a D-NeRF, PanopticSports or nerfstudio scene, or of one video per camera with a calibration.
+        downscale: Factor, at least 1, by which pictures and intrinsics shrink; area averaged. None chooses the smallest
+            of 1, 2, 3, 4, 6, 8, ... with which the largest picture has at most 345,600 pixels (720x480).
+        frames: `START:STOP:STEP`, a Python slice of the instants of all splits. Times stay those of the full clip.
+        cache_mb: Memory for decoded frames; what does not fit is kept in a scratch file.
+        test_every: Where the data states no split, every `test_every`-th instant, from `test_every // 2` on, is test
+            for all cameras; 0 holds nothing out.
+    """
+    problems = ProblemList()
+    scene = _load(Path(path), problems, downscale, frames, cache_mb, test_every)
+    problems.raise_errors(Path(path))
+    return scene
+
+
+def inspect(
+    path: str | os.PathLike[str],
+    *,
+    downscale: float | None = None,
+    frames: str | None = None,
+    cache_mb: float = 1024,
+    test_every: int = 8,
+) -> tuple[Scene | None, list[Problem]]:
+    """Returns what can be read of a scene (None when nothing can) and every problem seen, errors first."""
+    problems = ProblemList()
+    scene = None
+    try:
+        scene = _load(Path(path), problems, downscale, frames, cache_mb, test_every)
+    except ListedError:
+        pass
+    except UserError as error:
+        problems.take(Path(path), error)
+    return scene, sorted(problems, key=lambda problem: problem.severity != "error")
+
+
+def _load(
+    path: Path, problems: ProblemList, downscale: float | None, frames: str | None, cache_mb: float, test_every: int
+) -> Scene:
+    record = read_scene(path, problems)
+    if not record.frames:
+        # The reasons are listed already; they say more than "no frames" would.
+        problems.raise_errors(path)
+    assembled = assemble(record, path, problems, downscale=downscale, frames=frames, test_every=test_every)
+    return Scene(path, record.format, assembled, record.points, problems, int(cache_mb * 2**20))
