@@ -85,26 +85,25 @@ def blend(
 ) -> tuple[Float[Tensor, "I H W D"], Float[Tensor, "I H W 1"]]:
     """Returns renders and alphas of the Gaussians of each image, blended front to back.
 
-    See `diff_rasterizer.reference.blend`, the definition. More than 32 channels are blended 32 at a time.
+    See `diff_rasterizer.reference.blend`, the definition. More than 32 channels are blended 32 at a time; then
+    `.absgrad` is the sum of the passes' absolute gradients, an upper bound of that of the whole.
     """
     channels, limit = colors.shape[-1], _cpu.MAX_CHANNELS
-    if channels <= limit:
-        return _Blend.apply(
-            means2d, conics, colors, opacities, depths, radii, image_ids, n_images, width, height, backgrounds, absgrad
-        )  # pyright: ignore[reportReturnType]
+    # Absolute gradients of each pass; a later backward replaces those of an earlier one.
+    absgrads: dict[int, Tensor] = {}
     renders, alphas = [], None
     for begin in range(0, channels, limit):
         part = slice(begin, begin + limit)
         background = None if backgrounds is None else backgrounds[:, part]
         render, alpha = _Blend.apply(
             means2d, conics, colors[:, part], opacities, depths, radii, image_ids, n_images, width, height, background,
-            absgrad,
+            begin if absgrad else None, absgrads,
         )  # fmt: skip
         renders.append(render)
         # One alpha is enough: the gradient of the others' would be counted again.
         alphas = alpha if alphas is None else alphas
     assert alphas is not None
-    return torch.cat(renders, dim=-1), alphas
+    return renders[0] if len(renders) == 1 else torch.cat(renders, dim=-1), alphas
 
 
 def count_pairs(
@@ -239,7 +238,8 @@ class _Blend(torch.autograd.Function):
         width: int,
         height: int,
         backgrounds: Tensor | None,
-        absgrad: bool,
+        absgrad_key: int | None,
+        absgrads: dict[int, Tensor],
     ) -> tuple[Tensor, Tensor]:
         renders = torch.empty(n_images, height, width, colors.shape[1])
         alphas = torch.empty(n_images, height, width, 1)
@@ -250,7 +250,7 @@ class _Blend(torch.autograd.Function):
         )  # fmt: skip
         # means2d is kept as it came: `.absgrad` is set on the caller's tensor.
         ctx.save_for_backward(means2d, backgrounds, alphas)
-        ctx.absgrad = absgrad
+        ctx.absgrad_key, ctx.absgrads = absgrad_key, absgrads
         ctx.channels = colors.shape[1]
         return renders, alphas
 
@@ -262,18 +262,17 @@ class _Blend(torch.autograd.Function):
         v_renders = _ready(v_renders)
         v_means2d, v_conics = torch.zeros(rows, 2), torch.zeros(rows, 3)
         v_colors, v_opacities = torch.zeros(rows, ctx.channels), torch.zeros(rows)
-        v_abs = torch.zeros(rows, 2) if ctx.absgrad else None
+        v_abs = None if ctx.absgrad_key is None else torch.zeros(rows, 2)
         _cpu.blend_backward(
             ctx.state, _maybe(backgrounds), v_renders, _ready(v_alphas), v_means2d, v_abs, v_conics, v_colors,
             v_opacities, torch.get_num_threads(),
         )  # fmt: skip
         if v_abs is not None:
-            # Channels blended in several passes add up.
-            earlier = getattr(means2d, "absgrad", None)
-            means2d.absgrad = v_abs if earlier is None else earlier + v_abs
+            ctx.absgrads[ctx.absgrad_key] = v_abs
+            means2d.absgrad = sum(ctx.absgrads.values())
         v_backgrounds = None
         if backgrounds is not None and ctx.needs_input_grad[10]:
             v_backgrounds = (v_renders * (1.0 - alphas)).sum((1, 2))
         return (
-            v_means2d, v_conics, v_colors, v_opacities, None, None, None, None, None, None, v_backgrounds, None,
+            v_means2d, v_conics, v_colors, v_opacities, None, None, None, None, None, None, v_backgrounds, None, None,
         )  # fmt: skip

@@ -1,8 +1,8 @@
 """How two rasterizers are compared.
 
-Exact agreement is too much to ask: a pair whose alpha lies within rounding of 1/255 is blended by one and skipped by the
-other, and a pixel whose transmittance lies within rounding of the stop ends one Gaussian earlier. Such flips are rare
-and small. Systematic errors are neither.
+Exact agreement is too much to ask: a pair whose alpha lies within rounding of 1/255 is blended by one and skipped by
+the other, and a pixel whose transmittance lies within rounding of the stop ends one Gaussian earlier. Such flips are
+rare and small. Systematic errors are neither.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ def assert_close_with_flips(
     off = error > atol + rtol * expected.abs()
     count, allowed = int(off.sum()), int(flips * off.numel())
     worst = float(error.max()) if error.numel() else 0.0
-    assert count <= allowed, f"{name}: {count} of {off.numel()} elements off, {allowed} allowed; worst error {worst:.3g}"
+    assert count <= allowed, (
+        f"{name}: {count} of {off.numel()} elements off, {allowed} allowed; worst error {worst:.3g}"
+    )
     assert count == 0 or worst <= flip_atol, f"{name}: a flip of {worst:.3g} is larger than {flip_atol:.3g}"
 
 

@@ -49,9 +49,7 @@ def test_projection_gradient_is_the_finite_difference(model: str, seed: int, off
         inputs[0] = view[:3, :3].T @ (np.array([1.9, 0.2, 2.0]) - view[:3, 3])
     weights = np.random.default_rng(seed + 9).normal(size=7)
     out, gradient = np.zeros(7), np.zeros(22)
-    _cpu.project_one_double(
-        *map(np.ascontiguousarray, inputs), 100, 80, MODELS[model], 0.3, out, weights, gradient
-    )
+    _cpu.project_one_double(*map(np.ascontiguousarray, inputs), 100, 80, MODELS[model], 0.3, out, weights, gradient)
     step = 1e-6
 
     def difference(index: int, at: tuple[int, ...]) -> float:

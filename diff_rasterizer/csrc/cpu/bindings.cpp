@@ -293,7 +293,7 @@ NB_MODULE(_cpu, m) {
             a.v_scales = checked(v_scales, 3 * rows, "v_scales");
             a.v_covars = checked(v_covars, 6 * rows, "v_covars");
             a.v_viewmats = checked(v_viewmats, a.B * chunks * a.C * 12, "v_viewmats");
-            if (!a.v_covars && (!a.v_quats || !a.v_scales)) throw std::invalid_argument("nowhere to put gradients");
+            if (!v_covars && (!v_quats || !v_scales)) throw std::invalid_argument("nowhere to put gradients");
             nb::gil_scoped_release release;
             kernels().project_backward(a, threads);
         },

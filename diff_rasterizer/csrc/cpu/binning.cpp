@@ -127,7 +127,9 @@ Bins bin_gaussians(const BinningInput& in, int threads) {
             if (in.radii[2 * row] <= 0 && in.radii[2 * row + 1] <= 0) continue;
             const float* conic = in.conics + 3 * row;
             const float opacity = in.opacities[row];
-            const float check = in.means2d[2 * row] + in.means2d[2 * row + 1] + conic[0] + conic[1] + conic[2];
+            // One row that is not finite would spread over its tiles.
+            float check = in.means2d[2 * row] + in.means2d[2 * row + 1] + conic[0] + conic[1] + conic[2];
+            for (int d = 0; d < in.channels; ++d) check += in.colors[row * in.color_stride + d];
             if (!gd_finite(check) || !(opacity >= kAlphaThreshold) || !gd_finite(opacity)) continue;
             keys.push_back({sortable(in.depths[row]), static_cast<uint32_t>(row)});
         }

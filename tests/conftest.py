@@ -1,0 +1,46 @@
+"""What all tests share: hypothesis settings, run-time shape checks, the compiled backend or why it is missing."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import HealthCheck, settings
+from jaxtyping import install_import_hook
+
+# Examples are the same in every run: a failure seen once can be seen again.
+settings.register_profile(
+    "suite",
+    deadline=None,
+    derandomize=True,
+    max_examples=25,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("suite")
+
+# The jaxtyping annotations of the reference and of meta are checked at run time, in tests only. The public functions
+# are left out: they answer wrong shapes with errors of their own.
+install_import_hook(["diff_rasterizer.reference", "diff_rasterizer.meta"], "beartype.beartype")
+
+
+@pytest.fixture(scope="session")
+def cpu_backend():
+    """The compiled backend's module. Without the extension the test is skipped, or fails where it must be there."""
+    from diff_rasterizer import available_backends
+
+    reason = available_backends()["cpu"]
+    if reason:
+        if os.environ.get("GAUSSIAN4D_REQUIRE_CPU") == "1":
+            pytest.fail(f"GAUSSIAN4D_REQUIRE_CPU=1, but {reason}")
+        pytest.skip(reason)
+    from diff_rasterizer import cpu
+
+    return cpu
+
+
+@pytest.fixture(params=["reference", "cpu"])
+def backend(request: pytest.FixtureRequest) -> str:
+    """The name of each backend that can be compared on this machine."""
+    if request.param == "cpu":
+        request.getfixturevalue("cpu_backend")
+    return request.param
