@@ -236,9 +236,9 @@ def test_absgrad_bounds_grad(backend: str, packed: bool) -> None:
     assert float(means2d.absgrad.sum()) > 1.2 * float(means2d.grad.abs().sum())
 
 
-def test_absgrad_of_a_second_backward_replaces_the_first() -> None:
-    scene = scene_for("reference", n=20).with_gradients()
-    renders, _, meta = render(scene, "reference", absgrad=True, packed=False)
+def test_absgrad_of_a_second_backward_replaces_the_first(backend: str) -> None:
+    scene = scene_for(backend, n=20).with_gradients()
+    renders, _, meta = render(scene, backend, absgrad=True, packed=False)
     loss = weighted_sum([renders])
     loss.backward(retain_graph=True)
     first = meta["means2d"].absgrad.clone()
