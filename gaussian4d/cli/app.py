@@ -1,0 +1,139 @@
+"""Parses the command line, runs one command, and turns errors into messages and exit codes.
+
+A command is a dataclass with its flags as fields, a `run()` that returns an exit code or None, and `EXAMPLES`, printed
+under its help. Nothing heavy is imported before `run()`: help must come at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib.metadata import EntryPoint, entry_points
+from typing import Annotated, Any, Union
+
+import tyro
+
+from .. import __version__
+from ..errors import UserError
+
+ENTRY_POINTS = "gaussian4d.commands"
+"""Commands of other packages register here; the entry's name is the command's."""
+
+COMMANDS = {
+    "demo": "demo:Demo",
+    "info": "info:Info",
+    "fit": "fit:Fit",
+    "eval": "eval:Eval",
+    "render": "render:Render",
+    "export": "export:Export",
+    "convert": "convert:Convert",
+    "view": None,
+    "bench": "bench:Bench",
+    "doctor": "doctor:Doctor",
+}
+"""Our own commands in the order of help; None keeps a place for one that another package registers."""
+
+_DESCRIPTION = (
+    "Moving 3D scenes as Gaussians: reconstruct from multi-view video, evaluate, render, export, view. "
+    "`gaussian4d COMMAND --help` shows flags and examples."
+)
+_CONFIG = (
+    tyro.conf.FlagCreatePairsOff,
+    tyro.conf.OmitArgPrefixes,
+    tyro.conf.OmitSubcommandPrefixes,
+    tyro.conf.PositionalMetavarFromFieldName,
+    tyro.conf.DisallowNone,
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit code: 0 done, 1 a bug, 2 something the user can mend, 130 interrupted."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments == ["--version"]:
+        print(f"gaussian4d {__version__}")
+        return 0
+    commands = load_commands()
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        try:
+            return _run(arguments or ["--help"], commands)
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            return 130
+        except BrokenPipeError:
+            # The reader of our output, such as `head`, has closed it; nothing is left to say.
+            _silence_stdout()
+            return 0
+        except SystemExit as stop:
+            code = stop.code if isinstance(stop.code, int) else 1
+            return code
+
+
+def _run(arguments: Sequence[str], commands: dict[str, type]) -> int:
+    try:
+        command = parse(arguments, commands)
+    except SystemExit as stop:
+        if stop.code == 0 and arguments[0] in commands:
+            print_examples(commands[arguments[0]])
+        raise
+    return command.run() or 0
+
+
+def parse(arguments: Sequence[str], commands: dict[str, type]) -> Any:
+    """Returns the command that `arguments` describe; exits with a message when they describe none."""
+    choices = tuple(Annotated[command, tyro.conf.subcommand(name)] for name, command in commands.items())
+    return tyro.cli(
+        Union[choices],  # type: ignore[arg-type]  # noqa: UP007 - built at run time
+        prog="gaussian4d",
+        description=_DESCRIPTION,
+        args=list(arguments),
+        config=_CONFIG,
+    )
+
+
+def load_commands() -> dict[str, type]:
+    """Returns the command classes by name: ours, then what other installed packages register."""
+    registered = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+    commands: dict[str, type] = {}
+    for name, home in COMMANDS.items():
+        if home is not None:
+            module, attribute = home.split(":")
+            commands[name] = getattr(importlib.import_module(f".{module}", __package__), attribute)
+        elif name in registered:
+            _register(commands, registered.pop(name))
+    for name in sorted(set(registered) - set(COMMANDS)):
+        _register(commands, registered[name])
+    return commands
+
+
+def print_examples(command: type) -> None:
+    """Prints the examples of a command, if it has any."""
+    examples = getattr(command, "EXAMPLES", "")
+    if examples:
+        print("examples:")
+        for line in examples.strip().splitlines():
+            print(f"  {line.strip()}")
+
+
+def _register(commands: dict[str, type], point: EntryPoint) -> None:
+    try:
+        commands[point.name] = point.load()
+    except Exception as error:
+        # One broken package must not take the whole program down, but it must not vanish silently either.
+        print(f"warning: the command {point.name!r} of {point.value} does not load: {error}", file=sys.stderr)
+
+
+def _silence_stdout() -> None:
+    """Points standard output to nowhere, so that Python's own flush at exit does not complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _show_warning(message: Any, category: type, filename: str, lineno: int, file: Any = None, line: Any = None) -> None:
+    """Prints a warning as one plain line; the place in our code is of no use to a user."""
+    print(f"warning: {message}", file=sys.stderr)

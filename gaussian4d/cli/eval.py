@@ -1,0 +1,39 @@
+"""`gaussian4d eval`: figures on views that were not fitted."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from tyro.conf import Positional
+
+from .fit import Backend, check_backend
+
+
+@dataclasses.dataclass
+class Eval:
+    """Compare a run with recorded pictures, beside trivial baselines; writes RUN/eval/metrics.json."""
+
+    EXAMPLES: ClassVar[str] = """
+        gaussian4d eval runs/fox
+        gaussian4d eval runs/fox --split train
+    """
+
+    run_folder: Positional[Path]
+    """Run folder."""
+    split: Literal["test", "train"] = "test"
+    """Which pictures to compare with."""
+    backend: Backend = "auto"
+    """Rasterizer."""
+
+    def run(self) -> None:
+        """Evaluates and prints the figures with their protocol."""
+        from ..evaluation import evaluate
+        from ..fitting.report import report_lines
+
+        check_backend(self.backend)
+        metrics = evaluate(self.run_folder, split=self.split, backend=self.backend)
+        for line in report_lines(metrics):
+            print(line)
+        print(f"figures  {self.run_folder / 'eval' / 'metrics.json'}")

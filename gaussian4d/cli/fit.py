@@ -1,0 +1,92 @@
+"""`gaussian4d fit`: reconstruct a moving scene."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from tyro.conf import Positional
+
+Backend = Literal["auto", "cpu", "cuda", "gsplat", "reference"]
+
+
+@dataclasses.dataclass
+class Fit:
+    """Reconstruct a moving scene from its videos or pictures, then evaluate it on what was held out."""
+
+    EXAMPLES: ClassVar[str] = """
+        gaussian4d fit data/fox --out runs/fox
+        gaussian4d fit data/fox --out runs/fox --preset balanced --max-minutes 10
+        gaussian4d fit data/fox --out runs/fox --resume
+        gaussian4d fit data/dome --out runs/still --motion static --frames 0:1:1 --downscale 2
+    """
+
+    scene: Positional[Path]
+    """Folder of the scene; its format is recognised."""
+    out: Path
+    """Run folder to write."""
+    preset: Literal["quick", "balanced", "best"] = "quick"
+    """How much effort: a minute or two, about ten minutes, an hour or more."""
+    motion: Literal["static", "dual-domain", "free-time"] | None = None
+    """How Gaussians move. Default: what the preset chooses for this scene."""
+    max_steps: int | None = None
+    """Stop after this many steps."""
+    max_minutes: float | None = None
+    """Stop after this many minutes of fitting. A run limited by time is not repeatable to the bit."""
+    seed: int = 0
+    """Start of all random choices."""
+    resume: bool = False
+    """Go on from the last checkpoint of the run folder."""
+    backend: Backend = "auto"
+    """Rasterizer; `gaussian4d doctor` says which there are."""
+    downscale: float | None = None
+    """Fit to pictures this many times smaller."""
+    frames: str | None = None
+    """Use only these instants, START:STOP:STEP as in Python."""
+    cache_mb: int = 1024
+    """Memory for decoded frames."""
+    background: Literal["white", "black", "random", "model"] | None = None
+    """What lies behind the Gaussians. Default: random where the pictures have alpha, else one fitted colour."""
+    keep_checkpoints: int = 2
+    """Number of checkpoints to keep."""
+
+    def run(self) -> int:
+        """Fits, and prints where the results lie; returns 130 when it was interrupted."""
+        from ..fitting import fit
+        from ..scene import load_scene
+
+        check_backend(self.backend)
+        scene = load_scene(self.scene, downscale=self.downscale, frames=self.frames, cache_mb=self.cache_mb)
+        result = fit(
+            scene,
+            preset=self.preset,
+            out=self.out,
+            motion=self.motion,
+            max_steps=self.max_steps,
+            max_minutes=self.max_minutes,
+            seed=self.seed,
+            resume=self.resume,
+            backend=self.backend,
+            background=self.background,
+            keep_checkpoints=self.keep_checkpoints,
+        )
+        if result.interrupted:
+            return 130
+        print(f"model    {result.path / 'model.g4d'}")
+        if result.metrics is not None:
+            print(f"figures  {result.path / 'eval' / 'metrics.json'}")
+        print(f"next     gaussian4d view {self.out}")
+        print(f"         gaussian4d render {self.out} --out {self.out / 'renders' / 'orbit.mp4'}")
+        return 0
+
+
+def check_backend(name: str) -> None:
+    """Raises `UserError` with the reason when the rasterizer asked for cannot run on this machine."""
+    from diff_rasterizer import available_backends
+
+    from ..errors import UserError
+
+    reason = available_backends().get(name, "")
+    if reason:
+        raise UserError(f"--backend {name} cannot be used here: {reason}; --backend auto takes the fastest that can")

@@ -1,0 +1,175 @@
+"""`gaussian4d info`: what a scene, a run or a file of Gaussians holds."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from tyro.conf import Positional
+
+from ..errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ..scene import Problem, Scene
+
+
+@dataclasses.dataclass
+class Info:
+    """Say what a scene folder, a run folder, a .g4d or a .ply holds, and every problem seen."""
+
+    EXAMPLES: ClassVar[str] = """
+        gaussian4d info data/fox
+        gaussian4d info runs/fox
+        gaussian4d info fox.g4d
+    """
+
+    path: Positional[Path]
+    """Scene folder, run folder, .g4d or .ply."""
+    downscale: float | None = None
+    """For a scene: read it as `fit --downscale` would."""
+    frames: str | None = None
+    """For a scene: read it as `fit --frames` would."""
+
+    def run(self) -> int:
+        """Prints the facts; returns 2 when something is broken."""
+        if not self.path.exists():
+            raise UserError(f"expected a scene, a run, a .g4d or a .ply at {self.path}, found nothing; check the path")
+        if self.path.suffix == ".g4d":
+            return _g4d(self.path)
+        if self.path.suffix == ".ply":
+            return _ply(self.path)
+        if self.path.is_dir() and (self.path / "config.json").exists():
+            return _run(self.path)
+        return _scene(self.path, self.downscale, self.frames)
+
+
+def _scene(path: Path, downscale: float | None, frames: str | None) -> int:
+    from ..scene import inspect
+
+    scene, problems = inspect(path, downscale=downscale, frames=frames)
+    if scene is not None:
+        _print_scene(scene)
+    errors = [problem for problem in problems if problem.severity == "error"]
+    _print_problems(problems)
+    return 2 if errors else 0
+
+
+def _print_scene(scene: Scene) -> None:
+    from .console import print_table
+
+    everything = scene.frames("all")
+    poses = {(frame.camera_id, frame.camera.viewmat.tobytes()) for frame in everything}
+    print(f"scene      {scene.path}")
+    print(f"format     {scene.format}")
+    print(f"cameras    {len(scene.cameras)}{_moving(len(poses), len(everything), len(scene.cameras))}")
+    print(f"times      {len(scene.times)} instants, {scene.times[0]:.4g} to {scene.times[-1]:.4g} of the clip")
+    fps = f"{scene.fps:.4g} frames per second" if scene.fps else "frame rate not known"
+    duration = f", {scene.duration:.4g} s" if scene.duration else ""
+    print(f"clip       {fps}{duration}")
+    counts = Counter(frame.split for frame in everything)
+    print(f"frames     {', '.join(f'{count} {split}' for split, count in counts.items())}")
+    print(f"split      {scene.split_note}")
+    sizes = Counter((frame.camera.width, frame.camera.height) for frame in everything)
+    print(f"pictures   {', '.join(f'{width}x{height}' for width, height in sizes)}, alpha {_yes(scene.has_alpha)}")
+    points = "none" if scene.points is None else f"{len(scene.points.xyz):,}"
+    print(f"points     {points}")
+    for note in scene.notes:
+        print(f"note       {note}")
+    if len(scene.cameras) <= 64:
+        rows = []
+        by_camera = Counter((frame.camera_id, frame.split) for frame in everything)
+        for id, camera in scene.cameras.items():
+            split = "+".join(name for name in counts if by_camera[id, name])
+            number = sum(by_camera[id, name] for name in counts)
+            place = " ".join(f"{x:.3g}" for x in camera.position)
+            rows.append((id, f"{camera.width}x{camera.height}", float(camera.K[0, 0]), place, split, number))
+        print_table(("camera", "size", "focal", "position", "split", "frames"), rows)
+
+
+def _moving(poses: int, frames: int, cameras: int) -> str:
+    return " (one camera, moving: a pose per frame)" if poses == frames == cameras and frames > 64 else ""
+
+
+def _print_problems(problems: list[Problem]) -> None:
+    if not problems:
+        print("problems   none seen")
+    for problem in problems:
+        print(f"{problem.severity}: {problem.file}: {problem.message}")
+
+
+def _run(path: Path) -> int:
+    from ..files import read_json
+
+    config = read_json(path / "config.json")
+    fit = config.get("fit", {}) if isinstance(config, dict) else {}
+    scene = config.get("scene", {}) if isinstance(config, dict) else {}
+    print(f"run        {path}")
+    print(f"scene      {scene.get('path') if isinstance(scene, dict) else scene}")
+    settings = ("preset", "motion", "max_steps", "max_minutes", "seed", "background")
+    print(f"settings   {', '.join(f'{name} {fit.get(name)}' for name in settings)}")
+    steps = sorted(path.glob("checkpoints/step_*.safetensors"))
+    print(f"progress   {len(steps)} checkpoints{f', last {steps[-1].stem}' if steps else ''}")
+    metrics = path / "eval" / "metrics.json"
+    if metrics.exists():
+        from ..fitting.report import report_lines
+
+        for line in report_lines(read_json(metrics)):
+            print(line)
+    if not (path / "model.g4d").exists():
+        print(f"no model.g4d yet: the fit has not ended; `gaussian4d fit SCENE --out {path} --resume` goes on")
+        return 0
+    return _g4d(path / "model.g4d")
+
+
+def _g4d(path: Path) -> int:
+    from ..io.g4d import load_g4d
+    from .console import print_table, size
+
+    arrays, manifest = load_g4d(path)
+    motion = manifest.get("motion") or {}
+    times = manifest.get("times") or []
+    print(f"file       {path}, {size(path.stat().st_size)}")
+    print(f"motion     {motion.get('name') if isinstance(motion, dict) else motion}")
+    print(f"fitted to  {len(times)} instants, frames per second {manifest.get('fps') or 'not known'}")
+    rows = [
+        (name, array.dtype.name, "x".join(map(str, array.shape)), size(array.nbytes)) for name, array in arrays.items()
+    ]
+    print_table(("array", "type", "shape", "size"), rows)
+    if "means" in arrays:
+        _print_bounds(arrays["means"])
+    return 0
+
+
+def _ply(path: Path) -> int:
+    from ..io.ply import read_ply, read_ply_header
+    from .console import size
+
+    header = read_ply_header(path)
+    gaussians = read_ply(path)
+    degree = round((1 + gaussians["shN"].shape[1]) ** 0.5) - 1
+    print(f"file       {path}, {size(path.stat().st_size)}")
+    print(f"Gaussians  {header.count:,}, spherical harmonics of degree {degree}, no motion")
+    for comment in header.comments:
+        print(f"comment    {comment}")
+    _print_bounds(gaussians["means"])
+    return 0
+
+
+def _print_bounds(means: np.ndarray) -> None:
+    """Prints where the Gaussians lie; percentiles, because a few strays say nothing about the scene."""
+    import numpy as np
+
+    if len(means) == 0:
+        print("bounds     no Gaussians")
+        return
+    low, middle, high = np.percentile(np.asarray(means, dtype=np.float64), [5, 50, 95], axis=0)
+    ranges = ", ".join(f"{axis} {a:.3g} .. {m:.3g} .. {b:.3g}" for axis, a, m, b in zip("xyz", low, middle, high))
+    print(f"bounds     {len(means):,} Gaussians, 5th .. 50th .. 95th percentile: {ranges}")
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"

@@ -1,0 +1,413 @@
+"""Camera paths: where a rendered video looks from, and at which clip time. A path is a list of (camera, time).
+
+`orbit` and `spiral` are derived from the cameras of the scene, because a fit is only as good as its views: an orbit
+goes all the way round only where cameras stand all the way round, and otherwise swings inside the arc they cover.
+Times never leave [0, 1].
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from .cameras import Camera
+from .conventions import invert_rigid
+from .errors import UserError
+from .files import read_json
+
+if TYPE_CHECKING:
+    from .scene import Scene
+
+CameraPath = list[tuple[Camera, float]]
+
+PATH_NAMES = ("orbit", "spiral", "dataset")
+
+# The largest angle between neighbouring cameras, in degrees, that an orbit still crosses. In the middle of a wider one
+# hardly anything has been seen by two cameras, and a picture from there would be invention. Four cameras, one on each
+# side, still make a circle.
+_MAX_GAP = 95.0
+# A rig of one camera still swings a little, or the video would be a still.
+_MIN_SWING = 4.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Rig:
+    """How the cameras of a scene stand around what they look at. World units, degrees."""
+
+    center: np.ndarray
+    """[3] the point closest to all viewing axes."""
+    up: np.ndarray
+    """[3] unit."""
+    axes: np.ndarray
+    """[2, 3] unit, perpendicular to `up`: azimuth 0 and azimuth 90 degrees."""
+    azimuths: np.ndarray
+    """[C] of each camera."""
+    start: float
+    """Azimuth in the middle of the covered arc."""
+    arc: float
+    """Covered arc, 360 when cameras stand all the way round."""
+    radius_curve: np.ndarray
+    """Polynomial, highest power first, of the horizontal distance from the centre; see `place`."""
+    height_curve: np.ndarray
+    """The same of the height above the centre."""
+
+    def place(self, azimuth: float) -> tuple[float, float]:
+        """Returns (radius, height) of the orbit at `azimuth` degrees.
+
+        All the way round they are the median camera's; along an arc they follow a smooth curve through its cameras,
+        whose variable runs from -1 to 1 over the arc.
+        """
+        along = 0.0 if self.arc >= 360.0 or self.arc == 0.0 else (azimuth - self.start) / (self.arc / 2)
+        along = min(max(along, -1.0), 1.0)
+        return float(np.polyval(self.radius_curve, along)), float(np.polyval(self.height_curve, along))
+
+    @property
+    def distance(self) -> float:
+        """How far from the centre the orbit starts."""
+        return math.hypot(*self.place(self.start))
+
+    def position(self, azimuth: float) -> np.ndarray:
+        """Returns the point [3] of the orbit at `azimuth` degrees."""
+        angle = math.radians(azimuth)
+        radius, height = self.place(azimuth)
+        around = math.cos(angle) * self.axes[0] + math.sin(angle) * self.axes[1]
+        return self.center + radius * around + height * self.up
+
+
+def clip_times(count: int) -> np.ndarray:
+    """Returns times [count] that sweep the clip once, 0 to 1."""
+    return np.linspace(0.0, 1.0, count) if count > 1 else np.zeros(count)
+
+
+def rig_from_cameras(cameras: Iterable[Camera]) -> Rig:
+    """Returns how `cameras` stand around the scene; raises `UserError` when there is none."""
+    rigged = list(cameras)
+    if not rigged:
+        raise UserError("a camera path needs at least one camera of the scene, got none")
+    positions = np.stack([camera.position for camera in rigged])
+    forwards = np.stack([camera.forward for camera in rigged])
+    center = _closest_point_to_axes(positions, forwards)
+    up = _up(rigged)
+    offsets = positions - center
+    heights = offsets @ up
+    flat = offsets - heights[:, None] * up
+    radii = np.linalg.norm(flat, axis=1)
+    first = flat[np.argmax(radii)]
+    if np.linalg.norm(first) < 1e-9:
+        first = np.eye(3)[np.argmin(np.abs(up))]
+        first = first - (first @ up) * up
+    first = first / np.linalg.norm(first)
+    axes = np.stack([first, np.cross(up, first)])
+    azimuths = np.degrees(np.arctan2(flat @ axes[1], flat @ axes[0]))
+    covered, start, arc = _covered_arc(azimuths)
+    # Cameras straight above have no azimuth to circle on; a narrow circle round the vertical serves them.
+    radii = np.maximum(radii, 0.1 * float(np.median(np.linalg.norm(offsets, axis=1))))
+    if arc >= 360.0 or arc == 0.0:
+        curves = [np.array([np.median(values[covered])]) for values in (radii, heights)]
+    else:
+        along = ((azimuths[covered] - start + 180.0) % 360.0 - 180.0) / (arc / 2)
+        degree = min(2, len(np.unique(along.round(6))) - 1)
+        curves = [np.polyfit(along, values[covered], degree) for values in (radii, heights)]
+    return Rig(center, up, axes, azimuths, start, arc, *curves)
+
+
+def cameras_around(points: np.ndarray, *, width: int = 640, height: int = 480, count: int = 12) -> list[Camera]:
+    """Returns `count` cameras in a level ring that sees `points` [N, 3]; for Gaussians whose cameras are not known.
+
+    +Z is taken as up, and strays among the points are not made room for.
+    """
+    if len(points) == 0:
+        points = np.zeros((1, 3))
+    center = np.median(points, axis=0)
+    reach = float(np.percentile(np.linalg.norm(points - center, axis=1), 90)) or 1.0
+    focal = 0.9 * height
+    distance = 1.2 * reach * focal / (0.5 * height)
+    ring = []
+    for index in range(count):
+        angle = 2 * math.pi * index / count
+        place = center + distance * np.array([0.96 * math.cos(angle), 0.96 * math.sin(angle), 0.28])
+        up = np.array([0.0, 0.0, 1.0])
+        ring.append(Camera.look_at(place, center, up, width=width, height=height, focal=focal, id=f"around_{index}"))
+    return ring
+
+
+def orbit_path(
+    cameras: Iterable[Camera], count: int, *, width: int | None = None, height: int | None = None
+) -> CameraPath:
+    """Returns `count` cameras that circle what `cameras` look at, while the time sweeps the clip once.
+
+    Cameras that stand all the way round give one full circle whose end meets its start; cameras that cover only an arc
+    give one swing from its middle to both ends and back. The lens is the median one.
+    """
+    rigged = list(cameras)
+    rig = rig_from_cameras(rigged)
+    phases = np.arange(count) / max(count, 1)
+    if rig.arc >= 360.0:
+        azimuths = rig.start + 360.0 * phases
+    else:
+        azimuths = rig.start + max(rig.arc / 2, _MIN_SWING) * np.sin(2 * np.pi * phases)
+    lens = _Lens.median(rigged, width, height)
+    return [
+        (lens.look(rig.position(float(azimuth)), rig.center, rig.up, f"orbit_{index:04d}"), float(time))
+        for index, (azimuth, time) in enumerate(zip(azimuths, clip_times(count)))
+    ]
+
+
+def spiral_path(
+    cameras: Iterable[Camera], count: int, *, width: int | None = None, height: int | None = None
+) -> CameraPath:
+    """Returns `count` cameras that wind twice around the most central camera, while the time sweeps the clip once.
+
+    They keep looking at the centre of the rig and stay within a sixth of the distance to it, so they see little that
+    the central camera does not.
+    """
+    rigged = list(cameras)
+    rig = rig_from_cameras(rigged)
+    positions = np.stack([camera.position for camera in rigged])
+    spread = np.linalg.norm(positions[:, None] - positions[None], axis=-1)
+    middle = rigged[int(spread.sum(axis=1).argmin())]
+    distance = float(np.linalg.norm(rig.center - middle.position))
+    right, up, forward = middle.viewmat[0, :3], middle.up, middle.forward
+    lens = _Lens.median(rigged, width, height)
+    path: CameraPath = []
+    for index, (phase, time) in enumerate(zip(np.arange(count) / max(count, 1), clip_times(count))):
+        angle = 4 * math.pi * phase
+        reach = distance / 6
+        offset = math.cos(angle) * right + 0.6 * math.sin(angle) * up + 0.5 * math.sin(angle / 2) * forward
+        camera = lens.look(middle.position + reach * offset, rig.center, rig.up, f"spiral_{index:04d}")
+        path.append((camera, float(time)))
+    return path
+
+
+def dataset_path(
+    scene: Scene,
+    count: int | None = None,
+    *,
+    split: Literal["test", "train", "all"] = "test",
+    width: int | None = None,
+    height: int | None = None,
+) -> CameraPath:
+    """Returns the scene's own cameras, in the order of their numbers, each playing the clip once.
+
+    Cameras that stand still share the `count` frames equally. A single moving camera gives its own recorded poses
+    and times, in order of time. A split without frames falls back to "train".
+
+    Args:
+        scene: the scene.
+        count: length of the path; default one frame per recorded instant and camera.
+        split: "test", "train" or "all".
+        width: of the pictures, default the recorded one.
+        height: of the pictures, default the recorded one.
+    """
+    frames = list(scene.frames(split)) or list(scene.frames("train"))
+    if not frames:
+        raise UserError(f"{scene.path} has no frames; a dataset path needs some")
+    poses: dict[bytes, Camera] = {}
+    for frame in frames:
+        poses.setdefault(frame.camera.viewmat.tobytes(), frame.camera)
+    if len(poses) > 1 and len(poses) == len(frames):
+        frames.sort(key=lambda frame: frame.time)
+        chosen = range(len(frames)) if count is None else np.linspace(0, len(frames) - 1, count).round().astype(int)
+        return [(_fit_size(frames[i].camera, width, height), _clip(frames[i].time)) for i in chosen]
+    still = list(poses.values())
+    total = count if count is not None else len(still) * max(len(scene.times), 1)
+    path: CameraPath = []
+    for index, camera in enumerate(still):
+        share = (index + 1) * total // len(still) - index * total // len(still)
+        path += [(_fit_size(camera, width, height), float(time)) for time in clip_times(share)]
+    return path
+
+
+def load_path(
+    file: str | os.PathLike[str], count: int | None = None, *, width: int | None = None, height: int | None = None
+) -> CameraPath:
+    """Returns the camera path of a JSON file of keyframes, interpolated to `count` cameras.
+
+    The file: `{"width", "height", "frames" (default length), "keyframes": [{...}, ...]}`. A keyframe gives the pose as
+    `"T_world_camera"` (4x4, OpenCV axes) or as `"position"`, `"look_at"` and optionally `"up"` (default +Z); the
+    vertical field of view `"fov"` in degrees (default 50); and the clip time `"time"` in [0, 1] (default: spread
+    evenly). Positions follow a smooth curve that does not overshoot, rotations the shortest arc, and `fov` and `time`
+    straight lines, so that no time between two keyframes lies outside them.
+    """
+    from scipy.interpolate import PchipInterpolator
+    from scipy.spatial.transform import Rotation, Slerp
+
+    data = read_json(file)
+    keys = data.get("keyframes") if isinstance(data, dict) else None
+    if not isinstance(keys, list) or not keys:
+        raise UserError(f'{file} must be {{"keyframes": [...]}} with at least one keyframe')
+    width = width or _whole(data, "width", 640, file)
+    height = height or _whole(data, "height", 360, file)
+    count = count or _whole(data, "frames", 1 if len(keys) == 1 else 30 * (len(keys) - 1), file)
+    poses, fovs, times = [], [], []
+    for index, key in enumerate(keys):
+        where = f"{file}: keyframe {index}"
+        if not isinstance(key, dict):
+            raise UserError(f"{where} must be an object, got {type(key).__name__}")
+        poses.append(_key_pose(key, where))
+        fovs.append(_number(key, "fov", 50.0, 1.0, 179.0, where))
+        times.append(_number(key, "time", index / max(len(keys) - 1, 1), 0.0, 1.0, where))
+    T = np.stack(poses)
+    if len(keys) == 1:
+        T, fovs, times = np.repeat(T, 2, axis=0), fovs * 2, times * 2
+    knots = np.arange(len(T), dtype=np.float64)
+    at = np.linspace(0.0, knots[-1], count) if count > 1 else np.zeros(count)
+    positions = PchipInterpolator(knots, T[:, :3, 3])(at)
+    rotations = Slerp(knots, Rotation.from_matrix(T[:, :3, :3]))(at).as_matrix()
+    path: CameraPath = []
+    for index in range(count):
+        viewmat = np.eye(4)
+        viewmat[:3, :3] = rotations[index].T
+        viewmat[:3, 3] = -rotations[index].T @ positions[index]
+        focal = 0.5 * height / math.tan(math.radians(float(np.interp(at[index], knots, fovs))) / 2)
+        K = np.array([[focal, 0.0, width / 2], [0.0, focal, height / 2], [0.0, 0.0, 1.0]])
+        path.append((Camera(f"path_{index:04d}", viewmat, K, width, height), _clip(np.interp(at[index], knots, times))))
+    return path
+
+
+@dataclasses.dataclass(frozen=True)
+class _Lens:
+    """A picture size and a focal length in its pixels."""
+
+    width: int
+    height: int
+    focal: float
+
+    @classmethod
+    def median(cls, cameras: Sequence[Camera], width: int | None, height: int | None) -> _Lens:
+        """Returns the median lens for pictures of the asked size; one given side keeps the proportions."""
+        first = cameras[0]
+        if width is None and height is None:
+            width, height = first.width, first.height
+        elif width is None:
+            assert height is not None
+            width = max(round(height * first.width / first.height), 1)
+        elif height is None:
+            height = max(round(width * first.height / first.width), 1)
+        # With other proportions, everything the recorded picture shows stays in view.
+        focal = float(np.median([c.K[1, 1] * min(width / c.width, height / c.height) for c in cameras]))
+        return cls(width, height, focal)
+
+    def look(self, position: np.ndarray, target: np.ndarray, up: np.ndarray, id: str) -> Camera:
+        return Camera.look_at(position, target, up, width=self.width, height=self.height, focal=self.focal, id=id)
+
+
+def _closest_point_to_axes(positions: np.ndarray, forwards: np.ndarray) -> np.ndarray:
+    """Returns the point [3] with the least squared distance to all viewing axes.
+
+    Nearly parallel axes meet far away or behind the cameras; there, and for a single camera, a point one baseline
+    ahead of the cameras is taken.
+    """
+    mean = positions.mean(axis=0)
+    ahead = forwards.mean(axis=0)
+    projectors = np.eye(3) - forwards[:, :, None] * forwards[:, None, :]
+    A = projectors.sum(axis=0)
+    if np.linalg.eigvalsh(A)[0] > 1e-3 * len(positions):
+        point = np.linalg.solve(A, (projectors @ positions[:, :, None]).sum(axis=0)[:, 0])
+        in_front = ((point - positions) * forwards).sum(axis=1) > 0
+        if in_front.mean() > 0.5:
+            return point
+    baseline = float(np.linalg.norm(positions - mean, axis=1).max()) or 1.0
+    length = float(np.linalg.norm(ahead))
+    direction = ahead / length if length > 1e-6 else forwards[0]
+    return mean + max(3.0 * baseline, 1e-3) * direction
+
+
+def _up(cameras: Sequence[Camera]) -> np.ndarray:
+    """Returns the unit direction [3] that is up for the cameras together.
+
+    The mean of the cameras' own up directions leans when they all look down from one side. Cameras that are held level
+    have right vectors perpendicular to the true up, so where those vectors span a plane its normal is taken.
+    """
+    mean = np.mean([camera.up for camera in cameras], axis=0)
+    if np.linalg.norm(mean) < 1e-3:
+        mean = cameras[0].up
+    mean = mean / np.linalg.norm(mean)
+    rights = np.stack([camera.viewmat[0, :3] for camera in cameras])
+    values, vectors = np.linalg.eigh(rights.T @ rights / len(rights))
+    normal = vectors[:, 0] * (1.0 if vectors[:, 0] @ mean > 0 else -1.0)
+    is_plane = values[1] > 0.02 and values[0] < 0.1 * values[1]
+    return normal if is_plane and normal @ mean > 0.5 else mean
+
+
+def _covered_arc(azimuths: np.ndarray) -> tuple[np.ndarray, float, float]:
+    """Returns (cameras, middle, width) of the arc to orbit in: indices of its cameras, and degrees.
+
+    Gaps wider than `_MAX_GAP` part the cameras into groups; the group with the most cameras is taken, of equal ones the
+    narrowest, which is seen best. Without such a gap the arc is the full circle.
+    """
+    order = np.argsort(azimuths % 360.0)
+    ordered = azimuths[order] % 360.0
+    gaps = np.diff(np.append(ordered, ordered[0] + 360.0))
+    breaks = np.flatnonzero(gaps > _MAX_GAP)
+    if len(breaks) == 0:
+        return np.arange(len(azimuths)), float(azimuths[0]), 360.0
+    groups = []
+    for index, end in enumerate(breaks):
+        first = (breaks[index - 1] + 1) % len(ordered)
+        members = np.arange(first, first + (end - first) % len(ordered) + 1) % len(ordered)
+        groups.append((len(members), -float((ordered[end] - ordered[first]) % 360.0), first, members))
+    _, negative_width, first, members = max(groups, key=lambda group: group[:2])
+    return order[members], float(ordered[first]) - negative_width / 2, -negative_width
+
+
+def _fit_size(camera: Camera, width: int | None, height: int | None) -> Camera:
+    if width is None and height is None:
+        return camera
+    if width is None:
+        assert height is not None
+        width = max(round(height * camera.width / camera.height), 1)
+    if height is None:
+        height = max(round(width * camera.height / camera.width), 1)
+    return camera.resized(width, height)
+
+
+def _key_pose(key: dict[str, Any], where: str) -> np.ndarray:
+    """Returns the camera-to-world matrix [4, 4] of a keyframe."""
+    if "T_world_camera" in key:
+        T = _array(key["T_world_camera"], (4, 4), f"{where}: T_world_camera")
+        # A camera checks that its pose is a rotation and a place.
+        return Camera(f"of {where}", invert_rigid(T), np.eye(3), 1, 1).T_world_camera
+    if "position" not in key or "look_at" not in key:
+        raise UserError(f"{where} needs T_world_camera, or position and look_at")
+    position = _array(key["position"], (3,), f"{where}: position")
+    target = _array(key["look_at"], (3,), f"{where}: look_at")
+    up = _array(key.get("up", [0.0, 0.0, 1.0]), (3,), f"{where}: up")
+    if np.linalg.norm(target - position) < 1e-9 or np.linalg.norm(up) < 1e-9:
+        raise UserError(f"{where}: position and look_at must differ, and up must not be zero")
+    return Camera.look_at(position, target, up, width=1, height=1, focal=1.0).T_world_camera
+
+
+def _array(value: Any, shape: tuple[int, ...], where: str) -> np.ndarray:
+    try:
+        array = np.array(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        array = np.full(0, np.nan)
+    if array.size == math.prod(shape) and array.ndim <= 2:
+        array = array.reshape(shape)
+    if array.shape != shape or not np.isfinite(array).all():
+        raise UserError(f"{where} must be {math.prod(shape)} finite numbers, got {str(value)[:80]}")
+    return array
+
+
+def _number(key: dict[str, Any], name: str, default: float, low: float, high: float, where: str) -> float:
+    value = key.get(name, default)
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not low <= value <= high:
+        raise UserError(f"{where}: {name} must be a number between {low:g} and {high:g}, got {value!r}")
+    return float(value)
+
+
+def _whole(data: dict[str, Any], name: str, default: int, file: str | os.PathLike[str]) -> int:
+    value = data.get(name, default)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= 100_000:
+        raise UserError(f"{file}: {name} must be a whole number above 0, got {value!r}")
+    return value
+
+
+def _clip(time: float) -> float:
+    return float(min(max(time, 0.0), 1.0))

@@ -1,0 +1,245 @@
+"""Every command on a tiny scene, from pictures to .ply files, the way a user types them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from gaussian4d.cli import main
+from gaussian4d.io import load_g4d, read_ply, read_ply_header
+from gaussian4d.toys import write_scene
+
+SIZE = 32
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_scene(
+        tmp_path_factory.mktemp("data") / "toy", 0, 4, 1, 3, width=SIZE, height=SIZE, samples=1, threads=1
+    )
+
+
+@pytest.fixture(scope="module")
+def run(scene: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder fitted by the command for a few steps."""
+    out = tmp_path_factory.mktemp("runs") / "toy"
+    assert (
+        main(["fit", str(scene), "--out", str(out), "--max-steps", "50", "--motion", "free-time", "--seed", "1"]) == 0
+    )
+    return out
+
+
+def test_fit_leaves_the_run_folder_of_the_design(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("config.json", "log.txt", "metrics.jsonl", "model.g4d", "eval/metrics.json"):
+        assert (run / name).is_file(), name
+    assert list((run / "checkpoints").glob("step_*.safetensors"))
+    config = json.loads((run / "config.json").read_text())
+    assert config["fit"]["motion"] == "free-time" and config["fit"]["seed"] == 1 and config["fit"]["max_steps"] == 50
+
+
+def test_fit_does_not_overwrite_a_run(scene: Path, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (run / "model.g4d").read_bytes()
+    assert main(["fit", str(scene), "--out", str(run)]) == 2
+    assert "--resume" in capsys.readouterr().err
+    assert (run / "model.g4d").read_bytes() == before
+
+
+def test_eval_prints_figures_beside_baselines_with_their_protocol(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["eval", str(run)]) == 0
+    out = capsys.readouterr().out
+    for word in ("PSNR", "static", "nearest view", f"{SIZE}x{SIZE}", "background", "metrics.json"):
+        assert word in out
+    metrics = json.loads((run / "eval" / "metrics.json").read_text())
+    assert metrics["split"] == "test" and len(metrics["views"]) == 3
+
+
+@pytest.mark.parametrize("path", ["orbit", "spiral", "dataset"])
+def test_render_writes_a_video_of_the_asked_length_and_size(run: Path, tmp_path: Path, path: str) -> None:
+    out = tmp_path / "a.mp4"
+    arguments = ["render", str(run), "--out", str(out), "--path", path, "--fps", "5", "--seconds", "1"]
+    assert main([*arguments, "--width", "40", "--height", "24", "--buffers", "rgb", "depth", "alpha"]) == 0
+    with av.open(str(out)) as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert len(frames) == 5 and frames[0].shape == (24, 120, 3)
+    # The scene was cut out with alpha, so it stands on white; alpha is black there.
+    assert frames[0][1, 1].min() > 240 and frames[0][1, 81].max() < 15
+
+
+def test_render_takes_a_path_file(run: Path, tmp_path: Path) -> None:
+    key = {"position": [4, 0, 1], "look_at": [0, 0, 0]}
+    (tmp_path / "p.json").write_text(json.dumps({"width": 20, "height": 16, "frames": 2, "keyframes": [key]}))
+    assert main(["render", str(run), "--out", str(tmp_path / "png"), "--path", str(tmp_path / "p.json")]) == 0
+    assert Image.open(tmp_path / "png" / "frame_0001.png").size == (20, 16)
+
+
+def test_export_of_a_sequence_follows_the_recorded_instants(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "frames"
+    assert main(["export", str(run), "--to", str(out)]) == 0
+    assert [file.name for file in sorted(out.iterdir())] == [f"frame_{i:04d}.ply" for i in range(3)]
+    assert "3 files" in capsys.readouterr().out
+    # Toy worlds are z-up, and the header says so to programs that read it.
+    assert read_ply_header(out / "frame_0000.ply").comment("Vertical Axis") == "z"
+    assert main(["export", str(run), "--to", str(out), "--count", "2"]) == 0
+    assert len(list(out.iterdir())) == 2
+
+
+def test_export_g4d_and_ply_at_a_time(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", str(run), "--to", str(tmp_path / "a.g4d")]) == 0
+    original, exported = load_g4d(run / "model.g4d"), load_g4d(tmp_path / "a.g4d")
+    assert exported[1] == original[1]
+    assert all(np.array_equal(exported[0][name], original[0][name]) for name in original[0])
+    assert main(["export", str(run), "--to", str(tmp_path / "a.ply"), "--time", "0.5"]) == 0
+    assert "no motion" in capsys.readouterr().out
+    from gaussian4d.model import load_model
+
+    state = load_model(run).at(0.5)
+    visible = state.means[state.opacities >= 1 / 255].numpy()
+    assert np.array_equal(read_ply(tmp_path / "a.ply")["means"], visible)
+
+
+def test_convert_there_and_back(run: Path, tmp_path: Path) -> None:
+    first, middle, last = tmp_path / "a.ply", tmp_path / "b.g4d", tmp_path / "c.ply"
+    assert main(["export", str(run), "--to", str(first)]) == 0
+    assert main(["convert", str(first), str(middle)]) == 0
+    assert main(["convert", str(middle), str(last)]) == 0
+    one, two = read_ply(first), read_ply(last)
+    for name in one:
+        assert np.allclose(one[name], two[name], rtol=1e-4, atol=1e-4), name
+
+
+def test_info_on_everything(scene: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", str(scene)]) == 0
+    out = capsys.readouterr().out
+    for word in ("dnerf", "cameras    5", "3 instants", "12 train, 3 test", f"{SIZE}x{SIZE}", "problems   none seen"):
+        assert word in out, word
+    assert main(["info", str(run)]) == 0
+    out = capsys.readouterr().out
+    for word in ("free-time", "preset quick", "max_steps 50", "velocities", "PSNR"):
+        assert word in out, word
+    assert main(["export", str(run), "--to", str(tmp_path / "a.ply")]) == 0
+    assert main(["info", str(tmp_path / "a.ply")]) == 0
+    assert "no motion" in capsys.readouterr().out
+
+
+def test_info_lists_every_problem_and_exits_with_2(
+    scene: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(scene, broken)
+    pictures = sorted((broken / "train").iterdir())
+    pictures[0].unlink()
+    pictures[4].unlink()
+    assert main(["info", str(broken)]) == 2
+    out = capsys.readouterr().out
+    assert pictures[0].name in out and pictures[4].name in out
+    assert main(["fit", str(broken), "--out", str(tmp_path / "run")]) == 2
+    assert pictures[0].name in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_whose_scene_is_gone_still_renders_and_says_so(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alone = tmp_path / "alone"
+    shutil.copytree(run, alone)
+    config = json.loads((alone / "config.json").read_text())
+    config["scene"]["path"] = str(tmp_path / "gone")
+    (alone / "config.json").write_text(json.dumps(config))
+    arguments = ["--fps", "2", "--seconds", "1", "--width", "24"]
+    assert main(["render", str(alone), "--out", str(tmp_path / "a.mp4"), *arguments]) == 0
+    assert "cameras are guessed" in capsys.readouterr().err
+    assert main(["render", str(alone), "--out", str(tmp_path / "b.mp4"), "--path", "dataset", *arguments]) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["info", "nothing"], "found nothing"),
+        (["fit", "nothing", "--out", "x"], "nothing"),
+        (["eval", "nothing"], "nothing"),
+        (["render", "RUN", "--out", "a.xyz"], "'.xyz' is not known"),
+        (["render", "RUN", "--out", "a.mp4", "--path", "loop"], "orbit, spiral, dataset"),
+        (["render", "RUN", "--out", "a.mp4", "--width", "-4"], "--width must be positive"),
+        (["render", "RUN", "--out", "a.mp4", "--backend", "cuda"], "--backend cuda cannot be used here"),
+        (["export", "RUN", "--to", "a.obj"], "'.obj' is not known"),
+        (["export", "RUN", "--to", "a.ply", "--time", "3"], "clip time in [0, 1]"),
+        (["convert", "RUN", "a.ply"], "is a folder"),
+        (["convert", "nothing.ply", "a.g4d"], "nothing.ply"),
+        (["bench", "--case", "nothing"], "no benchmark"),
+    ],
+)
+def test_mistakes_get_one_message_and_leave_nothing(
+    run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    from diff_rasterizer import available_backends
+
+    if "cuda" in arguments and not available_backends()["cuda"]:
+        pytest.skip("this machine has the CUDA backend")
+    monkeypatch.chdir(tmp_path)
+    assert main([str(run) if word == "RUN" else word for word in arguments]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: ") and message in err and err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_demo_goes_the_whole_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["demo", "--size", "20", "--max-steps", "2"]) == 0
+    out = capsys.readouterr().out
+    for word in (
+        "dB",
+        "static",
+        "nearest_view",
+        "demo_run/orbit.mp4",
+        "demo_run/sheet.png",
+        "gaussian4d view demo_run/run",
+    ):
+        assert word in out, word
+    with av.open("demo_run/orbit.mp4") as container:
+        assert sum(1 for _ in container.decode(video=0)) == 96
+    assert Image.open("demo_run/sheet.png").size[0] > 8 * 20
+    assert len(list((tmp_path / "demo_run" / "scene" / "train").iterdir())) == 240
+    # A second demo does not touch the first.
+    assert main(["demo", "--out", "demo_run"]) == 2
+    assert "demo_run exists" in capsys.readouterr().err
+
+
+def test_doctor_names_every_backend_and_why(capsys: pytest.CaptureFixture[str]) -> None:
+    from diff_rasterizer import available_backends
+
+    assert main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    for name, reason in available_backends().items():
+        assert name in out and reason in out
+    for word in ("torch", "threads", "instructions", "OpenMP", "viser", "H.264", "is writable"):
+        assert word in out, word
+
+
+def test_view_without_viser_names_the_install_line(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "viser", None)
+    from gaussian4d.errors import UserError
+    from viewer.command import View
+
+    with pytest.raises(UserError, match=r'viser.*run: pip install "viser'):
+        View(run).run()

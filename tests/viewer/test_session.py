@@ -1,0 +1,205 @@
+"""One browser's controls against a fake client: the browser is faked, everything behind it is real."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from viewer_helpers import coloured_blobs, ring, wait_until
+
+pytest.importorskip("viser")
+
+from viewer.painter import Painter
+from viewer.session import Session
+
+
+class FakeControl:
+    """A control that remembers its callback, and calls it when the program sets a value, as viser's do."""
+
+    def __init__(self, value: Any = None, label: str = "") -> None:
+        self.callback: Callable[[Any], None] = lambda event: None
+        self._value, self.label, self.content, self.visible = value, label, value, True
+
+    @property
+    def value(self) -> Any:
+        return self._value
+
+    @value.setter
+    def value(self, value: Any) -> None:
+        self._value = value
+        self.callback(SimpleNamespace(client=None))
+
+    def on_update(self, callback: Callable[[Any], None]) -> None:
+        self.callback = callback
+
+    on_click = on_update
+
+    def by_hand(self, value: Any = None) -> None:
+        """What happens when the user moves it."""
+        if value is not None:
+            self._value = value
+        self.callback(SimpleNamespace(client=object()))
+
+    def __enter__(self) -> FakeControl:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        pass
+
+
+class FakeGui:
+    def __init__(self) -> None:
+        self.controls: dict[str, FakeControl] = {}
+
+    def _add(self, label: str, value: Any = None) -> FakeControl:
+        return self.controls.setdefault(label, FakeControl(value, label))
+
+    def add_folder(self, label: str) -> FakeControl:
+        return FakeControl(None, label)
+
+    def add_slider(self, label: str, low: float, high: float, step: float, value: float, **_: Any) -> FakeControl:
+        return self._add(label, value)
+
+    def add_button(self, label: str) -> FakeControl:
+        return self._add(label)
+
+    def add_button_group(self, label: str, options: tuple[str, ...]) -> FakeControl:
+        return self._add(label, options[0])
+
+    def add_dropdown(self, label: str, options: tuple[str, ...], *, initial_value: str, **_: Any) -> FakeControl:
+        assert initial_value in options
+        return self._add(label, initial_value)
+
+    def add_checkbox(self, label: str, value: bool) -> FakeControl:
+        return self._add(label, value)
+
+    def add_markdown(self, content: str) -> FakeControl:
+        return self._add("stats", content)
+
+
+class FakeClient:
+    def __init__(self) -> None:
+        self.pictures: list[np.ndarray] = []
+        self.frustums: dict[str, FakeControl] = {}
+        self.gui = FakeGui()
+        self.camera = SimpleNamespace(
+            wxyz=np.array([1.0, 0, 0, 0]),
+            position=np.zeros(3),
+            look_at=np.zeros(3),
+            up_direction=np.zeros(3),
+            fov=0.8,
+            image_width=80,
+            image_height=60,
+            on_update=self._on_camera,
+        )
+        self.scene = SimpleNamespace(set_background_image=self._picture, add_camera_frustum=self._frustum)
+        self.moved: Callable[[Any], None] = lambda camera: None
+
+    def _on_camera(self, callback: Callable[[Any], None]) -> None:
+        self.moved = callback
+
+    def _picture(self, image: np.ndarray, **_: Any) -> None:
+        self.pictures.append(image)
+
+    def _frustum(self, name: str, **_: Any) -> FakeControl:
+        return self.frustums.setdefault(name, FakeControl(label=name))
+
+    def atomic(self) -> FakeControl:
+        return FakeControl()
+
+
+@pytest.fixture
+def session() -> Iterator[Session]:
+    cameras = ring()
+    painter = Painter(coloured_blobs(), cameras, backend="reference")
+    session = Session(FakeClient(), painter, cameras, duration=2.0)  # type: ignore[arg-type]
+    yield session
+    session.close()
+
+
+def control(session: Session, label: str) -> FakeControl:
+    return session.client.gui.controls[label]  # type: ignore[attr-defined]
+
+
+def test_a_picture_comes_without_asking_and_in_full(session: Session) -> None:
+    pictures = session.client.pictures  # type: ignore[attr-defined]
+    assert wait_until(lambda: pictures and pictures[-1].shape == (60, 80, 3))
+    assert wait_until(lambda: "80x60" in session.stats.content)
+
+
+def test_the_slider_seeks_and_a_tick_moves_the_slider(session: Session) -> None:
+    control(session, "time").by_hand(0.4)
+    assert session.playback.now() == 0.4
+    control(session, "Play").by_hand()
+    assert session.playback.playing and session.play.label == "Pause"
+    assert wait_until(lambda: control(session, "time").value != 0.4)
+    control(session, "Play").by_hand()
+    assert not session.playback.playing and session.play.label == "Play"
+    assert session.playback.now() != 0.4
+
+
+def test_ticks_do_not_seek(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    sought: list[float] = []
+    monkeypatch.setattr(session.playback, "seek", sought.append)
+    session._tick(0.7)
+    assert control(session, "time").value == 0.7 and sought == []
+
+
+def test_frame_steps_go_one_recorded_frame(session: Session) -> None:
+    control(session, "frame").by_hand("next")
+    assert session.playback.now() == pytest.approx(0.25)
+    control(session, "frame").by_hand("previous")
+    control(session, "frame").by_hand("previous")
+    assert session.playback.now() == 0.0
+
+
+def test_a_click_on_a_camera_looks_through_it(session: Session) -> None:
+    camera = ring()[2]
+    session.client.frustums["/cameras/cam2"].by_hand()  # type: ignore[attr-defined]
+    mine = session.client.camera
+    assert np.allclose(session.painter.units.world_from_viewer(mine.position), camera.position)
+    towards = (mine.look_at - mine.position) / np.linalg.norm(mine.look_at - mine.position)
+    assert np.allclose(towards, camera.forward) and np.allclose(mine.up_direction, camera.up)
+    assert np.tan(mine.fov / 2) == pytest.approx(24 / 60)
+
+
+def test_cameras_can_be_hidden(session: Session) -> None:
+    frustums = session.client.frustums.values()  # type: ignore[attr-defined]
+    assert len(frustums) == 6
+    control(session, "show").by_hand(False)
+    assert not any(frustum.visible for frustum in frustums)
+
+
+def test_output_and_resolution_reach_the_request(session: Session) -> None:
+    session.client.camera.image_width, session.client.camera.image_height = 2000, 1000
+    control(session, "output").by_hand("depth")
+    control(session, "longest side").by_hand("640")
+    view = session.view()
+    assert view is not None and (view.width, view.height, view.output) == (640, 320, "depth")
+
+
+def test_a_browser_without_a_size_asks_for_nothing(session: Session) -> None:
+    session.client.camera.image_width = 0
+    assert session.view() is None
+
+
+def test_two_browsers_keep_their_own_time() -> None:
+    cameras = ring()
+    painter = Painter(coloured_blobs(), cameras, backend="reference")
+    one, two = (Session(FakeClient(), painter, cameras, duration=2.0) for _ in range(2))  # type: ignore[arg-type]
+    control(one, "time").by_hand(0.9)
+    assert (one.playback.now(), two.playback.now()) == (0.9, 0.0)
+    one.close()
+    two.close()
+
+
+def test_a_failing_picture_is_shown_and_printed_once(session: Session, capsys: pytest.CaptureFixture[str]) -> None:
+    control(session, "output").value = "nothing"
+    session.request()
+    assert wait_until(lambda: "picture failed" in session.stats.content)
+    session.request()
+    wait_until(lambda: False, seconds=0.3)
+    assert capsys.readouterr().err.count("Traceback") == 1

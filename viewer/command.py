@@ -1,0 +1,61 @@
+"""`gaussian4d view`: look at a scene in the browser. Registered under the entry-point group `gaussian4d.commands`."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import ClassVar
+
+from tyro.conf import Positional
+
+from gaussian4d.cli.fit import Backend, check_backend
+from gaussian4d.optional import require
+
+
+@dataclasses.dataclass
+class View:
+    """Look at a run, a .g4d or a .ply in the browser: time slider, play and pause, cameras of the scene."""
+
+    EXAMPLES: ClassVar[str] = """
+        gaussian4d view runs/fox
+        gaussian4d view fox.g4d --port 9000
+    """
+
+    source: Positional[Path]
+    """Run folder, or a .g4d or .ply file."""
+    port: int = 8080
+    """Port of the web server; the next free one is taken when it is busy."""
+    host: str = "127.0.0.1"
+    """Address to serve on. 127.0.0.1 serves this machine only; 0.0.0.0 lets everyone on the network look."""
+    backend: Backend = "auto"
+    """Rasterizer."""
+
+    def run(self) -> None:
+        """Serves until Ctrl-C."""
+        require("viser")
+        check_backend(self.backend)
+        from gaussian4d.cli.opened import open_model
+
+        from .server import ViewerServer
+
+        opened = open_model(self.source)
+        server = ViewerServer(
+            opened.model,
+            opened.cameras,
+            host=self.host,
+            port=self.port,
+            background=opened.background,
+            backend=self.backend,
+        )
+        print(f"viewing {self.source}: {len(opened.model):,} Gaussians, motion {opened.model.motion.name}")
+        print(f"open    {server.url}   (Ctrl-C ends)")
+        print(
+            f"remote  ssh -L {server.port}:localhost:{server.port} THIS_MACHINE, then open the same address", flush=True
+        )
+        try:
+            server.wait()
+        except KeyboardInterrupt:
+            # The way to end it that we print, so no failure.
+            print("closed")
+        finally:
+            server.stop()

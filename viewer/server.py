@@ -1,0 +1,114 @@
+"""The web server of the viewer: one `Session` per connected browser."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import threading
+from collections.abc import Sequence
+
+import numpy as np
+import viser
+
+from gaussian4d.cameras import Camera
+from gaussian4d.model import DynamicGaussians
+
+from .painter import Painter
+from .session import Session
+
+
+class ViewerServer:
+    """Serves pictures of a model to browsers, drawn by our own renderer.
+
+    Args:
+        model: what to show.
+        cameras: cameras of the scene; they give the first view, the up direction and the unit, and are drawn.
+        host: address to serve on.
+        port: port to serve on; the next free one is taken when it is busy.
+        background: [3] colour behind the Gaussians; None takes the model's own.
+        backend: rasterizer.
+    """
+
+    def __init__(
+        self,
+        model: DynamicGaussians,
+        cameras: Sequence[Camera],
+        *,
+        host: str = "127.0.0.1",
+        port: int = 8080,
+        background: Sequence[float] | None = None,
+        backend: str = "auto",
+    ) -> None:
+        self._painter = Painter(model, cameras, background=background, backend=backend)
+        self._cameras = list(cameras)
+        self._sessions: dict[int, Session] = {}
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._duration = _duration(model)
+        self.host = host
+        with _quiet():
+            self.server = viser.ViserServer(host=host, port=port, label="gaussian4d", verbose=False)
+        self.server.gui.configure_theme(control_layout="floating", show_logo=False, show_share_button=False)
+        self._place_first_view()
+        self.server.on_client_connect(self._connect)
+        self.server.on_client_disconnect(self._disconnect)
+
+    @property
+    def port(self) -> int:
+        """The port that is really served."""
+        return self.server.get_port()
+
+    @property
+    def url(self) -> str:
+        """Address to open in a browser on this machine."""
+        return f"http://{'localhost' if self.host in ('0.0.0.0', '127.0.0.1') else self.host}:{self.port}"
+
+    @property
+    def sessions(self) -> list[Session]:
+        """The browsers that are connected now."""
+        with self._lock:
+            return list(self._sessions.values())
+
+    def wait(self) -> None:
+        """Returns when `stop` is called from another thread; a KeyboardInterrupt passes through."""
+        self._ended.wait()
+
+    def stop(self) -> None:
+        """Closes all sessions and the web server."""
+        for session in self.sessions:
+            session.close()
+        self._ended.set()
+        with _quiet():
+            self.server.stop()
+
+    def _place_first_view(self) -> None:
+        rig, units = self._painter.rig, self._painter.units
+        self.server.scene.set_up_direction(rig.up)
+        self.server.initial_camera.position = units.viewer_from_world(rig.position(rig.start))
+        self.server.initial_camera.look_at = np.zeros(3)
+        self.server.initial_camera.up = rig.up
+
+    def _connect(self, client: viser.ClientHandle) -> None:
+        session = Session(client, self._painter, self._cameras, self._duration)
+        with self._lock:
+            self._sessions[client.client_id] = session
+
+    def _disconnect(self, client: viser.ClientHandle) -> None:
+        with self._lock:
+            session = self._sessions.pop(client.client_id, None)
+        if session is not None:
+            session.close()
+
+
+def _quiet() -> contextlib.AbstractContextManager[object]:
+    """Keeps viser's banners from standard output; the command prints its own lines."""
+    return contextlib.redirect_stdout(io.StringIO())
+
+
+def _duration(model: DynamicGaussians) -> float:
+    """Returns the seconds of the clip; without a known frame rate, of 24 frames per second and at least two seconds."""
+    if model.times is None or len(model.times) < 2:
+        return 4.0
+    if model.fps:
+        return (len(model.times) - 1) / model.fps
+    return max((len(model.times) - 1) / 24.0, 2.0)
