@@ -1,0 +1,16 @@
+"""Fitting a moving scene to its frames.
+
+Read `run.py` (the whole course of a fit), then `trainer.py` (the loop). One idea per file: `config` and `presets`
+(settings), `normalise` (the fit's frame), `initialise` with `hull` and `surroundings` (where it starts), `sampler` and
+`targets` (what it sees), `losses`, `schedule`, `table` and `densify` (how Gaussians come and go), `checkpoint`,
+`progress`, `hooks`.
+"""
+
+from __future__ import annotations
+
+from .config import FitConfig
+from .hooks import FitHook, load_hook
+from .presets import PRESETS, preset_config
+from .run import FitResult, fit
+
+__all__ = ["PRESETS", "FitConfig", "FitHook", "FitResult", "fit", "load_hook", "preset_config"]

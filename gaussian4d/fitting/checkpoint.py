@@ -1,0 +1,57 @@
+"""Checkpoints: one safetensors file per step, with the state that is not tensors as JSON in its header."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..errors import UserError
+from ..files import atomic_write
+
+SCHEMA_VERSION = 1
+_NAME = re.compile(r"step_(\d+)\.safetensors")
+
+
+def checkpoint_path(folder: Path, step: int) -> Path:
+    """Returns the file of the checkpoint after `step` steps."""
+    return folder / f"step_{step:09d}.safetensors"
+
+
+def save_checkpoint(
+    folder: Path, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any], keep: int
+) -> Path:
+    """Writes a checkpoint whole or not at all, then removes all but the newest `keep`; returns its path."""
+    path = checkpoint_path(folder, step)
+    header = {"schema_version": str(SCHEMA_VERSION), "state": json.dumps({"step": step, **state})}
+    with atomic_write(path) as temporary:
+        save_file({name: value.detach().contiguous() for name, value in tensors.items()}, temporary, metadata=header)
+    for old in list_checkpoints(folder)[:-keep]:
+        old.unlink()
+    return path
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Returns the checkpoints of `folder`, oldest first."""
+    found = [(int(match.group(1)), path) for path in folder.glob("*") if (match := _NAME.fullmatch(path.name))]
+    return [path for _, path in sorted(found)]
+
+
+def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Returns the tensors and the state of a checkpoint; raises `UserError` when it cannot be read."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} cannot be read ({error}); delete it to go on from the checkpoint before") from None
+    if header.get("schema_version") != str(SCHEMA_VERSION):
+        got = header.get("schema_version")
+        raise UserError(f"{path} has schema version {got}, expected {SCHEMA_VERSION}; fit the scene anew")
+    return tensors, json.loads(header["state"])

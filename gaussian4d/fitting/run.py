@@ -1,0 +1,204 @@
+"""A whole fit: settings, run folder, start or resume, training, model, evaluation, report."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+
+from ..errors import UserError
+from ..model import DynamicGaussians
+from ..motion import make_motion
+from ..scene import Scene
+from .checkpoint import list_checkpoints, load_checkpoint
+from .config import FitConfig, load_run_config, save_run_config
+from .hooks import FitHook, load_hook
+from .initialise import initial_params, initial_points
+from .normalise import Normalisation
+from .presets import preset_config
+from .progress import Reporter
+from .report import report_lines
+from .targets import Targets
+from .trainer import Trainer
+
+
+@dataclasses.dataclass
+class FitResult:
+    """What a fit leaves behind."""
+
+    path: Path
+    """The run folder."""
+    model: DynamicGaussians
+    metrics: dict[str, Any] | None
+    """The content of eval/metrics.json; None when the fit was interrupted or the scene has no test frames."""
+    interrupted: bool = False
+
+
+def fit(
+    scene: Scene,
+    preset: str = "quick",
+    out: str | Path = "runs/a",
+    *,
+    motion: str | None = None,
+    max_steps: int | None = None,
+    max_minutes: float | None = None,
+    seed: int = 0,
+    resume: bool = False,
+    backend: str = "auto",
+    background: str | None = None,
+    keep_checkpoints: int = 2,
+    callbacks: Sequence[FitHook | str] = (),
+    evaluate: bool = True,
+    **overrides: Any,
+) -> FitResult:
+    """Returns the model fitted to the training frames of `scene`; everything about the run is in the folder `out`.
+
+    Args:
+        scene: What to fit.
+        preset: `quick`, `balanced` or `best`.
+        out: Run folder; it must not hold another fit, unless `resume`.
+        motion: `static`, `dual-domain` or `free-time`; None lets the preset choose.
+        max_steps: Steps to take; None keeps the preset's.
+        max_minutes: Time limit; alone it lifts the preset's limit of steps. Two runs are then no longer equal.
+        seed: Seed of everything random. Same seed, thread count and instruction set give the same model.
+        resume: Go on from the newest checkpoint in `out`, with the settings saved there.
+        backend: Rasterizer backend.
+        background: `white`, `black`, `random` or `model`; None lets the preset choose.
+        keep_checkpoints: How many checkpoints stay on disk.
+        callbacks: Hooks (see `hooks`), or names of registered ones.
+        evaluate: Whether to evaluate the test frames at the end.
+        overrides: Any other field of `FitConfig`.
+
+    Raises:
+        UserError: for impossible settings, a scene without usable frames, or a run folder in the wrong state.
+    """
+    began = time.monotonic()
+    out = Path(out)
+    hooks = [load_hook(hook) if isinstance(hook, str) else hook for hook in callbacks]
+    frames = scene.frames("train")
+    if not frames:
+        raise UserError(f"{scene.path} has no training frames; check the scene with `gaussian4d info`")
+    if resume:
+        config, _ = load_run_config(out / "config.json")
+    else:
+        given = {"motion": motion, "max_steps": max_steps, "max_minutes": max_minutes, "background": background}
+        given = {name: value for name, value in given.items() if value is not None}
+        given.update(seed=seed, backend=backend, keep_checkpoints=keep_checkpoints, **overrides)
+        config = preset_config(preset, scene, given)
+        _check_settings(config, scene)
+        if (out / "config.json").exists():
+            raise UserError(f"{out} already holds a fit; add --resume to go on with it, or choose another --out")
+        out.mkdir(parents=True, exist_ok=True)
+        save_run_config(out / "config.json", config, scene_options(scene))
+    with Reporter(out) as reporter:
+        trainer = _prepare(scene, frames, config, out, reporter, hooks, resume, began)
+        with _graceful_interrupt(trainer, reporter):
+            trainer.run()
+        model = trainer.model()
+        model.save(out / "model.g4d")
+        interrupted = trainer.progress < 1.0
+        if interrupted:
+            reporter.say(f"stopped at step {trainer.step}; the model so far is {out / 'model.g4d'}")
+            reporter.say(f"go on with: gaussian4d fit {scene.path} --out {out} --resume")
+            return FitResult(out, model, None, interrupted=True)
+        reporter.say(
+            f"fitted in {trainer.elapsed:.0f} s, {trainer.step} steps, {len(model):,} Gaussians: {out / 'model.g4d'}"
+        )
+        metrics = None
+        if evaluate and scene.frames("test"):
+            from ..evaluation import evaluate as evaluate_run
+
+            metrics = evaluate_run(out, scene=scene)
+            for line in report_lines(metrics):
+                reporter.say(line)
+        elif evaluate:
+            reporter.say("the scene holds out no test frames, so nothing was evaluated")
+    return FitResult(out, model, metrics)
+
+
+def scene_options(scene: Scene) -> dict[str, Any]:
+    """Returns the JSON values with which `load_scene` gives the same scene again."""
+    options = dict(getattr(scene, "options", {}) or {})
+    options.setdefault("downscale", float(scene.downscale))
+    return {"path": str(Path(scene.path).resolve()), **options}
+
+
+def _check_settings(config: FitConfig, scene: Scene) -> None:
+    if config.background == "random" and not scene.has_alpha:
+        raise UserError(
+            f"background random needs pictures with alpha, {scene.path} has none; use model, white or black"
+        )
+
+
+def _prepare(
+    scene: Scene,
+    frames: Sequence[Any],
+    config: FitConfig,
+    out: Path,
+    reporter: Reporter,
+    hooks: Sequence[FitHook],
+    resume: bool,
+    began: float,
+) -> Trainer:
+    """Returns the trainer at its start, or at the newest checkpoint."""
+    normalisation = Normalisation.from_cameras([frame.camera for frame in frames])
+    targets = Targets(scene, frames, normalisation)
+    motion = make_motion(config.motion, config.motion_config)
+    checkpoints = list_checkpoints(out / "checkpoints") if resume else []
+    if not resume:
+        limit = " and ".join(
+            text
+            for text in (
+                f"{config.max_steps} steps" if config.max_steps else "",
+                f"{config.max_minutes:g} minutes" if config.max_minutes else "",
+            )
+            if text
+        )
+        reporter.say(f"fit {scene.path}: {len(frames)} frames, motion {config.motion}, {limit}, seed {config.seed}")
+        if config.max_minutes:
+            reporter.say("with a time limit the number of steps depends on the machine, so two runs differ")
+    if checkpoints:
+        tensors, state = load_checkpoint(checkpoints[-1])
+        params = {name[7:]: value for name, value in tensors.items() if name.startswith("params/")}
+        trainer = Trainer(scene, targets, config, normalisation, params, out, reporter, hooks)
+        trainer.load(tensors, state)
+        reporter.say(f"resumed at step {trainer.step} from {checkpoints[-1].name}")
+    else:
+        if resume:
+            reporter.say("no checkpoint yet: starting from the beginning with the saved settings")
+        points = initial_points(scene, frames, normalisation, config, config.seed, reporter.say)
+        params = initial_params(points, motion, config)
+        elapsed = time.monotonic() - began
+        trainer = Trainer(scene, targets, config, normalisation, params, out, reporter, hooks, elapsed)
+    reporter.cut_metrics(trainer.step)
+    torch.manual_seed(config.seed)
+    return trainer
+
+
+@contextlib.contextmanager
+def _graceful_interrupt(trainer: Trainer, reporter: Reporter) -> Iterator[None]:
+    """Turns the first Ctrl-C into a request to stop after the current step; the second one interrupts at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.getsignal(signal.SIGINT)
+
+    def request(number: int, frame: FrameType | None) -> None:
+        trainer.stop_requested = True
+        signal.signal(signal.SIGINT, previous)
+
+    signal.signal(signal.SIGINT, request)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    if trainer.stop_requested:
+        reporter.say("interrupted: the checkpoint is saved")

@@ -1,0 +1,277 @@
+"""The training loop: draw a frame, render it, compare, step, and now and then change the Gaussians or save."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diff_rasterizer import FusedAdam, rasterization
+
+from ..model import DynamicGaussians
+from ..motion import Params, make_motion
+from ..scene import Scene
+from .background import Background
+from .checkpoint import save_checkpoint
+from .config import FitConfig
+from .densify import Densifier
+from .exposure import Exposure
+from .hooks import FitHook
+from .losses import compose, picture_loss, regularisation
+from .normalise import Normalisation
+from .progress import Reporter
+from .sampler import FrameSampler
+from .schedule import exponential, progress_of, resolution_at, sh_degree_at
+from .table import ParameterTable
+from .targets import Target, Targets
+
+_READ_AHEAD = 16
+
+
+@dataclasses.dataclass
+class Recent:
+    """Sums over the steps since the last line of metrics."""
+
+    loss: float = 0.0
+    squared_error: float = 0.0
+    steps: int = 0
+    seconds: float = 0.0
+
+
+class Trainer:
+    """A fit in progress. `run` goes on until the limit or until `stop_requested`."""
+
+    def __init__(
+        self,
+        scene: Scene,
+        targets: Targets,
+        config: FitConfig,
+        normalisation: Normalisation,
+        params: Params,
+        out: Path,
+        reporter: Reporter,
+        hooks: Sequence[FitHook] = (),
+        elapsed: float = 0.0,
+    ) -> None:
+        self.scene, self.targets, self.config, self.normalisation = scene, targets, config, normalisation
+        self.out, self.reporter, self.hooks = out, reporter, hooks
+        self.motion = make_motion(config.motion, config.motion_config)
+        self.table = ParameterTable(params, _learning_rates(config, self.motion.learning_rates()))
+        names = ("frames", "background", "densify")
+        self.generators = {name: torch.Generator().manual_seed(config.seed * 1000 + k) for k, name in enumerate(names)}
+        self.sampler = FrameSampler(len(targets), self.generators["frames"])
+        self.background = Background(config.background, torch.full((3,), 0.5), self.generators["background"])
+        self.background_optimizer = FusedAdam([{"params": [self.background.color], "lr": 1e-3, "name": "background"}])
+        self.exposure = Exposure(len(targets.camera_ids)) if config.exposure else None
+        self.densifier = Densifier(config, self.motion, self.generators["densify"])
+        self.recent = Recent()
+        self.step = 0
+        self.stop_requested = False
+        self.skipped = 0
+        self._elapsed_before, self._started = elapsed, time.monotonic()
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds of fitting so far, over all sittings."""
+        return self._elapsed_before + time.monotonic() - self._started
+
+    @property
+    def progress(self) -> float:
+        """How much of the fit is done, 0..1."""
+        return progress_of(self.step, self.elapsed, self.config.max_steps, self.config.max_minutes)
+
+    def run(self) -> None:
+        """Trains until the fit is done or a stop is requested; saves a checkpoint at the end."""
+        self._tell("start")
+        progress = self.progress
+        while progress < 1.0 and not self.stop_requested:
+            began = time.monotonic()
+            self._train_step(progress)
+            self.step += 1
+            self.recent.seconds += time.monotonic() - began
+            # Read once per step: the clock may not differ between two decisions of the same step.
+            progress = self.progress
+            if self.densifier.active(progress) and self.step % self.config.densify_every == 0:
+                self.densifier.change(self.table)
+            if self.step % self.config.log_every == 0:
+                self._report(progress)
+            if self.step % self.config.checkpoint_every == 0:
+                self.save()
+            self._tell("step")
+        if self.step % self.config.checkpoint_every != 0:
+            self.save()
+        self._tell("end")
+
+    def _train_step(self, progress: float) -> None:
+        self.table.set_progress(progress)
+        target = self.targets.get(self.sampler.next(), resolution_at(self.config.resolutions, progress))
+        self.targets.read_ahead(self.sampler.upcoming(_READ_AHEAD))
+        loss, error, means2d, drawn = self._loss(target, progress)
+        loss.backward()
+        if not torch.isfinite(loss):
+            self._skip()
+            return
+        if progress < self.config.densify_stop and means2d.grad is not None:
+            self.densifier.observe(self.table, means2d.grad[0], drawn, target.width, target.height)
+        self.table.step()
+        if self.config.strategy == "relocate" and self.config.noise:
+            self.densifier.explore(self.table, progress)
+        if self.background.mode == "model":
+            self.background_optimizer.param_groups[0]["lr"] = exponential(self.config.lr_background, progress)
+            self.background_optimizer.step()
+            self.background_optimizer.zero_grad(set_to_none=True)
+        if self.exposure:
+            self.exposure.step(progress)
+        self.recent.loss += float(loss.detach())
+        self.recent.squared_error += error
+        self.recent.steps += 1
+
+    def _loss(self, target: Target, progress: float) -> tuple[Tensor, float, Tensor, Tensor]:
+        """Returns the loss, the mean squared error, the projected means and which Gaussians were drawn [N]."""
+        degree = sh_degree_at(self.config.sh_degree, self.config.sh_start, progress)
+        state = self.motion.at(self.table.params, target.time, degree)
+        color = self.background.sample()
+        renders, alphas, meta = rasterization(
+            **state.to_rasterizer(),
+            viewmats=target.viewmat[None],
+            Ks=target.K[None],
+            width=target.width,
+            height=target.height,
+            near_plane=self.config.near,
+            packed=False,
+            backgrounds=color[None],
+            backend=self.config.backend,
+        )
+        means2d: Tensor = meta["means2d"]
+        if means2d.requires_grad:
+            means2d.retain_grad()
+        rgb = renders[0] if self.exposure is None else self.exposure.apply(renders[0], target.camera_index)
+        composed = compose(target, color.detach())
+        loss = picture_loss(self.config, target, composed, rgb, alphas[0])
+        loss = loss + regularisation(self.config, self.table.params, state)
+        with torch.no_grad():
+            scale = 255.0 if composed.dtype == torch.uint8 else 1.0
+            error = float((rgb - composed / scale).square().mean())
+        return loss, error, means2d, (meta["radii"][0] > 0).all(dim=-1)
+
+    def _skip(self) -> None:
+        """Drops a step whose loss is not finite."""
+        self.table.optimizer.zero_grad(set_to_none=True)
+        self.background_optimizer.zero_grad(set_to_none=True)
+        if self.exposure:
+            self.exposure.optimizer.zero_grad(set_to_none=True)
+        if self.skipped == 0:
+            self.reporter.say(f"step {self.step}: the loss is not finite; such steps are skipped and counted")
+        self.skipped += 1
+
+    def _report(self, progress: float) -> None:
+        recent, n = self.recent, max(self.recent.steps, 1)
+        elapsed = self.elapsed
+        values = {
+            "step": self.step,
+            "progress": round(progress, 6),
+            "loss": recent.loss / n,
+            "psnr": -10.0 * _log10(recent.squared_error / n),
+            "gaussians": len(self.table),
+            "elapsed": round(elapsed, 2),
+            "steps_per_second": round(n / max(recent.seconds, 1e-9), 2),
+        }
+        eta = elapsed * (1.0 - progress) / progress if progress > 0 else None
+        self.reporter.figures(values, progress, eta)
+        self.recent = Recent()
+
+    def model(self) -> DynamicGaussians:
+        """Returns the model as it is now, in world coordinates."""
+        config = self.config
+        return DynamicGaussians(
+            params=self.normalisation.undo(self.table.params, self.motion),
+            motion=self.motion,
+            background=self.background.final(),
+            fps=self.scene.fps,
+            times=self.scene.times,
+            meta={
+                "normalisation": self.normalisation.to_dict(),
+                "fit": {
+                    "preset": config.preset,
+                    "seed": config.seed,
+                    "steps": self.step,
+                    "seconds": round(self.elapsed, 2),
+                },
+                "background_mode": config.background,
+                "near": config.near / self.normalisation.scale,
+            },
+        )
+
+    def save(self) -> Path:
+        """Writes a checkpoint from which a fit goes on exactly; returns its path."""
+        tensors = self.table.state()
+        tensors["background/color"] = self.background.color.detach()
+        modules: list[tuple[str, Tensor, torch.optim.Optimizer]] = [
+            ("background", self.background.color, self.background_optimizer)
+        ]
+        if self.exposure:
+            tensors["exposure/table"] = self.exposure.table.detach()
+            modules.append(("exposure", self.exposure.table, self.exposure.optimizer))
+        for name, parameter, optimizer in modules:
+            tensors.update({f"{name}/state/{k}": v for k, v in optimizer.state.get(parameter, {}).items()})
+        sampler_tensors, sampler_values = self.sampler.state()
+        tensors.update({f"sampler/{name}": value for name, value in sampler_tensors.items()})
+        tensors.update({f"generators/{name}": item.get_state() for name, item in self.generators.items()})
+        state: dict[str, Any] = {
+            "sampler": sampler_values,
+            "elapsed": self.elapsed,
+            "recent": dataclasses.asdict(self.recent),
+            "skipped": self.skipped,
+        }
+        path = save_checkpoint(self.out / "checkpoints", self.step, tensors, state, self.config.keep_checkpoints)
+        self._tell("checkpoint")
+        return path
+
+    @torch.no_grad()
+    def load(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+        """Goes back to a checkpoint."""
+        self.table.load_state(tensors)
+        self.background.color.copy_(tensors["background/color"])
+        _load_moments(tensors, "background/state/", self.background.color, self.background_optimizer)
+        if self.exposure:
+            self.exposure.table.copy_(tensors["exposure/table"])
+            _load_moments(tensors, "exposure/state/", self.exposure.table, self.exposure.optimizer)
+        self.sampler.load_state({name: tensors[f"sampler/{name}"] for name in ("order", "following")}, state["sampler"])
+        for name, generator in self.generators.items():
+            generator.set_state(tensors[f"generators/{name}"])
+        self.recent = Recent(**state["recent"])
+        self.skipped = state["skipped"]
+        self.step = state["step"]
+        self._elapsed_before, self._started = state["elapsed"], time.monotonic()
+
+    def _tell(self, event: str) -> None:
+        for hook in self.hooks:
+            hook(self, event)
+
+
+def _learning_rates(config: FitConfig, motion: dict[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+    factor = config.lr_motion_factor
+    return {
+        "means": config.lr_means,
+        "quats": config.lr_quats,
+        "scales": config.lr_scales,
+        "opacities": config.lr_opacities,
+        "sh0": config.lr_sh0,
+        "shN": config.lr_shN,
+        **{name: (first * factor, last * factor) for name, (first, last) in motion.items()},
+    }
+
+
+def _load_moments(tensors: dict[str, Tensor], prefix: str, parameter: Tensor, optimizer: torch.optim.Optimizer) -> None:
+    moments = {name[len(prefix) :]: value.clone() for name, value in tensors.items() if name.startswith(prefix)}
+    if moments:
+        optimizer.state[parameter] = moments
+
+
+def _log10(value: float) -> float:
+    return float(torch.log10(torch.tensor(max(value, 1e-12), dtype=torch.float64)))

@@ -1,0 +1,48 @@
+"""A static set of Gaussians: what a motion model yields at one instant and what the rasterizer draws."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+
+@dataclasses.dataclass
+class Gaussians:
+    """Gaussians at one instant, activated: linear scales, opacities in 0..1, quaternions of any length."""
+
+    means: Float[Tensor, "N 3"]
+    """Centres, world units."""
+    quats: Float[Tensor, "N 4"]
+    """Rotations wxyz; the rasterizer normalises them."""
+    scales: Float[Tensor, "N 3"]
+    """Standard deviations along the local axes, world units."""
+    opacities: Float[Tensor, " N"]
+    colors: Float[Tensor, "N K 3"]
+    """Spherical-harmonics coefficients; colour = max(SH(direction) + 0.5, 0)."""
+
+    def __len__(self) -> int:
+        return self.means.shape[0]
+
+    @property
+    def sh_degree(self) -> int:
+        """Degree of the coefficients held: K = (degree + 1)^2."""
+        return math.isqrt(self.colors.shape[1]) - 1
+
+    def to_rasterizer(self) -> dict[str, Any]:
+        """Returns the per-Gaussian keyword arguments of `diff_rasterizer.rasterization`."""
+        return {
+            "means": self.means,
+            "quats": self.quats,
+            "scales": self.scales,
+            "opacities": self.opacities,
+            "colors": self.colors,
+            "sh_degree": self.sh_degree,
+        }
+
+    def select(self, rows: Tensor) -> Gaussians:
+        """Returns the Gaussians at `rows`, a mask [N] or indices [M]."""
+        return Gaussians(*(getattr(self, field.name)[rows] for field in dataclasses.fields(self)))

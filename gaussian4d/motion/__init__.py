@@ -1,0 +1,48 @@
+"""Motion models: a table of per-Gaussian parameters and a time in, a static set of Gaussians out.
+
+Read `base.py` first. To add a model, subclass `MotionModel`, give it a config dataclass and add it to `MOTIONS`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from ..errors import UserError
+from .base import MotionModel, Params
+from .dual_domain import DualDomain, DualDomainConfig
+from .free_time import FreeTime, FreeTimeConfig
+from .static import Static, StaticConfig
+
+MOTIONS: dict[str, tuple[type[MotionModel], type]] = {
+    "static": (Static, StaticConfig),
+    "dual-domain": (DualDomain, DualDomainConfig),
+    "free-time": (FreeTime, FreeTimeConfig),
+}
+"""Each model's class and the dataclass of its settings, by name."""
+
+__all__ = [
+    "MOTIONS",
+    "DualDomain",
+    "DualDomainConfig",
+    "FreeTime",
+    "FreeTimeConfig",
+    "MotionModel",
+    "Params",
+    "Static",
+    "StaticConfig",
+    "make_motion",
+]
+
+
+def make_motion(name: str, config: dict[str, Any] | None = None) -> MotionModel:
+    """Returns the motion model `name` with the settings `config`; raises `UserError` for an unknown name or setting."""
+    if name not in MOTIONS:
+        raise UserError(f"expected a motion model out of {', '.join(MOTIONS)}, got {name!r}")
+    model, config_type = MOTIONS[name]
+    known = {field.name for field in dataclasses.fields(config_type)}
+    unknown = set(config or {}) - known
+    if unknown:
+        expected = ", ".join(sorted(known)) or "none"
+        raise UserError(f"motion {name} has no setting {', '.join(sorted(unknown))}; its settings are: {expected}")
+    return model(config_type(**(config or {})))

@@ -1,0 +1,183 @@
+"""A model through a camera at a time: colour, and the geometry and motion behind it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from diff_rasterizer import rasterization
+
+from .cameras import Camera
+from .errors import UserError
+from .gaussians import Gaussians
+from .model import DynamicGaussians
+
+BUFFERS = ("rgb", "depth", "normal", "flow", "alpha", "uncertainty", "xyz")
+
+# Depth spread along a ray, relative to the depth, at which a pixel counts as fully uncertain.
+_WIDE_SPREAD = 0.1
+
+
+@dataclasses.dataclass
+class RenderOutput:
+    """Rendered buffers, [H, W, C] float32; None where a buffer was not asked for.
+
+    Geometry is averaged with the blending weights and divided by alpha; where nothing is drawn it is 0.
+    """
+
+    rgb: Float[Tensor, "H W 3"] | None = None
+    """Colour over the background, not clamped."""
+    depth: Float[Tensor, "H W 1"] | None = None
+    """Expected distance along the optical axis, world units."""
+    normal: Float[Tensor, "H W 3"] | None = None
+    """Unit normal in the world frame towards the camera: the shortest axes of the Gaussians."""
+    flow: Float[Tensor, "H W 2"] | None = None
+    """Displacement in pixels, x right and y down, of what is seen, until `flow_to`, for a camera that stands still."""
+    alpha: Float[Tensor, "H W 1"] | None = None
+    """Opacity of the Gaussians together, 0..1."""
+    uncertainty: Float[Tensor, "H W 1"] | None = None
+    """0 where one surface is opaque, 1 where nothing is seen or depths along the ray spread by a tenth and more."""
+    xyz: Float[Tensor, "H W 3"] | None = None
+    """Expected position in the world."""
+
+
+@torch.no_grad()
+def render(
+    model: DynamicGaussians,
+    camera: Camera,
+    time: float = 0.0,
+    buffers: Sequence[str] = ("rgb",),
+    *,
+    background: Tensor | Sequence[float] | None = None,
+    flow_to: float | None = None,
+    backend: str = "auto",
+) -> RenderOutput:
+    """Returns the asked buffers of `model` seen by `camera` at clip time `time`.
+
+    Args:
+        model: A model in the coordinates of `camera`.
+        camera: Where from, and at what picture size.
+        time: Clip time, 0..1.
+        buffers: Any of `BUFFERS`.
+        background: [3] colour behind the Gaussians; None takes the model's own, black without one.
+        flow_to: Clip time `flow` leads to; None is one frame later.
+        backend: Rasterizer backend.
+
+    Raises:
+        UserError: for an unknown buffer.
+    """
+    unknown = sorted(set(buffers) - set(BUFFERS))
+    if unknown:
+        raise UserError(f"unknown buffer {', '.join(unknown)}; expected any of {', '.join(BUFFERS)}")
+    device = model.params["means"].device
+    state = model.at(time)
+    output = RenderOutput()
+    view = _View(camera, device, model.near, backend)
+
+    if {"rgb", "depth", "alpha"} & set(buffers):
+        if background is None:
+            background = model.background if model.background is not None else (0.0, 0.0, 0.0)
+        behind = torch.as_tensor(background, dtype=torch.float32, device=device)
+        mode = "RGB+ED" if "depth" in buffers else "RGB"
+        image, alpha = view.draw(state, state.colors, state.sh_degree, behind, mode)
+        output.rgb = image[..., :3] if "rgb" in buffers else None
+        output.depth = image[..., 3:] if "depth" in buffers else None
+        output.alpha = alpha if "alpha" in buffers else None
+
+    wanted = [name for name in ("normal", "flow", "uncertainty", "xyz") if name in buffers]
+    if wanted:
+        later = time + model.frame_interval if flow_to is None else flow_to
+        features = {name: _features(name, view, state, model, later) for name in wanted}
+        blended, alpha = view.draw(state, torch.cat(list(features.values()), dim=1), None, None, "RGB")
+        mean = torch.where(alpha > 1e-4, blended / alpha.clamp_min(1e-4), 0.0)
+        for name, part in zip(wanted, mean.split([f.shape[1] for f in features.values()], dim=-1)):
+            setattr(output, name, _finished(name, part, alpha))
+    return output
+
+
+class _View:
+    """A camera on a device, ready to draw."""
+
+    def __init__(self, camera: Camera, device: torch.device, near: float, backend: str) -> None:
+        self.camera, self.near, self.backend = camera, near, backend
+        self.viewmat = torch.tensor(camera.viewmat, dtype=torch.float32, device=device)
+        self.K = torch.tensor(camera.K, dtype=torch.float32, device=device)
+
+    def draw(
+        self, state: Gaussians, colors: Tensor, sh_degree: int | None, background: Tensor | None, mode: str
+    ) -> tuple[Tensor, Tensor]:
+        """Returns the picture [H, W, C] and alpha [H, W, 1] with `colors` per Gaussian."""
+        renders, alphas, _ = rasterization(
+            state.means,
+            state.quats,
+            state.scales,
+            state.opacities,
+            colors,
+            self.viewmat[None],
+            self.K[None],
+            self.camera.width,
+            self.camera.height,
+            near_plane=self.near,
+            sh_degree=sh_degree,
+            packed=False,
+            backgrounds=None if background is None else background[None],
+            render_mode=mode,  # type: ignore[arg-type]
+            camera_model=self.camera.model,  # type: ignore[arg-type]
+            backend=self.backend,
+        )
+        return renders[0], alphas[0]
+
+    def local(self, xyz: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
+        """Returns world points in the camera's frame."""
+        return xyz @ self.viewmat[:3, :3].T + self.viewmat[:3, 3]
+
+    def pixels(self, xyz: Float[Tensor, "N 3"]) -> Float[Tensor, "N 2"]:
+        """Returns the pixel positions of world points; points behind the camera are kept finite."""
+        local = self.local(xyz)
+        z = local[:, 2].clamp_min(self.near)
+        if self.camera.model == "ortho":
+            flat = local[:, :2]
+        elif self.camera.model == "fisheye":
+            radius = local[:, :2].norm(dim=1).clamp_min(1e-12)
+            flat = local[:, :2] * (torch.atan2(radius, local[:, 2]) / radius)[:, None]
+        else:
+            flat = local[:, :2] / z[:, None]
+        return flat * torch.stack([self.K[0, 0], self.K[1, 1]]) + self.K[:2, 2]
+
+
+def _features(name: str, view: _View, state: Gaussians, model: DynamicGaussians, later: float) -> Tensor:
+    """Returns what each Gaussian contributes to the buffer `name`, [N, C]."""
+    if name == "xyz":
+        return state.means
+    if name == "normal":
+        return facing_normals(state, torch.tensor(view.camera.position, dtype=torch.float32, device=state.means.device))
+    if name == "flow":
+        return view.pixels(model.at(later).means) - view.pixels(state.means)
+    depth = view.local(state.means)[:, 2:]
+    return torch.cat([depth, depth.square()], dim=1)
+
+
+def _finished(name: str, mean: Tensor, alpha: Tensor) -> Tensor:
+    """Returns the buffer from the blended mean of its features."""
+    if name == "normal":
+        return torch.nn.functional.normalize(mean, dim=-1)
+    if name == "uncertainty":
+        depth, squared = mean[..., :1], mean[..., 1:]
+        spread = (squared - depth.square()).clamp_min(0.0).sqrt() / depth.clamp_min(1e-9)
+        return 1.0 - alpha * (1.0 - (spread / _WIDE_SPREAD).clamp(max=1.0))
+    return mean
+
+
+def facing_normals(state: Gaussians, position: Float[Tensor, "3"]) -> Float[Tensor, "N 3"]:
+    """Returns each Gaussian's shortest axis in the world, turned towards a camera at `position`."""
+    shortest = torch.nn.functional.one_hot(state.scales.argmin(dim=1), 3).to(state.means)
+    q = torch.nn.functional.normalize(state.quats, dim=-1)
+    w, axis = q[:, :1], q[:, 1:]
+    twice = 2.0 * torch.linalg.cross(axis, shortest)
+    normals = shortest + w * twice + torch.linalg.cross(axis, twice)
+    away = ((state.means - position) * normals).sum(dim=1, keepdim=True) > 0
+    return torch.where(away, -normals, normals)

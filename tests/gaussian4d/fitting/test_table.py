@@ -1,0 +1,170 @@
+"""Rows, moments and statistics stay together when Gaussians are cloned, split, pruned and relocated."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from gaussian4d.fitting.config import FitConfig
+from gaussian4d.fitting.densify import Densifier, relocated
+from gaussian4d.fitting.table import ParameterTable
+from gaussian4d.motion import FreeTime
+
+RATES = {
+    name: (1e-3, 1e-4)
+    for name in ("means", "quats", "scales", "opacities", "sh0", "shN", "velocities", "times", "durations")
+}
+
+pytestmark = pytest.mark.usefixtures("cpu_backend")
+
+
+def make_table(n: int = 6) -> ParameterTable:
+    motion = FreeTime()
+    marks = torch.arange(n, dtype=torch.float32)
+    params = {
+        "means": marks[:, None].repeat(1, 3),
+        "quats": torch.tensor([1.0, 0.0, 0.0, 0.0]).repeat(n, 1),
+        "scales": torch.full((n, 3), math.log(0.01)),
+        "opacities": torch.zeros(n),
+        "sh0": marks[:, None, None].repeat(1, 1, 3),
+        "shN": torch.zeros(n, 0, 3),
+        **motion.init(n),
+    }
+    table = ParameterTable(params, RATES)
+    # One step with gradients that differ by row, so that every moment bears its row's mark.
+    sum(
+        ((value.flatten(1) if value.ndim > 1 else value[:, None]).sum(1) * (marks + 1)).sum()
+        for value in table.params.values()
+    ).backward()
+    table.step()
+    table.statistics = {"grad": marks.clone(), "count": torch.ones(n)}
+    return table
+
+
+def moments(table: ParameterTable, name: str) -> torch.Tensor:
+    return table.optimizer.state[table.params[name]]["exp_avg"]
+
+
+def test_rebuild_keeps_rows_together() -> None:
+    table = make_table()
+    before = {name: value.detach().clone() for name, value in table.params.items()}
+    marks = moments(table, "means").clone()
+    keep = torch.tensor([True, False, True, True, False, True])
+    new = {name: value.detach()[:2] + 0.5 for name, value in table.params.items()}
+    table.rebuild(keep, new)
+    assert len(table) == 6
+    for name, value in table.params.items():
+        torch.testing.assert_close(value.detach()[:4], before[name][keep])
+        torch.testing.assert_close(value.detach()[4:], new[name])
+    for name in ("means", "times"):
+        assert moments(table, name).shape == table.params[name].shape
+    torch.testing.assert_close(moments(table, "means")[:4], marks[keep])
+    assert torch.all(moments(table, "means")[4:] == 0) and torch.all(marks != 0)
+    assert table.statistics["grad"].tolist() == [0.0, 2.0, 3.0, 5.0, 0.0, 0.0]
+    # The optimiser steps the new tensors, not the old ones.
+    at = table.params["means"].detach().clone()
+    table.params["means"].sum().backward()
+    table.step()
+    assert torch.all(table.params["means"].detach() < at)
+
+
+def test_overwrite_clears_moments_of_those_rows_only() -> None:
+    table = make_table()
+    table.overwrite(torch.tensor([1, 4]), {"opacities": torch.tensor([7.0, 8.0])})
+    assert table.params["opacities"].detach()[[1, 4]].tolist() == [7.0, 8.0]
+    cleared = (moments(table, "means") == 0).all(dim=1)
+    assert cleared.tolist() == [False, True, False, False, True, False]
+
+
+def test_state_survives_a_round_trip_with_another_number_of_rows() -> None:
+    table = make_table(6)
+    saved = {name: value.clone() for name, value in table.state().items()}
+    other = make_table(3)
+    other.load_state(saved)
+    assert all(torch.equal(value, saved[name]) for name, value in other.state().items())
+    for t in (table, other):
+        (t.params["means"].square().sum()).backward()
+        t.step()
+    assert torch.equal(table.params["means"], other.params["means"])
+
+
+def test_rates_follow_the_schedule() -> None:
+    table = make_table()
+    table.set_progress(0.5)
+    assert table.optimizer.param_groups[0]["lr"] == pytest.approx(math.sqrt(1e-3 * 1e-4))
+
+
+def densifier(**settings: object) -> Densifier:
+    config = FitConfig(max_steps=10, densify_fraction=1.0, densify_grad=0.5, max_gaussians=100, **settings)  # type: ignore[arg-type]
+    return Densifier(config, FreeTime(), torch.Generator().manual_seed(0))
+
+
+def test_densify_clones_small_splits_large_prunes_faint() -> None:
+    table = make_table()
+    with torch.no_grad():
+        table.params["scales"][5] = math.log(0.1)
+        table.params["opacities"][1] = -10.0
+        table.params["times"][2] = 3.0
+        table.params["durations"][2] = math.log(0.1)
+    means = table.params["means"].detach().clone()
+    table.statistics["grad"] = torch.tensor([0.0, 9.0, 9.0, 1.0, 0.1, 1.0])
+    densifier(split_scale=0.05).change(table)
+    # Row 1 is faint, row 2 is never visible inside the clip; 3 and 5 are refined.
+    assert len(table) == 6
+    after = table.params["means"].detach()
+    torch.testing.assert_close(after[[0, 1, 2]], means[[0, 3, 4]])
+    torch.testing.assert_close(after[4], means[3])
+    torch.testing.assert_close((after[3] + after[5]) / 2, means[5])
+    assert not torch.allclose(after[3], after[5])
+    opacities = torch.sigmoid(table.params["opacities"].detach())
+    # Two copies together are as opaque as the one before.
+    start = torch.sigmoid(torch.tensor(-1e-3))
+    torch.testing.assert_close(1 - (1 - opacities[1]) * (1 - opacities[4]), start, rtol=1e-3, atol=1e-4)
+    assert torch.exp(table.params["scales"].detach()[3, 0]) == pytest.approx(0.1 / 1.6, rel=1e-2)
+    assert table.statistics["grad"].tolist() == [0.0] * 6
+
+
+def test_growth_stops_at_the_limit_and_takes_the_largest_gradients() -> None:
+    table = make_table()
+    table.statistics["grad"] = torch.tensor([5.0, 1.0, 4.0, 3.0, 2.0, 0.0])
+    worker = densifier()
+    worker.config.max_gaussians = 8
+    marks = table.params["sh0"].detach()[:, 0, 0].round().clone()
+    worker.change(table)
+    assert len(table) == 8
+    assert table.params["sh0"].detach()[6:, 0, 0].round().tolist() == [marks[0], marks[2]]
+
+
+def test_relocate_moves_the_dead_and_grows() -> None:
+    table = make_table()
+    with torch.no_grad():
+        table.params["opacities"][:2] = -10.0
+    worker = densifier(strategy="relocate")
+    worker.config.densify_fraction = 0.5
+    worker.change(table)
+    assert len(table) == 9
+    assert torch.all(torch.sigmoid(table.params["opacities"]) > 0.01)
+    # Dead rows took the colour marks of living ones.
+    assert torch.all(table.params["sh0"].detach()[:2, 0, 0].round() >= 2)
+
+
+def test_relocated_opacities_compose_and_one_copy_changes_nothing() -> None:
+    rows = {"opacities": torch.tensor([0.4, -1.0, 2.0]), "scales": torch.zeros(3, 3)}
+    after = relocated(rows, torch.tensor([1, 2, 5]))
+    o, new = torch.sigmoid(rows["opacities"]), torch.sigmoid(after["opacities"])
+    torch.testing.assert_close(1 - (1 - new) ** torch.tensor([1.0, 2.0, 5.0]), o, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(after["scales"][0], torch.zeros(3), rtol=0, atol=1e-5)
+    assert torch.all(after["scales"][1:] < 0)
+
+
+def test_gradients_count_only_while_drawn() -> None:
+    table = make_table(2)
+    table.statistics = {}
+    worker = densifier()
+    for drawn in ([True, True], [True, False]):
+        grads = torch.tensor([[3.0, 4.0], [3.0, 4.0]])
+        worker.observe(table, grads, torch.tensor(drawn), 2, 2)
+    assert table.statistics["grad"].tolist() == [10.0, 5.0]
+    assert table.statistics["count"].tolist() == [2.0, 1.0]
