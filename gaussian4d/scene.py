@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -113,9 +113,11 @@ class Scene:
         assembled: Assembled,
         points: PointCloud | None,
         problems: Iterable[Problem],
-        cache_bytes: int,
+        options: dict[str, Any],
     ) -> None:
         self.path = path
+        self.options = options
+        """The arguments with which `load_scene` gives the same frames again; a run keeps them."""
         self.format: str = format
         """`dnerf`, `panoptic`, `nerfstudio` or `videos`."""
         self.times = assembled.times
@@ -132,7 +134,7 @@ class Scene:
         self.notes = assembled.notes
         """Other choices made while reading, one sentence each."""
         self.problems = list(problems)
-        self._store = FrameStore([plan.job for plan in assembled.plans], cache_bytes)
+        self._store = FrameStore([plan.job for plan in assembled.plans], int(options["cache_mb"] * 2**20))
         self._frames = [Frame(plan, self._store, key) for key, plan in enumerate(assembled.plans)]
         self.cameras = Cameras(frame.camera for frame in self._frames)
 
@@ -220,4 +222,5 @@ def _load(
         # The reasons are listed already; they say more than "no frames" would.
         problems.raise_errors(path)
     assembled = assemble(record, path, problems, downscale=downscale, frames=frames, test_every=test_every)
-    return Scene(path, record.format, assembled, record.points, problems, int(cache_mb * 2**20))
+    options = {"downscale": assembled.factor, "frames": frames, "cache_mb": cache_mb, "test_every": test_every}
+    return Scene(path, record.format, assembled, record.points, problems, options)

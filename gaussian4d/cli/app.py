@@ -55,6 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments == ["--version"]:
         print(f"gaussian4d {__version__}")
         return 0
+    # Before torch loads its OpenMP runtime. By default idle threads spin for about a millisecond; with another program
+    # on the machine they then spin against the thread they wait for, which has made a fit ten times slower.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     commands = load_commands()
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning

@@ -335,3 +335,10 @@ def test_frames_selects_instants_and_keeps_clip_times(tmp_path: Path) -> None:
 def test_inspect_returns_the_scene_and_its_problems(tmp_path: Path) -> None:
     scene, problems = inspect(write_dnerf(tmp_path))
     assert scene is not None and problems == []
+
+
+def test_options_load_the_same_frames_again(tmp_path: Path) -> None:
+    first = load_scene(write_dnerf(tmp_path / "scene"), frames="1::2", test_every=3, cache_mb=7)
+    again = load_scene(first.path, **first.options)
+    assert [frame.source for frame in again.frames("all")] == [frame.source for frame in first.frames("all")]
+    assert again.options == first.options
