@@ -13,7 +13,7 @@ import numpy as np
 
 from .errors import UserError
 from .files import atomic_write
-from .io.folders import atomic_folder, check_replaceable
+from .folders import atomic_folder, check_replaceable
 
 # Codecs by ending, best first; the first one that this build of FFmpeg has is used.
 _CODECS = {

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..model import splat_arrays
-from .folders import atomic_folder
+from ..folders import atomic_folder
 from .ply import write_ply
 
 if TYPE_CHECKING:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import concurrent.futures
-import contextlib
 import os
-import secrets
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +14,7 @@ from ..cameras import Camera
 from ..conventions import frame_times, opengl_from_opencv
 from ..errors import UserError
 from ..files import write_json
+from ..folders import atomic_folder, check_replaceable
 from .build import RADIUS, make_world
 from .world import ToyWorld
 
@@ -97,15 +95,14 @@ def write_scene(
     target = Path(path)
     if instants < 1:
         raise UserError(f"expected at least 1 instant, got {instants}")
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise UserError(f"expected a new or empty folder, but {target} holds something; name another or remove it")
+    check_replaceable(target)
     trains, tests = ring_cameras(train_cameras, test_cameras, width=width, height=height, focal=focal)
     subject = make_world(seed, instants=instants) if world is None else world
     times = frame_times(instants)
     jobs = [(split, camera, k) for split, cameras in (("train", trains), ("test", tests)) for camera in cameras
             for k in range(instants)]  # fmt: skip
 
-    with _folder_at_once(target) as folder:
+    with atomic_folder(target) as folder:
         for split in ("train", "test"):
             (folder / split).mkdir()
 
@@ -158,19 +155,3 @@ def _transforms(split: str, cameras: list[Camera], lens: Camera, times: np.ndarr
             for k, time in enumerate(times)
         ],
     }
-
-
-@contextlib.contextmanager
-def _folder_at_once(target: Path) -> Iterator[Path]:
-    """Yields a temporary folder beside `target` that becomes `target` on success and is removed on any error."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
-    temporary.mkdir()
-    try:
-        yield temporary
-        # An empty folder of the user's may stand there; rename replaces it on POSIX only.
-        if target.is_dir():
-            target.rmdir()
-        temporary.replace(target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

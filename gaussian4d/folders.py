@@ -1,4 +1,4 @@
-"""A folder of numbered files that is either whole or absent."""
+"""Folders that are either whole or absent, as `files.py` does for single files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..errors import UserError
+from .errors import UserError
 
 
 @contextlib.contextmanager
@@ -41,7 +41,7 @@ def check_replaceable(path: str | os.PathLike[str], replaceable: str | None = No
     """
     target = Path(path)
     if target.is_file():
-        raise UserError(f"{target} is a file; expected a new folder for the frames; name another")
+        raise UserError(f"{target} is a file; expected a new folder; name another")
     if target.is_dir():
         names = sorted(entry.name for entry in target.iterdir())
         lost = [name for name in names if not (replaceable and re.fullmatch(replaceable, name))]
