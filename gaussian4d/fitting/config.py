@@ -37,9 +37,9 @@ class FitConfig:
     # Where it starts.
     init_points: int = 20_000
     """Gaussians at the start, at most."""
-    init_sampled: float = 0.2
+    init_sampled: float = 0.0
     """Share of the static start that is sampled in space; the rest is found by comparing pictures."""
-    init_instants: int = 12
+    init_instants: int = 24
     """Instants at which moving points are looked for."""
     init_opacity: float = 0.3
     init_scale: float = 0.6
@@ -47,8 +47,10 @@ class FitConfig:
     init_duration: float = 1.5
     """First duration of a point found at one instant, in distances between the instants looked at."""
 
-    near: float = 0.01
-    """Nothing nearer to a camera than this is drawn."""
+    near: float = 0.2
+    """Nothing nearer to a camera than this is drawn, as a fraction of the nearest camera's distance to the centre.
+
+    Gaussians right before a lens fit one picture and hide everything from the camera next to it."""
 
     # What is minimised.
     ssim_weight: float = 0.2

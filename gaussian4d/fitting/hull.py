@@ -13,8 +13,10 @@ from scipy import ndimage
 
 from .views import View, project, sample, visible_colors
 
-_COARSE = 40
-_FINE = 72
+# Cells along the longest side: of the first cube, of the box around the subject, and how finely its cells are divided.
+_CUBE = 40
+_BOX = 36
+_DIVIDE = 3
 
 
 def carve(
@@ -23,25 +25,31 @@ def carve(
     """Returns the hull's surface points, their colours and the distance between grid points.
 
     A point belongs to the hull when at least `min_views` views see it and a fraction `agreement` of those have it
-    inside their mask. A coarse grid over the cube of half side `radius` finds where the subject is, a fine one there
-    its shape.
+    inside their mask. A grid over the cube of half side `radius` finds where the subject is; finer ones its shape.
     Empty arrays when no point belongs.
     """
     views = [view for view in views if view.mask is not None]
-    empty = np.zeros((0, 3)), np.zeros((0, 3)), radius / _FINE
+    empty = np.zeros((0, 3)), np.zeros((0, 3)), 2.0 * radius / _CUBE
     if len(views) < min_views:
         return empty
     lo, hi = np.full(3, -radius), np.full(3, radius)
-    # The coarse test must not lose what is thinner than its cells: masks are widened by half a cell.
-    for size, widen in ((_COARSE, 1.0), (_FINE, 0.6)):
+    # A coarse test must not lose what is thinner than its cells: masks are widened by a cell.
+    for size in (_CUBE, _BOX):
         grid, step = _grid(lo, hi, size)
-        occupied = _inside(views, grid.reshape(-1, 3), agreement, min_views, widen * step).reshape(grid.shape[:3])
+        occupied = _inside(views, grid.reshape(-1, 3), agreement, min_views, step).reshape(grid.shape[:3])
         if not occupied.any():
             return empty
         found = grid[occupied]
-        lo, hi = found.min(0) - step, found.max(0) + step
-    surface = occupied & np.logical_not(ndimage.binary_erosion(occupied, border_value=0))
-    xyz = grid[surface]
+        lo, hi = (lo, hi) if size == _BOX else (found.min(0) - step, found.max(0) + step)
+    step /= _DIVIDE
+    fine = np.kron(occupied, np.ones((_DIVIDE,) * 3, dtype=bool))
+    cells = np.argwhere(fine)
+    xyz = (lo + (cells + 0.5) * step).astype(np.float32)
+    fine[tuple(cells.T)] = _inside(views, xyz, agreement, min_views, 0.6 * step)
+    if not fine.any():
+        return empty
+    surface = fine & np.logical_not(ndimage.binary_erosion(fine, border_value=0))
+    xyz = (lo + (np.argwhere(surface) + 0.5) * step).astype(np.float32)
     rgb, fronts = visible_colors(views, xyz, 2.0 * step)
     # What other points hide from nearly all cameras no picture could ever correct.
     shown = fronts >= min(min_views, 2)
@@ -49,9 +57,9 @@ def carve(
 
 
 def _grid(lo: np.ndarray, hi: np.ndarray, size: int) -> tuple[np.ndarray, float]:
-    """Returns points [X, Y, Z, 3] with equal steps over the box, `size` along its longest side."""
+    """Returns the centres [X, Y, Z, 3] of equal cells over the box, `size` along its longest side."""
     step = float((hi - lo).max()) / size
-    axes = [np.arange(a + 0.5 * step, b, step, dtype=np.float32) for a, b in zip(lo, hi)]
+    axes = [(a + (np.arange(np.ceil((b - a) / step)) + 0.5) * step).astype(np.float32) for a, b in zip(lo, hi)]
     return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1), step
 
 

@@ -31,6 +31,8 @@ _MOTION_THRESHOLD = 0.1
 _MONO_WINDOW = 10
 _SWEEP_DEPTHS = (0.3, 6.0)
 _SHELL = (0.9, 4.0)
+# Below this share of the wanted points the sweep is not to be relied on alone.
+_FEW = 0.25
 
 
 @dataclasses.dataclass
@@ -104,8 +106,10 @@ def _static_points(
     """Returns about `count` points of what stands still and their colours: swept ones first, the rest sampled."""
     xyz, rgb, votes = sweep_points(means, _SWEEP_DEPTHS)
     agreed = np.nonzero(votes >= min(min_views, max(votes.max(initial=0), 1)))[0]
+    if len(agreed) < _FEW * count:
+        sampled = max(sampled, 0.5)
     chosen = rng.permutation(agreed)[: round(count * (1.0 - sampled))]
-    more = surrounding_points(means, count - len(chosen) if sampled else 0, min_views, _SHELL, rng)
+    more = surrounding_points(means, round(count * sampled), min_views, _SHELL, rng)
     return np.concatenate([xyz[chosen], more[0]]), np.concatenate([rgb[chosen], more[1]])
 
 

@@ -16,6 +16,7 @@ from rich.table import Table
 from ..files import atomic_write
 
 _PLAIN_SECONDS = 10.0
+_WIDE = 104
 
 
 class Reporter:
@@ -40,6 +41,12 @@ class Reporter:
         self._log.close()
         if self._metrics:
             self._metrics.close()
+
+    def rest(self) -> None:
+        """Leaves the last figures standing; what follows is printed below them."""
+        if self.live:
+            self.live.stop()
+            self.live = None
 
     def say(self, message: str) -> None:
         """Prints a message and keeps it in log.txt."""
@@ -69,11 +76,14 @@ class Reporter:
         self._metrics.flush()
         line = (
             f"step {values['step']}  loss {values['loss']:.4f}  PSNR {values['psnr']:.2f}"
-            f"  Gaussians {values['gaussians']:,}  {values['steps_per_second']:.1f} it/s  ETA {_clock(eta)}"
+            f"  {values['gaussians']:,} Gaussians  {values['steps_per_second']:.1f} it/s  ETA {_clock(eta)}"
         )
         if self.live:
+            share = f"{100 * progress:3.0f} %"
+            # On a narrow terminal the figures matter more than the bar.
+            bar = [ProgressBar(total=1.0, completed=progress, width=20)] if self.console.width >= _WIDE else []
             row = Table.grid(padding=(0, 2))
-            row.add_row(ProgressBar(total=1.0, completed=progress, width=24), f"{100 * progress:3.0f} %", line)
+            row.add_row(*bar, share, line)
             self.live.update(row)
         elif time.monotonic() - self._last_plain >= _PLAIN_SECONDS or progress >= 1.0:
             self._last_plain = time.monotonic()

@@ -86,12 +86,14 @@ def fit(
     frames = scene.frames("train")
     if not frames:
         raise UserError(f"{scene.path} has no training frames; check the scene with `gaussian4d info`")
+    given = {"motion": motion, "max_steps": max_steps, "max_minutes": max_minutes, "background": background}
+    given = {name: value for name, value in {**given, **overrides}.items() if value is not None}
+    ignored: list[str] = []
     if resume:
         config, _ = load_run_config(out / "config.json")
+        ignored = [name for name, value in given.items() if value != getattr(config, name, None)]
     else:
-        given = {"motion": motion, "max_steps": max_steps, "max_minutes": max_minutes, "background": background}
-        given = {name: value for name, value in given.items() if value is not None}
-        given.update(seed=seed, backend=backend, keep_checkpoints=keep_checkpoints, **overrides)
+        given.update(seed=seed, backend=backend, keep_checkpoints=keep_checkpoints)
         config = preset_config(preset, scene, given)
         _check_settings(config, scene)
         if (out / "config.json").exists():
@@ -99,9 +101,17 @@ def fit(
         out.mkdir(parents=True, exist_ok=True)
         save_run_config(out / "config.json", config, scene_options(scene))
     with Reporter(out) as reporter:
-        trainer = _prepare(scene, frames, config, out, reporter, hooks, resume, began)
+        if ignored:
+            reporter.say(f"--resume keeps the settings of the run; ignored: {', '.join(ignored)}")
+        try:
+            trainer = _prepare(scene, frames, config, out, reporter, hooks, resume, began)
+        except UserError:
+            if not resume:
+                _remove_start(out)
+            raise
         with _graceful_interrupt(trainer, reporter):
             trainer.run()
+        reporter.rest()
         model = trainer.model()
         model.save(out / "model.g4d")
         interrupted = trainer.progress < 1.0
@@ -122,6 +132,14 @@ def fit(
         elif evaluate:
             reporter.say("the scene holds out no test frames, so nothing was evaluated")
     return FitResult(out, model, metrics)
+
+
+def _remove_start(out: Path) -> None:
+    """Removes what a fit that could not begin has written, and the folder when nothing else is in it."""
+    for name in ("config.json", "log.txt"):
+        (out / name).unlink(missing_ok=True)
+    if not any(out.iterdir()):
+        out.rmdir()
 
 
 def scene_options(scene: Scene) -> dict[str, Any]:

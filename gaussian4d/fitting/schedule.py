@@ -6,7 +6,8 @@ from __future__ import annotations
 def progress_of(step: int, elapsed: float, max_steps: int | None, max_minutes: float | None) -> float:
     """Returns how much of the fit is done, 0..1: the larger of the shares of steps and seconds."""
     by_steps = step / max_steps if max_steps else 0.0
-    by_time = elapsed / (60.0 * max_minutes) if max_minutes else 0.0
+    # A little early, so that the last step and saving end within the limit.
+    by_time = elapsed / (0.99 * 60.0 * max_minutes) if max_minutes else 0.0
     return min(max(by_steps, by_time), 1.0)
 
 

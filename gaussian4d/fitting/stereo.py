@@ -1,8 +1,8 @@
 """Depth of the static surroundings by plane sweep between the cameras' median pictures.
 
-Collins, "A Space-Sweep Approach to True Multi-Image Matching", 1996. Each small picture is compared with its neighbours at
-a range of depths; costs are averaged over windows of several sizes, so that textured places lend their depth to plain ones.
-A point counts when a neighbour finds the same depth there.
+Collins, "A Space-Sweep Approach to True Multi-Image Matching", 1996. Each small picture is compared with its neighbours
+at a range of depths; costs are averaged over windows of several sizes, so that textured places lend their depth to
+plain ones. A point counts when neighbours find the same depth there.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def sweep_points(
     """Returns points on what the views see, their colours, and how many neighbours find the same depth (0 and up).
 
     `depths` is the range searched, in the fit's units. A neighbour agrees when its depth differs by less than the
-    fraction `tolerance`. Views need not be many, but two that see the same thing; without neighbours a view adds nothing.
+    fraction `tolerance`. Without neighbours a view adds nothing.
     """
     features = [_features(view) for view in views]
     neighbours = [_neighbours(views, k) for k in range(len(views))]
@@ -109,7 +109,8 @@ def _depth_map(
         for out, j in zip(differences, neighbours):
             uv, _, inside = project(views[j].camera, xyz)
             out[inside] = np.abs(sample(features[j], uv[inside]) - own[inside]).sum(axis=1)
-        # The most similar neighbours only: in the others the point may be hidden. Unseen points cost as much as bad ones.
+        # The most similar neighbours only: in the others the point may be hidden. Unseen points cost as much as bad
+        # ones.
         ranked = np.sort(differences, axis=0)[:_BEST]
         row[:] = np.nan_to_num(ranked, nan=0.6).mean(axis=0).reshape(height, width)
     total = sum(costs if blur == 0 else ndimage.gaussian_filter(costs, (0, blur, blur)) for blur in _BLURS)

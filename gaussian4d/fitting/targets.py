@@ -47,6 +47,11 @@ class Targets:
     def __len__(self) -> int:
         return len(self.frames)
 
+    def nearest_camera(self) -> float:
+        """Returns the smallest distance of a camera to the centre, in the fit's frame."""
+        n = self._normalisation
+        return min(float(np.linalg.norm(n.points(frame.camera.position))) for frame in self.frames)
+
     def read_ahead(self, indices: list[int]) -> None:
         """Starts reading the frames at `indices`."""
         self.scene.prefetch([self.frames[index] for index in indices])

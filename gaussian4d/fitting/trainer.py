@@ -69,6 +69,7 @@ class Trainer:
         self.background_optimizer = FusedAdam([{"params": [self.background.color], "lr": 1e-3, "name": "background"}])
         self.exposure = Exposure(len(targets.camera_ids)) if config.exposure else None
         self.densifier = Densifier(config, self.motion, self.generators["densify"])
+        self.near = config.near * min(1.0, targets.nearest_camera())
         self.recent = Recent()
         self.step = 0
         self.stop_requested = False
@@ -142,7 +143,7 @@ class Trainer:
             Ks=target.K[None],
             width=target.width,
             height=target.height,
-            near_plane=self.config.near,
+            near_plane=self.near,
             packed=False,
             backgrounds=color[None],
             backend=self.config.backend,
@@ -203,7 +204,7 @@ class Trainer:
                     "seconds": round(self.elapsed, 2),
                 },
                 "background_mode": config.background,
-                "near": config.near / self.normalisation.scale,
+                "near": self.near / self.normalisation.scale,
             },
         )
 

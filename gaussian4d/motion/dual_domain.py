@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from ..gaussians import Gaussians
 from .base import MotionModel, Params, colors_of
@@ -52,8 +54,6 @@ class DualDomain(MotionModel):
             "quats_series": (c.quats_poly, c.quats_fourier, 4),
             "sh0_series": (c.sh0_poly, c.sh0_fourier, 3),
         }
-        self._poly = max(p for p, _, _ in self._degrees.values())
-        self._fourier = max(f for _, f, _ in self._degrees.values())
 
     def columns(self) -> dict[str, tuple[int, ...]]:
         """Returns the columns; a series [K, channels] holds the polynomial terms, then sines, then cosines."""
@@ -70,33 +70,74 @@ class DualDomain(MotionModel):
 
     def at(self, params: Params, time: float, sh_degree: int | None = None) -> Gaussians:
         tau = (self.config.time_factor * time + self.config.time_offset) - params["time_centers"]
-        powers, sines, cosines = series_basis(tau, self._poly, self._fourier)
+        names = [name for name in self._degrees if name in params]
+        degrees = tuple(self._degrees[name][:2] for name in names)
+        offsets = dict(zip(names, _Series.apply(tau, degrees, *(params[name] for name in names))))
 
-        def offset(name: str) -> Tensor | float:
-            if name not in params:
-                return 0.0
-            poly, fourier, _ = self._degrees[name]
-            basis = torch.cat([powers[:, :poly], sines[:, :fourier], cosines[:, :fourier]], dim=1)
-            return torch.bmm((basis / (max(poly, fourier) + 1))[:, None], params[name])[:, 0]
+        def moved(column: str, series: str) -> Tensor:
+            return (
+                params[column] + offsets[series].reshape(params[column].shape) if series in offsets else params[column]
+            )
 
-        sh0_offset = offset("sh0_series")
-        sh0 = params["sh0"] + (sh0_offset[:, None] if isinstance(sh0_offset, Tensor) else sh0_offset)
         return Gaussians(
-            means=params["means"] + offset("means_series"),
-            quats=params["quats"] + offset("quats_series"),
+            means=moved("means", "means_series"),
+            quats=moved("quats", "quats_series"),
             scales=torch.exp(params["scales"]),
             opacities=torch.sigmoid(params["opacities"]),
-            colors=colors_of(params, sh_degree, sh0),
+            colors=colors_of(params, sh_degree, moved("sh0", "sh0_series")),
         )
+
+
+class _Series(torch.autograd.Function):
+    """D(tau) for several attributes at once.
+
+    Written out by hand because the gradient of a batched matrix product is an outer product of tiny vectors, for which
+    torch takes three times as long as for the multiplication it is.
+    """
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, tau: Float[Tensor, " N"], degrees: tuple[tuple[int, int], ...], *coefficients: Float[Tensor, "N K C"]
+    ) -> tuple[Float[Tensor, "N C"], ...]:
+        basis, slopes = series_basis(tau, max(p for p, _ in degrees), max(f for _, f in degrees))
+        ctx.save_for_backward(basis, slopes, *coefficients)
+        ctx.degrees = degrees
+        return tuple(
+            torch.bmm(_terms(basis, degrees, row)[:, None], theta)[:, 0] for row, theta in enumerate(coefficients)
+        )
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Float[Tensor, "N C"]) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        basis, slopes, *coefficients = ctx.saved_tensors
+        grad_tau, grad_coefficients = torch.zeros_like(basis[:, 0]), []
+        for row, (grad, theta) in enumerate(zip(grads, coefficients)):
+            grad_coefficients.append(_terms(basis, ctx.degrees, row)[:, :, None] * grad[:, None])
+            pull = torch.bmm(theta, grad[:, :, None])[:, :, 0]
+            grad_tau += (pull * _terms(slopes, ctx.degrees, row)).sum(dim=1)
+        return grad_tau, None, *grad_coefficients
+
+
+def _terms(basis: Float[Tensor, "N B"], degrees: tuple[tuple[int, int], ...], row: int) -> Float[Tensor, "N K"]:
+    """Returns the terms that attribute `row` uses, divided by its N."""
+    most_poly, most_fourier = max(p for p, _ in degrees), max(f for _, f in degrees)
+    poly, fourier = degrees[row]
+    cosines = most_poly + most_fourier
+    parts = [basis[:, :poly], basis[:, most_poly : most_poly + fourier], basis[:, cosines : cosines + fourier]]
+    return torch.cat(parts, dim=1).div_(max(poly, fourier) + 1)
 
 
 def series_basis(
     tau: Float[Tensor, " N"], poly: int, fourier: int
-) -> tuple[Float[Tensor, "N P"], Float[Tensor, "N F"], Float[Tensor, "N F"]]:
-    """Returns tau^n for n = 1..poly, and sin and cos of 2 pi n tau for n = 1..fourier."""
-    powers = [tau]
-    for _ in range(poly - 1):
+) -> tuple[Float[Tensor, "N B"], Float[Tensor, "N B"]]:
+    """Returns the basis and its slope: tau^n for n = 1..poly, then sin, then cos of 2 pi n tau for n = 1..fourier."""
+    powers, power_slopes = [tau], [torch.ones_like(tau)]
+    for n in range(2, poly + 1):
+        power_slopes.append(n * powers[-1])
         powers.append(powers[-1] * tau)
     frequencies = 2.0 * math.pi * torch.arange(1, fourier + 1, dtype=tau.dtype, device=tau.device)
     angles = tau[:, None] * frequencies
-    return torch.stack(powers[:poly], dim=1) if poly else tau.new_zeros(len(tau), 0), angles.sin(), angles.cos()
+    sines, cosines = angles.sin(), angles.cos()
+    basis = torch.cat([torch.stack(powers, dim=1)[:, :poly], sines, cosines], dim=1)
+    slopes = torch.cat([torch.stack(power_slopes, dim=1)[:, :poly], frequencies * cosines, -frequencies * sines], dim=1)
+    return basis, slopes

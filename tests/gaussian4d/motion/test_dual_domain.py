@@ -86,12 +86,24 @@ def test_gradients_by_finite_differences() -> None:
 
 
 def test_gradient_is_finite_where_the_argument_is_zero() -> None:
-    tau = torch.zeros(3, dtype=torch.float64, requires_grad=True)
-    powers, sines, cosines = series_basis(tau, 3, 2)
-    (powers.sum() + sines.sum() + cosines.sum()).backward()
-    assert tau.grad is not None
-    # Only tau^1 and the sines have a slope at 0: 1 + 2 pi (1 + 2).
-    torch.testing.assert_close(tau.grad, torch.full_like(tau, 1.0 + 6.0 * math.pi))
+    motion = DualDomain(CONFIG)
+    params = {**table(3), "time_centers": torch.full((3,), 0.15, dtype=torch.float64, requires_grad=True)}
+    motion.at(params, 0.0).means.sum().backward()
+    grad = params["time_centers"].grad
+    assert grad is not None
+    # At tau = 0 only tau^1 and the sines have a slope; N is 4, and tau falls as the centre rises.
+    theta = params["means_series"]
+    slope = theta[:, 0] + 2 * math.pi * (theta[:, 3] + 2 * theta[:, 4])
+    torch.testing.assert_close(grad, -slope.sum(dim=1) / 4)
+
+
+def test_slopes_of_the_basis() -> None:
+    tau = torch.linspace(-0.3, 0.9, 5, dtype=torch.float64)
+    step = 1e-6
+    basis, slopes = series_basis(tau, 3, 2)
+    ahead, behind = series_basis(tau + step, 3, 2)[0], series_basis(tau - step, 3, 2)[0]
+    assert basis.shape == (5, 7)
+    torch.testing.assert_close(slopes, (ahead - behind) / (2 * step), rtol=1e-7, atol=1e-7)
 
 
 def test_new_gaussians_rest() -> None:
