@@ -34,7 +34,7 @@ class Demo:
     """Folder for everything; default the first free of demo_run, demo_run_2, ..."""
     seed: int = 0
     """Which toy world."""
-    max_steps: int = 5000
+    max_steps: int = 4000
     """Steps of the fit."""
     size: int = 200
     """Width and height of the pictures."""

@@ -10,6 +10,9 @@ from tyro.conf import Positional
 
 Backend = Literal["auto", "cpu", "cuda", "gsplat", "reference"]
 
+# What is best after a first look is no longer best after this time: more Gaussians, other motion models.
+_BALANCED_MINUTES = 4.0
+
 
 @dataclasses.dataclass
 class Fit:
@@ -17,7 +20,7 @@ class Fit:
 
     EXAMPLES: ClassVar[str] = """
         gaussian4d fit data/fox --out runs/fox
-        gaussian4d fit data/fox --out runs/fox --preset balanced --max-minutes 10
+        gaussian4d fit data/fox --out runs/fox --max-minutes 10
         gaussian4d fit data/fox --out runs/fox --resume
         gaussian4d fit data/dome --out runs/still --motion static --frames 0:1:1 --downscale 2
     """
@@ -26,8 +29,9 @@ class Fit:
     """Folder of the scene; its format is recognised."""
     out: Path
     """Run folder to write."""
-    preset: Literal["quick", "balanced", "best"] = "quick"
-    """How much effort: a minute or two, about ten minutes, an hour or more."""
+    preset: Literal["quick", "balanced", "best"] | None = None
+    """How much effort: a minute or two, about ten minutes, an hour or more. Default: quick, but balanced when
+    --max-minutes grants 4 or more."""
     motion: Literal["static", "dual-domain", "free-time"] | None = None
     """How Gaussians move. Default: what the preset chooses for this scene."""
     max_steps: int | None = None
@@ -60,7 +64,7 @@ class Fit:
         scene = load_scene(self.scene, downscale=self.downscale, frames=self.frames, cache_mb=self.cache_mb)
         result = fit(
             scene,
-            preset=self.preset,
+            preset=self.preset or ("balanced" if (self.max_minutes or 0.0) >= _BALANCED_MINUTES else "quick"),
             out=self.out,
             motion=self.motion,
             max_steps=self.max_steps,
