@@ -42,7 +42,22 @@ _HOME = {
     "render": "rendering",
 }
 
-__all__ = [*sorted(_HOME), "__version__"]
+__all__ = [
+    "Camera",
+    "DynamicGaussians",
+    "FitConfig",
+    "Frame",
+    "Gaussians",
+    "RenderOutput",
+    "Scene",
+    "UserError",
+    "__version__",
+    "evaluate",
+    "fit",
+    "load_model",
+    "load_scene",
+    "render",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -11,8 +11,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from diff_rasterizer import available_backends
 from torch import Tensor
+
+from diff_rasterizer import available_backends
 
 from .errors import UserError
 
@@ -53,9 +54,10 @@ def cube() -> dict[str, Any]:
             eps2d=0.3, near_plane=0.01, far_plane=1e10, radius_clip=0.0, camera_model="pinhole", compensate=False,
         )  # fmt: skip
         projected = time.process_time()
-        rows = [x[0, 0] for x in (means2d, conics)]
-        depths, radii = depths[0, 0], radii[0, 0]
-        render, _ = cpu.blend(*rows, colors, opacities, depths, radii, image_ids, 1, width, height, None, False)
+        means2d, conics, depths, radii = means2d[0, 0], conics[0, 0], depths[0, 0], radii[0, 0]
+        render, _ = cpu.blend(
+            means2d, conics, colors, opacities, depths, radii, image_ids, 1, width, height, None, False
+        )
         blended = time.process_time()
         render.backward(v_render)
         end = time.process_time()
@@ -68,7 +70,7 @@ def cube() -> dict[str, Any]:
         ):
             stages[name].append(seconds)
         if not pairs:
-            pairs = cpu.count_pairs(*rows, opacities, depths, radii, width, height)
+            pairs = cpu.count_pairs(means2d, conics, opacities, depths, radii, width, height)
             visible = int((radii[:, 0] > 0).sum())
     median = {name: statistics.median(values) for name, values in stages.items()}
     return {

@@ -77,7 +77,7 @@ class Camera:
         focal: float,
         id: str = "camera",
     ) -> Camera:
-        """Returns a pinhole camera at `position` [3] looking at `target` [3], `focal` in pixels, centre in the middle."""
+        """Returns a pinhole camera at `position` [3] looking at `target` [3]; `focal` in pixels."""
         position = np.asarray(position, dtype=np.float64)
         forward = np.asarray(target, dtype=np.float64) - position
         forward = forward / np.linalg.norm(forward)
@@ -101,9 +101,10 @@ def _problem(camera: Camera) -> str | None:
     if not (np.isfinite(camera.viewmat).all() and np.isfinite(camera.K).all()):
         return "the pose or the intrinsics hold NaN or Inf"
     R = camera.viewmat[:3, :3]
-    if np.abs(R @ R.T - np.eye(3)).max() > 1e-2 or np.linalg.det(R) < 0:
+    skew = np.abs(R @ R.T - np.eye(3)).max()
+    if skew > 1e-2 or np.linalg.det(R) < 0:
         return (
-            f"the 3x3 part of the pose is not a rotation (R R^T differs from 1 by {np.abs(R @ R.T - np.eye(3)).max():.3g},"
+            f"the 3x3 part of the pose is not a rotation (R R^T differs from 1 by {skew:.3g},"
             f" determinant {np.linalg.det(R):.3g}); check scale and axis conventions"
         )
     if camera.K[0, 0] <= 0 or camera.K[1, 1] <= 0:

@@ -22,12 +22,12 @@ _FLIP_YZ = np.diag([1.0, -1.0, -1.0, 1.0])
 
 
 def opencv_from_opengl(T_world_camera: np.ndarray) -> np.ndarray:
-    """Returns camera-to-world matrices [..., 4, 4] with OpenCV camera axes from those with OpenGL axes (y up, z back)."""
+    """Returns camera-to-world [..., 4, 4] with OpenCV camera axes from that with OpenGL axes (y up, z back)."""
     return np.asarray(T_world_camera, dtype=np.float64) @ _FLIP_YZ
 
 
 def opengl_from_opencv(T_world_camera: np.ndarray) -> np.ndarray:
-    """Returns camera-to-world matrices [..., 4, 4] with OpenGL camera axes (y up, z back) from those with OpenCV axes."""
+    """Returns camera-to-world [..., 4, 4] with OpenGL camera axes (y up, z back) from that with OpenCV axes."""
     return np.asarray(T_world_camera, dtype=np.float64) @ _FLIP_YZ
 
 

@@ -144,9 +144,7 @@ def _remove_start(out: Path) -> None:
 
 def scene_options(scene: Scene) -> dict[str, Any]:
     """Returns the JSON values with which `load_scene` gives the same scene again."""
-    options = dict(getattr(scene, "options", {}) or {})
-    options.setdefault("downscale", float(scene.downscale))
-    return {"path": str(Path(scene.path).resolve()), **options}
+    return {"path": str(Path(scene.path).resolve()), **scene.options}
 
 
 def _check_settings(config: FitConfig, scene: Scene) -> None:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..model import splat_arrays
 from ..folders import atomic_folder
+from ..model import splat_arrays
 from .ply import write_ply
 
 if TYPE_CHECKING:

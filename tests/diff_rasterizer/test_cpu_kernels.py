@@ -184,7 +184,7 @@ def test_huge_gaussians_cover_the_picture(instruction_set: str) -> None:
 
 
 def test_blending_refuses_arrays_of_the_wrong_size() -> None:
-    f, i = torch.zeros, lambda *s: torch.zeros(*s, dtype=torch.int32)  # noqa: E731
+    f, i = torch.zeros, lambda *s: torch.zeros(*s, dtype=torch.int32)
     with pytest.raises(ValueError, match="conics must have 6 elements, got 9"):
         _cpu.blend_forward(f(2, 2), f(3, 3), f(2, 3), f(2), f(2), i(2, 2), i(2), 1, 8, 8, None, f(1, 8, 8, 3),
                            f(1, 8, 8, 1), None, 1)  # fmt: skip
