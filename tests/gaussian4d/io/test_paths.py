@@ -87,8 +87,9 @@ def test_an_orbit_of_an_arc_stays_inside_it_and_swings_back() -> None:
 
 
 def test_a_gap_too_wide_to_cross_makes_an_arc() -> None:
-    assert rig_from_cameras(rig(np.array([0, 90, 180, 270]))).arc == 360.0
-    assert rig_from_cameras(rig(np.array([0, 80, 160, 240]))).arc == pytest.approx(240.0)
+    assert rig_from_cameras(rig(np.arange(0, 360, 40))).arc == 360.0
+    assert rig_from_cameras(rig(np.array([0, 40, 80, 120]))).arc == pytest.approx(120.0)
+    assert rig_from_cameras(rig(np.array([0, 90, 180, 270]))).arc == 0.0
 
 
 @pytest.mark.parametrize("turn", [0.0, 77.0, 180.0, 301.0])
@@ -105,7 +106,7 @@ def test_the_orbit_keeps_to_the_largest_group_of_cameras(turn: float) -> None:
 
 
 def test_an_arc_between_two_cameras_passes_through_both() -> None:
-    near, far = rig(np.array([0.0]), height=1.0)[0], rig(np.array([60.0]), radius=6.0, height=3.0)[0]
+    near, far = rig(np.array([0.0]), height=1.0)[0], rig(np.array([40.0]), radius=6.0, height=3.0)[0]
     path = orbit_path([near, far], 401)
     places = np.array([camera.position for camera, _ in path])
     for camera in (near, far):
