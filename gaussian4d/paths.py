@@ -32,7 +32,7 @@ PATH_NAMES = ("orbit", "spiral", "dataset")
 # two of four cameras of real rooms it was all floaters.
 _MAX_GAP = 42.0
 # A camera that stands alone still swings this many degrees to both sides, or the video would be a still.
-_MIN_SWING = 10.0
+_MIN_SWING = 6.0
 
 
 @dataclasses.dataclass(frozen=True)
