@@ -7,6 +7,7 @@ own.
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 from typing import Any, ClassVar
 
@@ -18,7 +19,7 @@ from ..gaussians import Gaussians
 Params = dict[str, Tensor]
 
 
-class MotionModel:
+class MotionModel(abc.ABC):
     """Maps the parameter table and a clip time to a static set of Gaussians."""
 
     name: ClassVar[str]
@@ -41,9 +42,9 @@ class MotionModel:
         """Returns the first and last learning rate of each own column, for a scene of unit size and clip."""
         return {}
 
+    @abc.abstractmethod
     def at(self, params: Params, time: float, sh_degree: int | None = None) -> Gaussians:
         """Returns the Gaussians at clip time `time`; `sh_degree` limits the coefficients, None keeps all."""
-        raise NotImplementedError
 
     def peak_opacities(self, params: Params) -> Tensor:
         """Returns [N] the largest opacity each Gaussian has at any time of the clip, 0..1."""
