@@ -9,7 +9,9 @@
 #include <stdexcept>
 #include <utility>
 
+#include "../maths/alpha.h"
 #include "../maths/config.h"
+#include "../maths/footprint.h"
 
 namespace gd {
 
@@ -67,40 +69,21 @@ void sort_by_depth(std::vector<Key>& keys, std::vector<Key>& scratch) {
     }
 }
 
-void fill_record(const BinningInput& in, uint32_t row, float* out) {
+// Fills the record of a row and returns half the width of its footprint.
+float fill_record(const BinningInput& in, uint32_t row, float* out) {
     Record r;
     const float* conic = in.conics + 3 * int64_t(row);
     r.x = in.means2d[2 * int64_t(row)], r.y = in.means2d[2 * int64_t(row) + 1];
-    r.half_a = 0.5f * conic[0], r.b = conic[1], r.half_c = 0.5f * conic[2];
+    r.xx = -0.5f * kLog2E * conic[0], r.xy = -kLog2E * conic[1], r.yy = -0.5f * kLog2E * conic[2];
     r.opacity = in.opacities[row];
-    r.limit = logf(r.opacity / kAlphaThreshold);
-    const float det = conic[0] * conic[2] - conic[1] * conic[1];
-    if (det > 0.0f && conic[0] > 0.0f) {
-        // A little wider than exact, for the rounding of sigma.
-        const float scale = 2.0f * (r.limit + 1e-3f) / det;
-        r.extent_x = sqrtf(scale * conic[2]) + 1e-3f, r.extent_y = sqrtf(scale * conic[0]) + 1e-3f;
-    } else {
-        r.extent_x = r.extent_y = std::numeric_limits<float>::max();  // not an ellipse: every pixel is a candidate
-    }
+    r.top = log2f(r.opacity);
+    float extent_x;
+    const Footprint<float> f = footprint(conic[0], conic[1], conic[2], (r.top - kLog2AlphaThreshold) * kLn2, &extent_x);
+    r.slope = f.slope, r.curve = f.curve, r.reach = f.reach, r.turn = f.turn, r.extent_y = f.extent_y;
     r.row = static_cast<int32_t>(row);
     memcpy(out, &r, sizeof(r));
     memcpy(out + kRecordHead, in.colors + row * in.color_stride, sizeof(float) * in.channels);
-}
-
-// Smallest sigma of the Gaussian over the pixel centres' rectangle of a tile, compared with the limit: a convex
-// quadratic has its minimum at the centre if that is inside, else on an edge that faces it.
-bool touches_tile(const Record& r, float left, float top) {
-    const float x0 = left + 0.5f - r.x, x1 = left + (kTile - 0.5f) - r.x;
-    const float y0 = top + 0.5f - r.y, y1 = top + (kTile - 0.5f) - r.y;
-    const float near_x = std::min(std::max(0.0f, x0), x1), near_y = std::min(std::max(0.0f, y0), y1);
-    if (near_x == 0.0f && near_y == 0.0f) return true;
-    if (!(r.half_a > 0.0f) || !(r.half_c > 0.0f)) return true;
-    auto sigma = [&](float x, float y) { return r.half_a * x * x + r.b * x * y + r.half_c * y * y; };
-    float least = std::numeric_limits<float>::infinity();
-    if (near_x != 0.0f) least = sigma(near_x, std::min(std::max(-0.5f * r.b * near_x / r.half_c, y0), y1));
-    if (near_y != 0.0f)
-        least = std::min(least, sigma(std::min(std::max(-0.5f * r.b * near_y / r.half_a, x0), x1), near_y));
-    return least <= r.limit + 1e-3f;
+    return extent_x;
 }
 
 int tile_index(float pixel, int tiles) {
@@ -157,16 +140,22 @@ Bins bin_gaussians(const BinningInput& in, int threads) {
         for (int64_t rank = begin; rank < end; ++rank) {
             while (rank >= image_begin[image + 1]) ++image;
             float* slot = bins.records.data() + rank * bins.record_stride;
-            fill_record(in, order[rank].row, slot);
+            const float extent_x = fill_record(in, order[rank].row, slot);
             const Record& r = *reinterpret_cast<const Record*>(slot);
+            const Footprint<float> f = {r.slope, r.curve, r.reach, r.turn, r.extent_y};
             const size_t before = list.size();
-            const int x0 = std::max(0, tile_index(r.x - r.extent_x - 0.5f, bins.tiles_x));
-            const int y0 = std::max(0, tile_index(r.y - r.extent_y - 0.5f, bins.tiles_y));
-            const int x1 = std::min(bins.tiles_x - 1, tile_index(r.x + r.extent_x - 0.5f, bins.tiles_x));
+            const int x0 = std::max(0, tile_index(ceilf(r.x - extent_x - 0.5f), bins.tiles_x));
+            const int y0 = std::max(0, tile_index(ceilf(r.y - r.extent_y - 0.5f), bins.tiles_y));
+            const int x1 = std::min(bins.tiles_x - 1, tile_index(r.x + extent_x - 0.5f, bins.tiles_x));
             const int y1 = std::min(bins.tiles_y - 1, tile_index(r.y + r.extent_y - 0.5f, bins.tiles_y));
             for (int y = y0; y <= y1; ++y) {
-                for (int x = x0; x <= x1; ++x) {
-                    if (!touches_tile(r, float(x * kTile), float(y * kTile))) continue;
+                // The footprint is convex: in a row of tiles it touches those between the ends of its span.
+                float lo, hi;
+                const float top = float(y * kTile) + 0.5f - r.y;
+                footprint_span(f, top, top + (kTile - 1), 0.0f, &lo, &hi);
+                const int first = std::max(x0, tile_index(ceilf(r.x + lo - 0.5f), bins.tiles_x));
+                const int last = std::min(x1, tile_index(r.x + hi - 0.5f, bins.tiles_x));
+                for (int x = first; x <= last; ++x) {
                     const uint32_t tile = static_cast<uint32_t>(image * tiles + y * bins.tiles_x + x);
                     list.push_back(tile);
                     ++counts[part][tile];

@@ -61,16 +61,16 @@ struct ColorArgs {
 
 // One visible row, in depth order; `channels` floats of colour follow. Records are padded to a multiple of 8 floats.
 struct Record {
-    float x, y;               // mean, pixels
-    float half_a, b, half_c;  // conic, diagonal halved
+    float x, y;                                 // mean, pixels
+    float xx, xy, yy, top;                      // of alpha_exponent
+    float slope, curve, reach, turn, extent_y;  // of the footprint
     float opacity;
-    float limit;               // ln(255 opacity): the largest sigma that is blended
-    float extent_x, extent_y;  // half size of the box outside which alpha < 1/255
-    int32_t row;               // in the caller's arrays
+    int32_t row;  // in the caller's arrays
 };
 constexpr int kRecordHead = sizeof(Record) / sizeof(float);
 
-// Pixels inside a tile are stored in blocks of kLanes pixels, 4 wide: block by * 4 + bx, lane y * 4 + x.
+// Pixels inside a tile are stored in blocks of kLanes pixels, 4 wide, column after column of blocks: block
+// bx * (blocks in a column) + by, lane y * 4 + x.
 struct BlendArgs {
     int n_images, width, height, tiles_x, tiles_y, channels;
     const float* records;

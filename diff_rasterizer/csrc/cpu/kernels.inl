@@ -8,6 +8,7 @@
 
 #include "../maths/alpha.h"
 #include "../maths/covariance.h"
+#include "../maths/footprint.h"
 #include "../maths/projection.h"
 #include "../maths/spherical_harmonics.h"
 #include "kernels.h"

@@ -3,6 +3,8 @@
 
 #include <immintrin.h>
 
+#include "../maths/config.h"
+
 namespace gd {
 namespace {
 
@@ -14,12 +16,16 @@ struct Mask {
     __m256 m;
 };
 
-template <typename V>
-static inline V broadcast(float x);
+}  // namespace
 template <>
 inline Pack broadcast<Pack>(float x) {
     return {_mm256_set1_ps(x)};
 }
+// Beside the templates of the same names: in an inner namespace they would hide them.
+GD_FN Pack gd_min(Pack a, Pack b) { return {_mm256_min_ps(a.v, b.v)}; }
+GD_FN Pack gd_max(Pack a, Pack b) { return {_mm256_max_ps(a.v, b.v)}; }
+GD_FN Pack gd_sqrt(Pack a) { return {_mm256_sqrt_ps(a.v)}; }
+namespace {
 
 inline Pack load(const float* p) { return {_mm256_loadu_ps(p)}; }
 inline void store(float* p, Pack a) { _mm256_storeu_ps(p, a.v); }
@@ -28,16 +34,16 @@ inline Pack operator-(Pack a, Pack b) { return {_mm256_sub_ps(a.v, b.v)}; }
 inline Pack operator*(Pack a, Pack b) { return {_mm256_mul_ps(a.v, b.v)}; }
 inline Pack operator/(Pack a, Pack b) { return {_mm256_div_ps(a.v, b.v)}; }
 inline Pack fma(Pack a, Pack b, Pack c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
-inline Pack min(Pack a, Pack b) { return {_mm256_min_ps(a.v, b.v)}; }
 inline Pack abs(Pack a) { return {_mm256_andnot_ps(_mm256_set1_ps(-0.0f), a.v)}; }
-inline Pack sqrt(Pack a) { return {_mm256_sqrt_ps(a.v)}; }
-inline Pack round(Pack a) { return {_mm256_round_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
-// n is a whole number in [-126, 0].
-inline Pack scale2(Pack a, Pack n) {
-    const __m256i exponent = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n.v), _mm256_set1_epi32(127)), 23);
-    return {_mm256_mul_ps(a.v, _mm256_castsi256_ps(exponent))};
+// a * 2^n, n in the low bits of the floats of `shifted` (see exp2_bounded).
+inline Pack add_exponent(Pack a, Pack shifted) {
+    const __m256i n = _mm256_slli_epi32(_mm256_castps_si256(shifted.v), 23);
+    return {_mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a.v), n))};
 }
 inline Pack reciprocal(Pack a) { return {_mm256_div_ps(_mm256_set1_ps(1.0f), a.v)}; }
+
+// numerator / denominator
+inline Pack quotient(Pack numerator, Pack denominator) { return numerator / denominator; }
 
 inline Mask operator<=(Pack a, Pack b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_LE_OQ)}; }
 inline Mask operator>=(Pack a, Pack b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_GE_OQ)}; }
@@ -45,6 +51,8 @@ inline Mask operator>(Pack a, Pack b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_GT_
 inline Mask operator&(Mask a, Mask b) { return {_mm256_and_ps(a.m, b.m)}; }
 inline Mask and_not(Mask a, Mask b) { return {_mm256_andnot_ps(b.m, a.m)}; }
 inline bool any(Mask a) { return _mm256_movemask_ps(a.m) != 0; }
+// Lane i of the mask as bit i.
+inline unsigned bits(Mask a) { return static_cast<unsigned>(_mm256_movemask_ps(a.m)); }
 inline int count(Mask a) { return __builtin_popcount(_mm256_movemask_ps(a.m)); }
 inline Pack select(Mask m, Pack yes, Pack no) { return {_mm256_blendv_ps(no.v, yes.v, m.m)}; }
 inline Pack keep(Mask m, Pack a) { return {_mm256_and_ps(m.m, a.v)}; }

@@ -3,6 +3,8 @@
 
 #include <immintrin.h>
 
+#include "../maths/config.h"
+
 namespace gd {
 namespace {
 
@@ -14,12 +16,16 @@ struct Mask {
     __mmask16 m;
 };
 
-template <typename V>
-static inline V broadcast(float x);
+}  // namespace
 template <>
 inline Pack broadcast<Pack>(float x) {
     return {_mm512_set1_ps(x)};
 }
+// Beside the templates of the same names: in an inner namespace they would hide them.
+GD_FN Pack gd_min(Pack a, Pack b) { return {_mm512_min_ps(a.v, b.v)}; }
+GD_FN Pack gd_max(Pack a, Pack b) { return {_mm512_max_ps(a.v, b.v)}; }
+GD_FN Pack gd_sqrt(Pack a) { return {_mm512_sqrt_ps(a.v)}; }
+namespace {
 
 inline Pack load(const float* p) { return {_mm512_loadu_ps(p)}; }
 inline void store(float* p, Pack a) { _mm512_storeu_ps(p, a.v); }
@@ -28,16 +34,20 @@ inline Pack operator-(Pack a, Pack b) { return {_mm512_sub_ps(a.v, b.v)}; }
 inline Pack operator*(Pack a, Pack b) { return {_mm512_mul_ps(a.v, b.v)}; }
 inline Pack operator/(Pack a, Pack b) { return {_mm512_div_ps(a.v, b.v)}; }
 inline Pack fma(Pack a, Pack b, Pack c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
-inline Pack min(Pack a, Pack b) { return {_mm512_min_ps(a.v, b.v)}; }
 inline Pack abs(Pack a) { return {_mm512_abs_ps(a.v)}; }
-inline Pack sqrt(Pack a) { return {_mm512_sqrt_ps(a.v)}; }
-inline Pack round(Pack a) { return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
-inline Pack scale2(Pack a, Pack n) { return {_mm512_scalef_ps(a.v, n.v)}; }
+// a * 2^n, n in the low bits of the floats of `shifted` (see exp2_bounded).
+inline Pack add_exponent(Pack a, Pack shifted) {
+    const __m512i n = _mm512_slli_epi32(_mm512_castps_si512(shifted.v), 23);
+    return {_mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a.v), n))};
+}
 // 1 / a with one Newton step: relative error 2^-27 before rounding, a third of a division's time.
 inline Pack reciprocal(Pack a) {
     const __m512 r = _mm512_rcp14_ps(a.v);
     return {_mm512_mul_ps(r, _mm512_fnmadd_ps(a.v, r, _mm512_set1_ps(2.0f)))};
 }
+
+// numerator / denominator
+inline Pack quotient(Pack numerator, Pack denominator) { return numerator * reciprocal(denominator); }
 
 inline Mask operator<=(Pack a, Pack b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_LE_OQ)}; }
 inline Mask operator>=(Pack a, Pack b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_GE_OQ)}; }
@@ -45,6 +55,8 @@ inline Mask operator>(Pack a, Pack b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CM
 inline Mask operator&(Mask a, Mask b) { return {static_cast<__mmask16>(a.m & b.m)}; }
 inline Mask and_not(Mask a, Mask b) { return {static_cast<__mmask16>(a.m & ~b.m)}; }
 inline bool any(Mask a) { return a.m != 0; }
+// Lane i of the mask as bit i.
+inline unsigned bits(Mask a) { return a.m; }
 inline int count(Mask a) { return __builtin_popcount(a.m); }
 inline Pack select(Mask m, Pack yes, Pack no) { return {_mm512_mask_blend_ps(m.m, no.v, yes.v)}; }
 inline Pack keep(Mask m, Pack a) { return {_mm512_maskz_mov_ps(m.m, a.v)}; }

@@ -4,6 +4,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "../maths/config.h"
+
 namespace gd {
 namespace {
 
@@ -15,12 +17,25 @@ struct Mask {
     int m[4];
 };
 
-template <typename V>
-static inline V broadcast(float x);
+}  // namespace
 template <>
 inline Pack broadcast<Pack>(float x) {
     return {{x, x, x, x}};
 }
+// Beside the templates of the same names: in an inner namespace they would hide them.
+GD_FN Pack gd_min(Pack a, Pack b) {
+    for (int i = 0; i < 4; ++i) a.v[i] = gd_min(a.v[i], b.v[i]);
+    return a;
+}
+GD_FN Pack gd_max(Pack a, Pack b) {
+    for (int i = 0; i < 4; ++i) a.v[i] = gd_max(a.v[i], b.v[i]);
+    return a;
+}
+GD_FN Pack gd_sqrt(Pack a) {
+    for (int i = 0; i < 4; ++i) a.v[i] = gd_sqrt(a.v[i]);
+    return a;
+}
+namespace {
 
 #define GD_LANES for (int i = 0; i < 4; ++i)
 
@@ -41,7 +56,6 @@ GD_BINARY(operator+, a.v[i] + b.v[i])
 GD_BINARY(operator-, a.v[i] - b.v[i])
 GD_BINARY(operator*, a.v[i] * b.v[i])
 GD_BINARY(operator/, a.v[i] / b.v[i])
-GD_BINARY(min, a.v[i] < b.v[i] ? a.v[i] : b.v[i])
 #undef GD_BINARY
 
 inline Pack fma(Pack a, Pack b, Pack c) { return a * b + c; }
@@ -49,26 +63,20 @@ inline Pack abs(Pack a) {
     GD_LANES a.v[i] = fabsf(a.v[i]);
     return a;
 }
-inline Pack sqrt(Pack a) {
-    GD_LANES a.v[i] = sqrtf(a.v[i]);
-    return a;
-}
-inline Pack round(Pack a) {
-    // Adding and subtracting 1.5 * 2^23 rounds to the nearest whole number without a library call.
-    GD_LANES a.v[i] = (a.v[i] + 12582912.0f) - 12582912.0f;
-    return a;
-}
-// n is a whole number in [-126, 0].
-inline Pack scale2(Pack a, Pack n) {
+// a * 2^n, n in the low bits of the floats of `shifted` (see exp2_bounded).
+inline Pack add_exponent(Pack a, Pack shifted) {
     GD_LANES {
-        const int bits = (static_cast<int>(n.v[i]) + 127) << 23;
-        float power;
-        memcpy(&power, &bits, sizeof(power));
-        a.v[i] *= power;
+        unsigned value, n;
+        memcpy(&value, &a.v[i], sizeof(value));
+        memcpy(&n, &shifted.v[i], sizeof(n));
+        value += n << 23;
+        memcpy(&a.v[i], &value, sizeof(value));
     }
     return a;
 }
 inline Pack reciprocal(Pack a) { return broadcast<Pack>(1.0f) / a; }
+// numerator / denominator
+inline Pack quotient(Pack numerator, Pack denominator) { return numerator / denominator; }
 
 #define GD_COMPARE(op)                               \
     inline Mask operator op(Pack a, Pack b) {        \
@@ -90,6 +98,8 @@ inline Mask and_not(Mask a, Mask b) {
     return a;
 }
 inline bool any(Mask a) { return (a.m[0] | a.m[1] | a.m[2] | a.m[3]) != 0; }
+// Lane i of the mask as bit i.
+inline unsigned bits(Mask a) { return (a.m[0] & 1u) | (a.m[1] & 2u) | (a.m[2] & 4u) | (a.m[3] & 8u); }
 inline int count(Mask a) { return -(a.m[0] + a.m[1] + a.m[2] + a.m[3]); }
 inline Pack select(Mask m, Pack yes, Pack no) {
     GD_LANES no.v[i] = m.m[i] ? yes.v[i] : no.v[i];

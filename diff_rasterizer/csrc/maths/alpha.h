@@ -1,31 +1,37 @@
 // The weight of a Gaussian at a pixel, for one pixel (V = float) or a pack of them.
 //   d = mean - pixel centre,  sigma = (a dx^2 + c dy^2) / 2 + b dx dy,  alpha = min(0.999, opacity exp(-sigma))
+// All in powers of two, with the opacity in the exponent: alpha = 2^e, e = log2(opacity) - sigma / ln 2. What is too
+// faint is then known before anything is exponentiated.
 #pragma once
 
 #include "config.h"
 
 namespace gd {
 
-// sigma for packs of offsets. The diagonal of the conic comes halved: half_a = a / 2, half_c = c / 2.
+constexpr float kLog2E = 1.44269504088896341f;
+constexpr float kLn2 = 0.69314718055994531f;
+constexpr float kLog2AlphaThreshold = -7.99435343685885800f;  // log2(kAlphaThreshold)
+constexpr float kLog2MaxAlpha = -0.00144341686966872f;        // log2(kMaxAlpha)
+
+// The exponent e. `xx`, `xy`, `yy` are -a / (2 ln 2), -b / ln 2, -c / (2 ln 2); `top` is log2(opacity).
 template <typename V>
-GD_FN V gaussian_exponent(V half_a, V b, V half_c, V dx, V dy) {
-    return fma(dx, fma(half_a, dx, b * dy), half_c * dy * dy);
+GD_FN V alpha_exponent(V xx, V xy, V yy, V top, V dx, V dy) {
+    return fma(dx, fma(xx, dx, xy * dy), fma(yy * dy, dy, top));
 }
 
-// exp(-x) for 0 <= x < 80. Cody-Waite reduction to |r| <= ln(2)/2, Taylor polynomial of degree 6: relative error 2e-7.
-// V provides fma, round, broadcast and scale2 (v * 2^n).
+// 2^e for -120 < e < 1: the fraction in [-1/2, 1/2] by a minimax polynomial (relative error 8e-8), the whole part added
+// to the exponent bits. V provides fma, broadcast and add_exponent (p * 2^n, n in the low bits of `shifted`).
 template <typename V>
-GD_FN V exp_negative(V x) {
-    const V n = round(x * broadcast<V>(-1.44269504088896341f));
-    V r = fma(n, broadcast<V>(-0.693359375f), broadcast<V>(0.0f) - x);
-    r = fma(n, broadcast<V>(2.12194440e-4f), r);
-    V p = fma(broadcast<V>(1.0f / 720.0f), r, broadcast<V>(1.0f / 120.0f));
-    p = fma(p, r, broadcast<V>(1.0f / 24.0f));
-    p = fma(p, r, broadcast<V>(1.0f / 6.0f));
-    p = fma(p, r, broadcast<V>(0.5f));
-    p = fma(p, r, broadcast<V>(1.0f));
-    p = fma(p, r, broadcast<V>(1.0f));
-    return scale2(p, n);
+GD_FN V exp2_bounded(V e) {
+    const V shift = broadcast<V>(12582912.0f);  // 1.5 * 2^23: adding it rounds to a whole number
+    const V shifted = e + shift;
+    const V f = e - (shifted - shift);
+    V p = fma(broadcast<V>(1.327647198928094e-3f), f, broadcast<V>(9.675541334402321e-3f));
+    p = fma(p, f, broadcast<V>(5.550713273507437e-2f));
+    p = fma(p, f, broadcast<V>(2.402211972384157e-1f));
+    p = fma(p, f, broadcast<V>(6.931469670647543e-1f));
+    p = fma(p, f, broadcast<V>(1.0000000716546833f));
+    return add_exponent(p, shifted);
 }
 
 }  // namespace gd

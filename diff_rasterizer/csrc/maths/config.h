@@ -7,9 +7,11 @@
 
 #if defined(__CUDACC__) || defined(__CUDACC_RTC__)
 #define GD_FN static __host__ __device__ __forceinline__
+#define GD_FN_SPECIAL __host__ __device__ __forceinline__  // a specialisation has the linkage of its template
 #else
 #include <math.h>
 #define GD_FN static inline
+#define GD_FN_SPECIAL inline
 #endif
 
 namespace gd {
@@ -37,6 +39,14 @@ GD_FN T gd_min(T a, T b) {
 template <typename T>
 GD_FN T gd_max(T a, T b) {
     return a > b ? a : b;
+}
+GD_FN float fma(float a, float b, float c) { return fmaf(a, b, c); }
+// One float in every lane of V.
+template <typename V>
+GD_FN V broadcast(float x);
+template <>
+GD_FN_SPECIAL float broadcast<float>(float x) {
+    return x;
 }
 // False for NaN and both infinities, also where the compiler may not assume that those exist.
 template <typename T>
