@@ -37,6 +37,8 @@ template class Buffer<uint32_t>;
 
 namespace {
 
+constexpr int kAhead = 12;  // rows between asking for memory and using it
+
 struct Key {
     uint32_t depth, row;
 };
@@ -48,23 +50,39 @@ uint32_t sortable(float value) {
     return bits ^ (bits >> 31 ? 0xffffffffu : 0x80000000u);
 }
 
-// Stable radix sort by depth, 11 bits at a time.
-void sort_by_depth(std::vector<Key>& keys, std::vector<Key>& scratch) {
-    constexpr int kBits = 11, kBuckets = 1 << kBits;
-    if (keys.size() < 256) {
+// Stable radix sort by depth, 11 bits at a time. In each pass a part counts and moves its own share of the keys; where
+// it may write follows from the counts of all.
+void sort_by_depth(std::vector<Key>& keys, std::vector<Key>& scratch, int threads) {
+    constexpr int kBits = 11, kBuckets = 1 << kBits, kPasses = 3;
+    constexpr size_t kShare = 8192;  // keys that are worth a thread
+    const size_t size = keys.size();
+    if (size < 256) {
         std::stable_sort(keys.begin(), keys.end(), [](const Key& a, const Key& b) { return a.depth < b.depth; });
         return;
     }
-    scratch.resize(keys.size());
-    std::vector<uint32_t> counts(3 * kBuckets, 0);
-    for (const Key& key : keys)
-        for (int pass = 0; pass < 3; ++pass)
-            ++counts[pass * kBuckets + ((key.depth >> (pass * kBits)) & (kBuckets - 1))];
-    for (int pass = 0; pass < 3; ++pass) {
-        uint32_t* count = counts.data() + pass * kBuckets;
+    scratch.resize(size);
+    const int parts = static_cast<int>(std::min<size_t>(std::max(threads, 1), size / kShare + 1));
+    const size_t share = (size + parts - 1) / parts;
+    std::vector<uint32_t> counts(static_cast<size_t>(parts) * kBuckets);
+    for (int pass = 0; pass < kPasses; ++pass) {
+        const int shift = pass * kBits;
+        auto bucket = [shift](const Key& key) { return (key.depth >> shift) & (kBuckets - 1); };
+        std::fill(counts.begin(), counts.end(), 0);
+#pragma omp parallel for schedule(static, 1) num_threads(parts)
+        for (int part = 0; part < parts; ++part) {
+            uint32_t* count = counts.data() + static_cast<size_t>(part) * kBuckets;
+            for (size_t i = part * share; i < std::min(size, (part + 1) * share); ++i) ++count[bucket(keys[i])];
+        }
         uint32_t sum = 0;
-        for (int i = 0; i < kBuckets; ++i) sum += std::exchange(count[i], sum);
-        for (const Key& key : keys) scratch[count[(key.depth >> (pass * kBits)) & (kBuckets - 1)]++] = key;
+        for (int b = 0; b < kBuckets; ++b)
+            for (int part = 0; part < parts; ++part)
+                sum += std::exchange(counts[static_cast<size_t>(part) * kBuckets + b], sum);
+#pragma omp parallel for schedule(static, 1) num_threads(parts)
+        for (int part = 0; part < parts; ++part) {
+            uint32_t* count = counts.data() + static_cast<size_t>(part) * kBuckets;
+            for (size_t i = part * share; i < std::min(size, (part + 1) * share); ++i)
+                scratch[count[bucket(keys[i])]++] = keys[i];
+        }
         keys.swap(scratch);
     }
 }
@@ -84,6 +102,14 @@ float fill_record(const BinningInput& in, uint32_t row, float* out) {
     memcpy(out, &r, sizeof(r));
     memcpy(out + kRecordHead, in.colors + row * in.color_stride, sizeof(float) * in.channels);
     return extent_x;
+}
+
+// Rows come in the order of depth, which is no order in memory.
+void prefetch_row(const BinningInput& in, uint32_t row) {
+    __builtin_prefetch(in.means2d + 2 * int64_t(row));
+    __builtin_prefetch(in.conics + 3 * int64_t(row));
+    __builtin_prefetch(in.opacities + row);
+    __builtin_prefetch(in.colors + row * in.color_stride);
 }
 
 int tile_index(float pixel, int tiles) {
@@ -116,7 +142,7 @@ Bins bin_gaussians(const BinningInput& in, int threads) {
             if (!gd_finite(check) || !(opacity >= kAlphaThreshold) || !gd_finite(opacity)) continue;
             keys.push_back({sortable(in.depths[row]), static_cast<uint32_t>(row)});
         }
-        sort_by_depth(keys, scratch);
+        sort_by_depth(keys, scratch, threads);
         order.insert(order.end(), keys.begin(), keys.end());
     }
     image_begin[in.n_images] = static_cast<int64_t>(order.size());
@@ -139,6 +165,7 @@ Bins bin_gaussians(const BinningInput& in, int threads) {
         int image = 0;
         for (int64_t rank = begin; rank < end; ++rank) {
             while (rank >= image_begin[image + 1]) ++image;
+            if (rank + kAhead < end) prefetch_row(in, order[rank + kAhead].row);
             float* slot = bins.records.data() + rank * bins.record_stride;
             const float extent_x = fill_record(in, order[rank].row, slot);
             const Record& r = *reinterpret_cast<const Record*>(slot);
@@ -164,6 +191,7 @@ Bins bin_gaussians(const BinningInput& in, int threads) {
             // Counts for now; turned into offsets below.
             bins.record_offsets[rank] = static_cast<int64_t>(list.size() - before);
         }
+        list.resize(list.size() + kAhead, 0);  // read ahead below, never used
     }
     bins.tile_offsets = Buffer<int64_t>(all_tiles + 1);
     int64_t total = 0;
@@ -191,6 +219,7 @@ Bins bin_gaussians(const BinningInput& in, int threads) {
         const uint32_t* tile = tiles_of[part].data();
         for (int64_t rank = begin; rank < end; ++rank) {
             for (int64_t i = bins.record_offsets[rank]; i < bins.record_offsets[rank + 1]; ++i) {
+                __builtin_prefetch(bins.instances.data() + counts[part][tile[kAhead]], 1);
                 const uint32_t at = counts[part][*tile++]++;
                 bins.instances[at] = static_cast<uint32_t>(rank);
                 bins.positions[i] = at;

@@ -11,6 +11,8 @@ constexpr int kBlockWidth = 4;
 constexpr int kBlockHeight = Pack::kLanes / kBlockWidth;
 constexpr int kBlockRows = kTile / kBlockHeight;
 constexpr int kBlocks = kTilePixels / Pack::kLanes;
+constexpr int kAhead = 32;       // instances between asking for something and using it
+constexpr int kReduceAhead = 8;  // the same, records of the reduction
 
 // Where pixel p of the block layout stands in its tile.
 inline int pixel_x(int p) { return p / Pack::kLanes / kBlockRows * kBlockWidth + p % Pack::kLanes % kBlockWidth; }
@@ -73,6 +75,11 @@ struct Splat {
           ellipse(r.extent_y < kUnbounded) {}
 };
 
+inline const Record& record_of(const BlendArgs& a, uint32_t rank) {
+    return *reinterpret_cast<const Record*>(a.records + int64_t(rank) * a.record_stride);
+}
+inline const float* channels_of(const Record& r) { return reinterpret_cast<const float*>(&r) + kRecordHead; }
+
 struct Hit {
     Pack dx, dy, exponent;
     Mask near;  // alpha >= 1/255, and sigma >= 0
@@ -97,59 +104,68 @@ void forward_tile(const BlendArgs& a, int64_t tile_id, const TileGrid& grid) {
     const int image = int(tile_id / tiles), tile = int(tile_id % tiles);
     const int left = tile % a.tiles_x * kTile, top = tile / a.tiles_x * kTile;
 
-    // Transmittance is negative where the pixel takes no more Gaussians: no other flag is needed in the loop.
-    alignas(64) float T[kTilePixels];
-    alignas(64) float color[kStore][kTilePixels];
+    // Of each block: transmittance, then the channels. Transmittance is negative where the pixel takes no more
+    // Gaussians: no other flag is needed in the loop.
+    alignas(64) float state[kTilePixels * (1 + kStore)];
+    const int block_floats = Pack::kLanes * (1 + channels);
     int* stop = a.stop + tile_id * kTilePixels;
     const int64_t begin = a.tile_offsets[tile_id];
     const int count_in_tile = int(a.tile_offsets[tile_id + 1] - begin);
     uint64_t alive = 0;
+    for (int p = 0; p < kTilePixels * (1 + channels); ++p) state[p] = 0.0f;
     for (int p = 0; p < kTilePixels; ++p) {
         const bool inside = left + pixel_x(p) < a.width && top + pixel_y(p) < a.height;
-        T[p] = inside ? 1.0f : -1.0f;
+        state[p / Pack::kLanes * block_floats + p % Pack::kLanes] = inside ? 1.0f : -1.0f;
         stop[p] = inside ? count_in_tile : 0;
         alive |= uint64_t(inside) << p / Pack::kLanes;
     }
-    for (int d = 0; d < channels; ++d)
-        for (int p = 0; p < kTilePixels; ++p) color[d][p] = 0.0f;
 
     const Pack min_T = broadcast<Pack>(kMinTransmittance), zero = broadcast<Pack>(0.0f);
     const uint32_t* instances = a.instances + begin;
-    int end = 0;
+    uint64_t* blocks = a.blocks + begin;
+    int end = 0, k = 0;
     int64_t pairs = 0;
-    for (int k = 0; k < count_in_tile && alive; ++k) {
-        if (k + 4 < count_in_tile) __builtin_prefetch(a.records + int64_t(instances[k + 4]) * a.record_stride);
-        const float* record = a.records + int64_t(instances[k]) * a.record_stride;
-        const Record& r = *reinterpret_cast<const Record*>(record);
-        const float* value = record + kRecordHead;
-        const float px = r.x - float(left), py = r.y - float(top);
-        const Splat g(r, px, py);
-        uint64_t todo = touched_blocks(r, px, py, grid) & alive;
+    for (; k < count_in_tile && alive; ++k) {
+        // Ahead of their use: where a loop over blocks ends is then known before its arithmetic is done.
+        if (k % kAhead == 0) {
+            const int ahead = gd_min(k + kAhead, count_in_tile);
+            for (int i = k; i < ahead; ++i) {
+                if (i + kAhead < count_in_tile) __builtin_prefetch(&record_of(a, instances[i + kAhead]));
+                const Record& r = record_of(a, instances[i]);
+                blocks[i] = touched_blocks(r, r.x - float(left), r.y - float(top), grid);
+            }
+        }
+        const Record& r = record_of(a, instances[k]);
+        const float* value = channels_of(r);
+        const Splat g(r, r.x - float(left), r.y - float(top));
+        uint64_t todo = blocks[k] & alive;
+        blocks[k] = todo;
         if (todo) end = k + 1;
         for (; todo; todo &= todo - 1) {
             const int b = __builtin_ctzll(todo);
             const Hit h = hit(g, grid, b);
             const Pack alpha = exp2_bounded(gd_min(h.exponent, g.cap));
-            float* T_block = T + b * Pack::kLanes;
-            const Pack T_old = load(T_block), drop = alpha * T_old;
+            float* block = state + b * block_floats;
+            const Pack T_old = load(block), drop = alpha * T_old;
             const Mask goes_on = h.near & (T_old - drop > min_T);
             const Pack weight = keep(goes_on, drop);
+            store(block, T_old - weight);
             for (int d = 0; d < channels; ++d) {
-                float* c = &color[d][b * Pack::kLanes];
+                float* c = block + (1 + d) * Pack::kLanes;
                 store(c, fma(weight, broadcast<Pack>(value[d]), load(c)));
             }
-            store(T_block, T_old - weight);
             if (kCount) pairs += count(goes_on);
             const Mask halted = and_not(h.near, goes_on);
             if (__builtin_expect(any(halted), 0)) {
                 const Mask stops = halted & (T_old > zero);
-                const Pack T_now = select(stops, zero - T_old, load(T_block));
-                store(T_block, T_now);
+                const Pack T_now = select(stops, zero - T_old, load(block));
+                store(block, T_now);
                 store_where(stops, stop + b * Pack::kLanes, k);
                 if (!any(T_now > zero)) alive &= ~(uint64_t(1) << b);
             }
         }
     }
+    for (; k < count_in_tile; ++k) blocks[k] = 0;
     a.tile_end[tile_id] = end;
     if (kCount) a.tile_pairs[tile_id] = pairs;
 
@@ -157,13 +173,15 @@ void forward_tile(const BlendArgs& a, int64_t tile_id, const TileGrid& grid) {
     const float* background = a.backgrounds ? a.backgrounds + int64_t(image) * a.channels : nullptr;
     for (int p = 0; p < kTilePixels; ++p) {
         const int x = left + pixel_x(p), y = top + pixel_y(p);
-        const float t = T[p] < 0.0f ? -T[p] : T[p];
+        const float* lane = state + p / Pack::kLanes * block_floats + p % Pack::kLanes;
+        const float t = lane[0] < 0.0f ? -lane[0] : lane[0];
         final_T[p] = t;
         if (x >= a.width || y >= a.height) continue;
         const int64_t pixel = (int64_t(image) * a.height + y) * a.width + x;
         a.alphas[pixel] = 1.0f - t;
         float* out = a.renders + pixel * a.channels;
-        for (int d = 0; d < channels; ++d) out[d] = color[d][p] + (background ? t * background[d] : 0.0f);
+        for (int d = 0; d < channels; ++d)
+            out[d] = lane[(1 + d) * Pack::kLanes] + (background ? t * background[d] : 0.0f);
     }
 }
 
@@ -186,60 +204,57 @@ void backward_tile(const BlendArgs& a, int64_t tile_id, const TileGrid& grid) {
     for (int64_t i = int64_t(end) * a.grad_stride; i < int64_t(count_in_tile) * a.grad_stride; ++i) rows[i] = 0.0f;
     if (end == 0) return;
 
-    alignas(64) float T[kTilePixels];
-    alignas(64) float G[kTilePixels];
-    alignas(64) float v[kStore][kTilePixels];
-    int block_stop[kBlocks] = {0};
+    // Of each block: T, G, then the gradient of the channels.
+    alignas(64) float state[kTilePixels * (2 + kStore)];
+    const int block_floats = Pack::kLanes * (2 + channels);
     const int* stop = a.stop + tile_id * kTilePixels;
     const float* final_T = a.final_T + tile_id * kTilePixels;
     const float* background = a.backgrounds ? a.backgrounds + int64_t(image) * a.channels : nullptr;
     for (int p = 0; p < kTilePixels; ++p) {
-        const int x = left + pixel_x(p), y = top + pixel_y(p), b = p / Pack::kLanes;
+        const int x = left + pixel_x(p), y = top + pixel_y(p);
         const bool inside = x < a.width && y < a.height;
-        block_stop[b] = gd_max(block_stop[b], gd_min(stop[p], end));
-        T[p] = final_T[p];
+        float* lane = state + p / Pack::kLanes * block_floats + p % Pack::kLanes;
         const int64_t pixel = (int64_t(image) * a.height + y) * a.width + x;
         float through = inside && a.v_alphas ? -a.v_alphas[pixel] : 0.0f;
         for (int d = 0; d < channels; ++d) {
-            v[d][p] = inside ? a.v_renders[pixel * a.channels + d] : 0.0f;
-            if (background) through += background[d] * v[d][p];
+            const float v = inside ? a.v_renders[pixel * a.channels + d] : 0.0f;
+            lane[(2 + d) * Pack::kLanes] = v;
+            if (background) through += background[d] * v;
         }
-        G[p] = final_T[p] * through;
+        lane[0] = final_T[p];
+        lane[Pack::kLanes] = final_T[p] * through;
     }
 
     const Pack zero = broadcast<Pack>(0.0f), one = broadcast<Pack>(1.0f);
     const Pack clamp_from = broadcast<Pack>(kLog2MaxAlpha);
     const uint32_t* instances = a.instances + begin;
+    const uint64_t* blocks = a.blocks + begin;
     for (int k = end - 1; k >= 0; --k) {
-        if (k >= 4) __builtin_prefetch(a.records + int64_t(instances[k - 4]) * a.record_stride);
-        const float* record = a.records + int64_t(instances[k]) * a.record_stride;
-        const Record& r = *reinterpret_cast<const Record*>(record);
-        const float* value = record + kRecordHead;
-        const float px = r.x - float(left), py = r.y - float(top);
-        const Splat g(r, px, py);
+        if (k >= kAhead) __builtin_prefetch(&record_of(a, instances[k - kAhead]));
+        const Record& r = record_of(a, instances[k]);
+        const float* value = channels_of(r);
+        const Splat g(r, r.x - float(left), r.y - float(top));
         const bool clamps = r.top > kLog2MaxAlpha;
         Pack s_x = zero, s_y = zero, s_xx = zero, s_xy = zero, s_yy = zero, s_1 = zero, abs_x = zero, abs_y = zero;
         Pack v_value[kStore];
         for (int d = 0; d < channels; ++d) v_value[d] = zero;
-        for (uint64_t todo = touched_blocks(r, px, py, grid); todo; todo &= todo - 1) {
+        for (uint64_t todo = blocks[k]; todo; todo &= todo - 1) {
             const int b = __builtin_ctzll(todo);
-            if (k >= block_stop[b]) continue;
             const Hit h = hit(g, grid, b);
             const Pack alpha = exp2_bounded(gd_min(h.exponent, g.cap));
             const Mask valid = h.near & greater(stop + b * Pack::kLanes, k);
-            float* T_block = T + b * Pack::kLanes;
-            float* G_block = G + b * Pack::kLanes;
+            float* block = state + b * block_floats;
             // T before = T after / (1 - alpha) = T after + weight.
             const Pack odds = keep(valid, quotient(alpha, one - alpha));
-            const Pack T_after = load(T_block), G_old = load(G_block), weight = odds * T_after;
+            const Pack T_after = load(block), G_old = load(block + Pack::kLanes), weight = odds * T_after;
             Pack dot = zero;
             for (int d = 0; d < channels; ++d) {
-                const Pack v_d = load(&v[d][b * Pack::kLanes]);
+                const Pack v_d = load(block + (2 + d) * Pack::kLanes);
                 dot = fma(broadcast<Pack>(value[d]), v_d, dot);
                 v_value[d] = fma(weight, v_d, v_value[d]);
             }
-            store(T_block, T_after + weight);
-            store(G_block, fma(weight, dot, G_old));
+            store(block, T_after + weight);
+            store(block + Pack::kLanes, fma(weight, dot, G_old));
             // alpha dL/dalpha.
             Pack s = odds * fma(T_after, dot, zero - G_old);
             // A clamped alpha does not move with opacity or sigma.
@@ -278,19 +293,6 @@ void forward_all(const BlendArgs& a, int threads) {
     }
 }
 
-template <int kChannels>
-void backward_all(const BlendArgs& a, int threads) {
-    const int64_t tiles = int64_t(a.n_images) * a.tiles_x * a.tiles_y;
-    const TileGrid grid;
-#pragma omp parallel for schedule(dynamic, 4) num_threads(threads)
-    for (int64_t t = 0; t < tiles; ++t) {
-        if (a.absgrad)
-            backward_tile<kChannels, true>(a, t, grid);
-        else
-            backward_tile<kChannels, false>(a, t, grid);
-    }
-}
-
 void blend_forward(const BlendArgs& a, int threads) {
     switch (a.channels) {
         case 1:
@@ -305,47 +307,72 @@ void blend_forward(const BlendArgs& a, int threads) {
 }
 
 // Sums each Gaussian's instances in the order of the tiles, so that the result does not depend on the threads.
+template <int kChannels, bool kAbs>
 void reduce_instances(const BlendArgs& a, int threads) {
-    const int skip = a.absgrad ? 8 : 6;
+    const int channels = kChannels ? kChannels : a.channels;
+    constexpr int kGeometry = kAbs ? 8 : 6;
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (int64_t rank = 0; rank < a.n_records; ++rank) {
         const Record& r = *reinterpret_cast<const Record*>(a.records + rank * a.record_stride);
-        float total[8] = {0};
-        float* v_color = a.v_colors + int64_t(r.row) * a.channels;
+        if (rank + kReduceAhead < a.n_records) {
+            const int64_t row =
+                reinterpret_cast<const Record*>(a.records + (rank + kReduceAhead) * a.record_stride)->row;
+            __builtin_prefetch(a.v_means2d + 2 * row, 1);
+            __builtin_prefetch(a.v_conics + 3 * row, 1);
+            __builtin_prefetch(a.v_opacities + row, 1);
+            __builtin_prefetch(a.v_colors + a.channels * row, 1);
+            for (int64_t i = a.record_offsets[rank + kReduceAhead]; i < a.record_offsets[rank + kReduceAhead + 1]; ++i)
+                __builtin_prefetch(a.v_instances + int64_t(a.positions[i]) * a.grad_stride);
+        }
+        float total[kGeometry + (kChannels ? kChannels : kMaxChannels)] = {0};
         for (int64_t i = a.record_offsets[rank]; i < a.record_offsets[rank + 1]; ++i) {
             const float* g = a.v_instances + int64_t(a.positions[i]) * a.grad_stride;
-            for (int j = 0; j < skip; ++j) total[j] += g[j];
-            for (int d = 0; d < a.channels; ++d) v_color[d] += g[skip + d];
+            for (int j = 0; j < kGeometry + channels; ++j) total[j] += g[j];
         }
+        const int64_t row = r.row;
         // Of the exponent: d/dmean = (2 xx dx + xy dy, xy dx + 2 yy dy) ln 2.
-        a.v_means2d[2 * r.row] += kLn2 * (2.0f * r.xx * total[0] + r.xy * total[1]);
-        a.v_means2d[2 * r.row + 1] += kLn2 * (r.xy * total[0] + 2.0f * r.yy * total[1]);
-        a.v_conics[3 * r.row] -= 0.5f * total[2];
-        a.v_conics[3 * r.row + 1] -= total[3];
-        a.v_conics[3 * r.row + 2] -= 0.5f * total[4];
-        a.v_opacities[r.row] += total[5] / r.opacity;
-        if (a.v_means2d_abs) {
-            a.v_means2d_abs[2 * r.row] += kLn2 * total[6];
-            a.v_means2d_abs[2 * r.row + 1] += kLn2 * total[7];
+        a.v_means2d[2 * row] = kLn2 * (2.0f * r.xx * total[0] + r.xy * total[1]);
+        a.v_means2d[2 * row + 1] = kLn2 * (r.xy * total[0] + 2.0f * r.yy * total[1]);
+        a.v_conics[3 * row] = -0.5f * total[2];
+        a.v_conics[3 * row + 1] = -total[3];
+        a.v_conics[3 * row + 2] = -0.5f * total[4];
+        a.v_opacities[row] = total[5] / r.opacity;
+        if (kAbs) {
+            a.v_means2d_abs[2 * row] = kLn2 * total[6];
+            a.v_means2d_abs[2 * row + 1] = kLn2 * total[7];
         }
+        for (int d = 0; d < channels; ++d) a.v_colors[row * channels + d] = total[kGeometry + d];
     }
+}
+
+template <int kChannels, bool kAbs>
+void backward_all(const BlendArgs& a, int threads) {
+    const int64_t tiles = int64_t(a.n_images) * a.tiles_x * a.tiles_y;
+    const TileGrid grid;
+#pragma omp parallel for schedule(dynamic, 4) num_threads(threads)
+    for (int64_t t = 0; t < tiles; ++t) backward_tile<kChannels, kAbs>(a, t, grid);
+    reduce_instances<kChannels, kAbs>(a, threads);
+}
+
+template <int kChannels>
+void backward_channels(const BlendArgs& a, int threads) {
+    if (a.absgrad)
+        backward_all<kChannels, true>(a, threads);
+    else
+        backward_all<kChannels, false>(a, threads);
 }
 
 void blend_backward(const BlendArgs& a, int threads) {
     switch (a.channels) {
         case 1:
-            backward_all<1>(a, threads);
-            break;
+            return backward_channels<1>(a, threads);
         case 3:
-            backward_all<3>(a, threads);
-            break;
+            return backward_channels<3>(a, threads);
         case 4:
-            backward_all<4>(a, threads);
-            break;
+            return backward_channels<4>(a, threads);
         default:
-            backward_all<0>(a, threads);
+            return backward_channels<0>(a, threads);
     }
-    reduce_instances(a, threads);
 }
 
 }  // namespace

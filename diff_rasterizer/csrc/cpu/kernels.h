@@ -84,6 +84,7 @@ struct BlendArgs {
     float* final_T;       // [images * tiles, 256] transmittance behind the last Gaussian, block layout
     int* stop;            // [images * tiles, 256] instances from this one on do not reach the pixel
     int* tile_end;        // [images * tiles] instances from this one on reach no pixel
+    uint64_t* blocks;     // [instances] blocks that an instance may reach, block b as bit b
     int64_t* tile_pairs;  // [images * tiles] contributing (Gaussian, pixel) pairs, or null: not counted
     // Backward only.
     const float* v_renders;
