@@ -14,8 +14,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from . import _cpu, cpu_kernels, cpu_ops  # torch is imported first, so that both use the same OpenMP runtime
+from . import (
+    _cpu,  # torch is imported first, so that both use the same OpenMP runtime
+    cpu_kernels,
+    cpu_ops,  # noqa: F401  registers the operators
+)
 from .cpu_kernels import ProjectSettings, maybe, ready, symmetric_of, triangles_of
+from .tracing import traced
 
 if not _cpu.has_openmp():
     warnings.warn("diff_rasterizer was built without OpenMP: the CPU backend uses one thread", stacklevel=2)
@@ -50,7 +55,7 @@ def project(
     """
     settings = ProjectSettings(width, height, eps2d, near_plane, far_plane, radius_clip, camera_model, compensate)
     tensors = (means, quats, scales, covars, opacities, viewmats, Ks)
-    if cpu_ops.traced(means):
+    if traced(means):
         outputs = torch.ops.diff_rasterizer.project(*tensors, *settings)
     else:
         outputs = _Project.apply(*tensors, settings)
@@ -66,7 +71,7 @@ def view_colors(
     radii: Int[Tensor, "B C N 2"] | None,
 ) -> Float[Tensor, "B C N 3"]:
     """Returns max(SH(view direction) + 0.5, 0) of every Gaussian in every camera; zeros where the radii are zero."""
-    if cpu_ops.traced(means):
+    if traced(means):
         return torch.ops.diff_rasterizer.view_colors(degree, means, campos, coeffs, radii)
     return _ViewColors.apply(degree, means, campos, coeffs, radii)  # pyright: ignore[reportReturnType]
 
@@ -91,11 +96,11 @@ def blend(
     `.absgrad` is the sum of the passes' absolute gradients, an upper bound of that of the whole.
 
     Raises:
-        ValueError: for `absgrad` while the call is traced: an attribute set by the backward cannot be.
+        ValueError: for `absgrad` with fake tensors: an attribute set by the backward cannot be traced.
     """
-    traced = cpu_ops.traced(means2d)
-    if traced and absgrad:
-        raise ValueError("absgrad=True cannot be traced or compiled; call rasterization outside torch.compile")
+    use_op = traced(means2d)
+    if use_op and absgrad:
+        raise ValueError("absgrad=True cannot be traced: the backward sets an attribute; use absgrad=False here")
     channels, limit = colors.shape[-1], _cpu.MAX_CHANNELS
     # Absolute gradients of each pass; a later backward replaces those of an earlier one.
     absgrads: dict[int, Tensor] = {}
@@ -104,7 +109,7 @@ def blend(
         part = slice(begin, begin + limit)
         background = None if backgrounds is None else backgrounds[:, part]
         arguments = (means2d, conics, colors[:, part], opacities, depths, radii, image_ids, n_images, width, height)
-        if traced:
+        if use_op:
             render, alpha, _ = torch.ops.diff_rasterizer.blend(*arguments, background)
         else:
             render, alpha = _Blend.apply(*arguments, background, begin if absgrad else None, absgrads)
@@ -185,7 +190,9 @@ class _ViewColors(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, v_colors: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        v_means, v_campos, v_coeffs = cpu_kernels.view_colors_backward(ctx.degree, *ctx.saved_tensors, ready(v_colors))
+        v_means, v_campos, v_coeffs = cpu_kernels.view_colors_backward(
+            ctx.degree, *ctx.saved_tensors, v_colors=ready(v_colors)
+        )
         return None, v_means, v_campos, v_coeffs, None
 
 

@@ -1,7 +1,7 @@
 """The extension's kernels as functions from tensors to tensors, outside autograd.
 
-Two callers share them: the autograd nodes of `cpu`, and the operators of `cpu_ops`. Arguments must be contiguous float32
-tensors on the CPU that need no gradient (`ready`); nothing is checked here but what the extension checks itself.
+Two callers share them: the autograd nodes of `cpu` and the operators of `cpu_ops`. Arguments must be contiguous
+float32 tensors on the CPU that need no gradient (`ready`); the extension checks their sizes.
 """
 
 from __future__ import annotations
