@@ -14,11 +14,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from . import _cpu  # torch is imported first, so that both use the same OpenMP runtime
-
-_CAMERA_MODELS = {"pinhole": 0, "ortho": 1, "fisheye": 2}
-# Rows and columns of the upper triangle of a symmetric 3x3 matrix, in the kernels' order.
-_TRIANGLE = ([0, 0, 0, 1, 1, 2], [0, 1, 2, 1, 2, 2])
+from . import (
+    _cpu,  # torch is imported first, so that both use the same OpenMP runtime
+    cpu_kernels,
+    cpu_ops,  # noqa: F401  registers the operators
+)
+from .cpu_kernels import ProjectSettings, maybe, ready, symmetric_of, triangles_of
+from .tracing import traced
 
 if not _cpu.has_openmp():
     warnings.warn("diff_rasterizer was built without OpenMP: the CPU backend uses one thread", stacklevel=2)
@@ -51,10 +53,13 @@ def project(
 
     See `diff_rasterizer.reference.project`, the definition. Rows that are not drawn hold zeros.
     """
-    settings = (width, height, _CAMERA_MODELS[camera_model], eps2d, near_plane, far_plane, radius_clip)
-    radii, means2d, depths, conics, compensations = _Project.apply(
-        means, quats, scales, covars, opacities, viewmats, Ks, settings, compensate
-    )  # pyright: ignore[reportGeneralTypeIssues]
+    settings = ProjectSettings(width, height, eps2d, near_plane, far_plane, radius_clip, camera_model, compensate)
+    tensors = (means, quats, scales, covars, opacities, viewmats, Ks)
+    if traced(means):
+        outputs = torch.ops.diff_rasterizer.project(*tensors, *settings)
+    else:
+        outputs = _Project.apply(*tensors, settings)
+    means2d, depths, conics, compensations, radii = outputs  # pyright: ignore[reportGeneralTypeIssues]
     return radii, means2d, depths, conics, compensations if compensate else None
 
 
@@ -66,6 +71,8 @@ def view_colors(
     radii: Int[Tensor, "B C N 2"] | None,
 ) -> Float[Tensor, "B C N 3"]:
     """Returns max(SH(view direction) + 0.5, 0) of every Gaussian in every camera; zeros where the radii are zero."""
+    if traced(means):
+        return torch.ops.diff_rasterizer.view_colors(degree, means, campos, coeffs, radii)
     return _ViewColors.apply(degree, means, campos, coeffs, radii)  # pyright: ignore[reportReturnType]
 
 
@@ -87,7 +94,13 @@ def blend(
 
     See `diff_rasterizer.reference.blend`, the definition. More than 32 channels are blended 32 at a time; then
     `.absgrad` is the sum of the passes' absolute gradients, an upper bound of that of the whole.
+
+    Raises:
+        ValueError: for `absgrad` with fake tensors: an attribute set by the backward cannot be traced.
     """
+    use_op = traced(means2d)
+    if use_op and absgrad:
+        raise ValueError("absgrad=True cannot be traced: the backward sets an attribute; use absgrad=False here")
     channels, limit = colors.shape[-1], _cpu.MAX_CHANNELS
     # Absolute gradients of each pass; a later backward replaces those of an earlier one.
     absgrads: dict[int, Tensor] = {}
@@ -95,10 +108,11 @@ def blend(
     for begin in range(0, channels, limit):
         part = slice(begin, begin + limit)
         background = None if backgrounds is None else backgrounds[:, part]
-        render, alpha = _Blend.apply(
-            means2d, conics, colors[:, part], opacities, depths, radii, image_ids, n_images, width, height, background,
-            begin if absgrad else None, absgrads,
-        )  # fmt: skip
+        arguments = (means2d, conics, colors[:, part], opacities, depths, radii, image_ids, n_images, width, height)
+        if use_op:
+            render, alpha, _ = torch.ops.diff_rasterizer.blend(*arguments, background)
+        else:
+            render, alpha = _Blend.apply(*arguments, background, begin if absgrad else None, absgrads)
         renders.append(render)
         # One alpha is enough: the gradient of the others' would be counted again.
         alphas = alpha if alphas is None else alphas
@@ -128,15 +142,6 @@ def count_pairs(
     return int(pairs)
 
 
-def _ready(x: Tensor) -> Tensor:
-    """Returns `x` as the extension takes it: contiguous and outside autograd."""
-    return x.detach().contiguous()
-
-
-def _maybe(x: Tensor | None) -> Tensor | None:
-    return None if x is None else _ready(x)
-
-
 class _Project(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -148,64 +153,36 @@ class _Project(torch.autograd.Function):
         opacities: Tensor | None,
         viewmats: Tensor,
         Ks: Tensor,
-        settings: tuple[Any, ...],
-        compensate: bool,
+        settings: ProjectSettings,
     ) -> tuple[Tensor, ...]:
-        B, N = means.shape[:2]
-        C = viewmats.shape[1]
-        triangles = None if covars is None else _ready(covars[..., _TRIANGLE[0], _TRIANGLE[1]])
-        inputs = [_ready(means), _maybe(quats), _maybe(scales), triangles]
-        cameras = [_ready(viewmats), _ready(Ks)]
-        radii = torch.empty(B, C, N, 2, dtype=torch.int32)
-        means2d, depths, conics = torch.empty(B, C, N, 2), torch.empty(B, C, N), torch.empty(B, C, N, 3)
-        compensations = torch.empty(B, C, N) if compensate else None
-        outputs = [radii, means2d, depths, conics, compensations]
-        _cpu.project_forward(*inputs, _maybe(opacities), *cameras, *settings, *outputs, torch.get_num_threads())
+        inputs = [ready(means), maybe(quats), maybe(scales), triangles_of(covars)]
+        cameras = [ready(viewmats), ready(Ks)]
+        outputs = cpu_kernels.project(*inputs, maybe(opacities), *cameras, settings)  # type: ignore[arg-type]
         ctx.save_for_backward(*inputs, *cameras, *outputs)
         ctx.settings = settings
-        ctx.mark_non_differentiable(radii)
+        ctx.mark_non_differentiable(outputs[0])
         # Autograd functions return tensors only.
-        return radii, means2d, depths, conics, means.new_empty(0) if compensations is None else compensations
+        return *outputs[1:4], means.new_empty(0) if outputs[4] is None else outputs[4], outputs[0]
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        means, quats, scales, triangles, viewmats, Ks, radii, means2d, depths, conics, compensations = ctx.saved_tensors
-        _, v_means2d, v_depths, v_conics, v_compensations = grads
-        B, N = means.shape[:2]
-        C = viewmats.shape[1]
-        width, height, model, eps2d = ctx.settings[:4]
-        v_means = torch.zeros_like(means)
-        v_quats = None if triangles is not None else torch.zeros_like(quats)
-        v_scales = None if triangles is not None else torch.zeros_like(scales)
-        v_triangles = None if triangles is None else torch.zeros_like(triangles)
-        chunks = -(-N // _cpu.CHUNK)
-        v_views = torch.empty(B, chunks, C, 3, 4)
-        _cpu.project_backward(
-            means, quats, scales, triangles, viewmats, Ks, width, height, model, eps2d,
-            radii, means2d, depths, conics, compensations,
-            _ready(v_means2d), _ready(v_depths), _ready(v_conics),
-            None if compensations is None else _ready(v_compensations),
-            v_means, v_quats, v_scales, v_triangles, v_views, torch.get_num_threads(),
+        means, quats, scales, triangles, viewmats, Ks, *outputs = ctx.saved_tensors
+        v_means2d, v_depths, v_conics, v_compensations = (ready(grad) for grad in grads[:4])
+        v_means, v_quats, v_scales, v_triangles, v_viewmats = cpu_kernels.project_backward(
+            means, quats, scales, triangles, viewmats, Ks, tuple(outputs),
+            (v_means2d, v_depths, v_conics, v_compensations if ctx.settings.compensate else None), ctx.settings,
         )  # fmt: skip
-        v_covars = None
-        if v_triangles is not None:
-            v_covars = means.new_empty(B, N, 3, 3)
-            v_covars[..., _TRIANGLE[0], _TRIANGLE[1]] = v_triangles
-            v_covars[..., _TRIANGLE[1], _TRIANGLE[0]] = v_triangles
-        v_viewmats = None
-        if ctx.needs_input_grad[5]:
-            v_viewmats = torch.nn.functional.pad(v_views.sum(1), (0, 0, 0, 1))
+        v_covars = None if v_triangles is None else symmetric_of(v_triangles)
         # Opacities only decide what is drawn.
-        return v_means, v_quats, v_scales, v_covars, None, v_viewmats, None, None, None
+        return v_means, v_quats, v_scales, v_covars, None, v_viewmats, None, None
 
 
 class _ViewColors(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, degree: int, means: Tensor, campos: Tensor, coeffs: Tensor, radii: Tensor | None) -> Tensor:
-        means, campos, coeffs = _ready(means), _ready(campos), _ready(coeffs)
-        colors = torch.empty(means.shape[0], campos.shape[1], means.shape[1], 3)
-        _cpu.colors_forward(degree, means, campos, coeffs, _maybe(radii), colors, torch.get_num_threads())
+        means, campos, coeffs = ready(means), ready(campos), ready(coeffs)
+        colors = cpu_kernels.view_colors(degree, means, campos, coeffs, maybe(radii))
         ctx.save_for_backward(means, campos, coeffs, colors)
         ctx.degree = degree
         return colors
@@ -213,14 +190,10 @@ class _ViewColors(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, v_colors: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        means, campos, coeffs, colors = ctx.saved_tensors
-        v_means, v_coeffs = torch.zeros_like(means), torch.zeros_like(coeffs)
-        v_campos = torch.empty(means.shape[0], -(-means.shape[1] // _cpu.CHUNK), campos.shape[1], 3)
-        _cpu.colors_backward(
-            ctx.degree, means, campos, coeffs, colors, _ready(v_colors), v_coeffs, v_means, v_campos,
-            torch.get_num_threads(),
-        )  # fmt: skip
-        return None, v_means, v_campos.sum(1), v_coeffs, None
+        v_means, v_campos, v_coeffs = cpu_kernels.view_colors_backward(
+            ctx.degree, *ctx.saved_tensors, v_colors=ready(v_colors)
+        )
+        return None, v_means, v_campos, v_coeffs, None
 
 
 class _Blend(torch.autograd.Function):
@@ -241,32 +214,23 @@ class _Blend(torch.autograd.Function):
         absgrad_key: int | None,
         absgrads: dict[int, Tensor],
     ) -> tuple[Tensor, Tensor]:
-        renders = torch.empty(n_images, height, width, colors.shape[1])
-        alphas = torch.empty(n_images, height, width, 1)
-        ctx.state = _cpu.blend_forward(
-            _ready(means2d), _ready(conics), _ready(colors), _ready(opacities), _ready(depths), _ready(radii),
-            _ready(image_ids), n_images, width, height, _maybe(backgrounds), renders, alphas, None,
-            torch.get_num_threads(),
+        renders, alphas, ctx.state = cpu_kernels.blend(
+            ready(means2d), ready(conics), ready(colors), ready(opacities), ready(depths), ready(radii),
+            ready(image_ids), n_images, width, height, maybe(backgrounds),
         )  # fmt: skip
         # means2d is kept as it came: `.absgrad` is set on the caller's tensor.
         ctx.save_for_backward(means2d, backgrounds, alphas)
         ctx.absgrad_key, ctx.absgrads = absgrad_key, absgrads
-        ctx.channels = colors.shape[1]
         return renders, alphas
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, v_renders: Tensor, v_alphas: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         means2d, backgrounds, alphas = ctx.saved_tensors
-        rows = len(means2d)
-        v_renders = _ready(v_renders)
-        v_means2d, v_conics = torch.zeros(rows, 2), torch.zeros(rows, 3)
-        v_colors, v_opacities = torch.zeros(rows, ctx.channels), torch.zeros(rows)
-        v_abs = None if ctx.absgrad_key is None else torch.zeros(rows, 2)
-        _cpu.blend_backward(
-            ctx.state, _maybe(backgrounds), v_renders, _ready(v_alphas), v_means2d, v_abs, v_conics, v_colors,
-            v_opacities, torch.get_num_threads(),
-        )  # fmt: skip
+        v_renders = ready(v_renders)
+        v_means2d, v_conics, v_colors, v_opacities, v_abs = cpu_kernels.blend_backward(
+            ctx.state, len(means2d), maybe(backgrounds), v_renders, ready(v_alphas), ctx.absgrad_key is not None
+        )
         if v_abs is not None:
             ctx.absgrads[ctx.absgrad_key] = v_abs
             means2d.absgrad = sum(ctx.absgrads.values())

@@ -13,6 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from .tracing import traced
+
 Padding = Literal["same", "valid"]
 
 
@@ -51,6 +53,11 @@ def _ssim_and_l1(image: Tensor, target: Tensor, padding: Padding) -> tuple[Tenso
         raise ValueError(f"the pictures must have pixels, got the shape {tuple(image.shape)}")
     image, target = image.reshape(-1, height, width, channels), target.reshape(-1, height, width, channels)
     if image.device.type == "cpu" and image.dtype == torch.float32 and target.dtype in (torch.float32, torch.uint8):
+        if traced(image):
+            from . import loss_ops  # noqa: F401  registers the operator
+
+            ssim, l1, _ = torch.ops.diff_rasterizer.ssim_l1(image, target, padding == "valid")
+            return ssim, l1
         return _SsimL1.apply(image, target, padding == "valid")  # pyright: ignore[reportReturnType]
     return torch_ssim_l1(image, target, padding)
 
@@ -80,29 +87,18 @@ def torch_ssim_l1(
 class _SsimL1(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, image: Tensor, target: Tensor, valid: bool) -> tuple[Tensor, Tensor]:
-        from . import _cpu
+        from . import loss_ops
 
         image, target = image.detach().contiguous(), target.detach().contiguous()
-        targets = (None, target) if target.dtype == torch.uint8 else (target, None)
-        wanted = ctx.needs_input_grad[0]
-        partials = torch.empty(_cpu.ssim_partials_size(*image.shape)) if wanted else None
-        ssim, l1 = _cpu.ssim_forward(image, *targets, valid, partials, torch.get_num_threads())
-        images, height, width, channels = image.shape
-        counted = images * channels * ((height - 10) * (width - 10) if valid else height * width)
+        ssim, l1, partials = loss_ops.ssim_l1(image, target, valid, ctx.needs_input_grad[0])
         ctx.save_for_backward(image, target, partials)
-        ctx.valid, ctx.counted = valid, counted
-        return torch.tensor(ssim / counted, dtype=torch.float32), torch.tensor(l1 / image.numel(), dtype=torch.float32)
+        ctx.valid = valid
+        return ssim, l1
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, v_ssim: Tensor, v_l1: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        from . import _cpu
+        from . import loss_ops
 
         image, target, partials = ctx.saved_tensors
-        targets = (None, target) if target.dtype == torch.uint8 else (target, None)
-        v_image = torch.empty_like(image)
-        _cpu.ssim_backward(
-            image, *targets, ctx.valid, partials, float(v_ssim) / ctx.counted, float(v_l1) / image.numel(), v_image,
-            torch.get_num_threads(),
-        )  # fmt: skip
-        return v_image, None, None
+        return loss_ops.ssim_l1_backward(image, target, partials, v_ssim, v_l1, ctx.valid), None, None

@@ -13,6 +13,7 @@ from torch import Tensor
 from .backends import select_backend
 from .gradient_routes import SeenRows, flatten_means2d, keep_until_backward, sparse_rows
 from .meta import make_meta
+from .tracing import traced
 from .validation import (
     RollingShutterType,
     Sizes,
@@ -21,6 +22,8 @@ from .validation import (
     check_tensors,
     reject_unsupported,
 )
+
+_CPU_TAKES = ("cpu", torch.float32)
 
 
 def rasterization(
@@ -116,6 +119,8 @@ def rasterization(
     Raises:
         ValueError: for arguments that do not fit, are not supported, or a backend that cannot run.
     """
+    if torch.compiler.is_compiling() and (absgrad or sparse_grad):
+        return _outside_the_graph(locals())
     reject_unsupported(
         distributed=distributed,
         with_ut=with_ut,
@@ -147,7 +152,7 @@ def rasterization(
         means, quats, scales, opacities, colors, viewmats, Ks, backgrounds, covars, sh_degree, render_mode, sparse_grad
     )
     check_cameras(viewmats, Ks)
-    ops, whole = select_backend(backend, means.device, means.dtype)
+    ops, whole = _backend(backend, means)
     settings = {
         "near_plane": near_plane,
         "far_plane": far_plane,
@@ -260,6 +265,11 @@ def rasterization(
     return renders.reshape(*lead, *renders.shape[1:]), alphas.reshape(*lead, *alphas.shape[1:]), meta
 
 
+@torch.compiler.disable(reason="absgrad and sparse_grad hand gradients over in ways torch.compile cannot record")
+def _outside_the_graph(arguments: dict[str, Any]) -> tuple[Tensor, Tensor, dict[str, Any]]:
+    return rasterization(**arguments)
+
+
 @dataclass(frozen=True)
 class _Rows:
     """What the projection says about each Gaussian in each image, rows [B, C, N], [..., C, N] or [nnz]."""
@@ -298,13 +308,29 @@ def _channels(
     else:
         coeffs = colors.reshape(*lead, *colors.shape[-2:])
         # Not detached: a Gaussian that moves is seen from another direction, and so is one whose camera moves.
-        inverse, info = torch.linalg.inv_ex(viewmats)
-        if info.device.type == "cpu" and bool(info.any()):
-            raise ValueError("viewmats must be invertible, got a singular matrix; check the camera it comes from")
-        channels = ops.view_colors(sh_degree, means, inverse[..., :3, 3], coeffs, radii)
+        channels = ops.view_colors(sh_degree, means, _camera_centres(viewmats), coeffs, radii)
     if render_mode in ("RGB+D", "RGB+ED"):
         channels = torch.cat([channels, depths[..., None]], dim=-1)
     return channels
+
+
+def _backend(name: str, means: Tensor) -> tuple[ModuleType, bool]:
+    if torch.compiler.is_compiling() and name in ("auto", "cpu") and (means.device.type, means.dtype) == _CPU_TAKES:
+        # torch.compile does not follow the registry's imports by name.
+        from . import cpu
+
+        return cpu, False
+    return select_backend(name, means.device, means.dtype)
+
+
+def _camera_centres(viewmats: Float[Tensor, "B C 4 4"]) -> Float[Tensor, "B C 3"]:
+    if traced(viewmats):
+        # This one complains by itself about a singular matrix, when it runs.
+        return torch.linalg.inv(viewmats)[..., :3, 3]
+    inverse, info = torch.linalg.inv_ex(viewmats)
+    if info.device.type == "cpu" and bool(info.any()):
+        raise ValueError("viewmats must be invertible, got a singular matrix; check the camera it comes from")
+    return inverse[..., :3, 3]
 
 
 def _pack(dense: _Rows, channels: Tensor, sizes: Sizes) -> tuple[_Rows, Tensor, tuple[Tensor, Tensor, Tensor]]:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .reference.cameras import CAMERA_MODELS
 from .spherical_harmonics import MAX_SH_DEGREE
+from .tracing import traced
 
 RENDER_MODES = ("RGB", "D", "ED", "RGB+D", "RGB+ED")
 RASTERIZE_MODES = ("classic", "antialiased")
@@ -176,8 +177,11 @@ def check_tensors(
 
 
 def check_cameras(viewmats: Tensor, Ks: Tensor) -> None:
-    """Raises ValueError for a non-finite camera, on the CPU only: on a GPU the answer would stall the queue."""
-    if viewmats.device.type != "cpu":
+    """Raises ValueError for a non-finite camera, on the CPU only: on a GPU the answer would stall the queue.
+
+    A traced call has no values to look at; there the `project` operator asks, when it runs.
+    """
+    if viewmats.device.type != "cpu" or traced(viewmats):
         return
     for name, matrices in (("viewmats", viewmats), ("Ks", Ks)):
         if not bool(torch.isfinite(matrices).all()):
