@@ -125,6 +125,7 @@ struct BlendState {
     Bins bins;
     Buffer<float> final_T;
     Buffer<int> stop, tile_end;
+    Buffer<uint64_t> blocks;
 };
 
 // The state as bytes, so that it can be a tensor between two operators: the sizes, then each array at a multiple of 64.
@@ -143,6 +144,7 @@ void for_each_array(BlendArgs& a, const BlendSizes& s, F f) {
     f(a.tile_offsets, tiles + 1);
     f(a.record_offsets, s.n_records + 1);
     f(a.positions, s.n_instances);
+    f(a.blocks, s.n_instances);
     f(a.final_T, tiles * kTilePixels);
     f(a.stop, tiles * kTilePixels);
     f(a.tile_end, tiles);
@@ -190,9 +192,10 @@ bool increases_to(const T* offsets, int64_t count, int64_t total) {
     for (int64_t i = 0; i < count; ++i) good &= offsets[i] <= offsets[i + 1];
     return good;
 }
-bool all_below(const uint32_t* values, int64_t count, int64_t limit) {
+template <typename T>
+bool all_below(const T* values, int64_t count, uint64_t limit) {
     bool good = true;
-    for (int64_t i = 0; i < count; ++i) good &= int64_t(values[i]) < limit;
+    for (int64_t i = 0; i < count; ++i) good &= values[i] < limit;
     return good;
 }
 
@@ -202,6 +205,8 @@ bool consistent(const BlendState& state) {
     const int64_t tiles = int64_t(a.n_images) * a.tiles_x * a.tiles_y;
     if (!increases_to(a.tile_offsets, tiles, state.n_instances)) return false;
     if (!increases_to(a.record_offsets, a.n_records, state.n_instances)) return false;
+    const int blocks = kTilePixels / kernels().lanes;
+    if (blocks < 64 && !all_below(a.blocks, state.n_instances, uint64_t(1) << blocks)) return false;
     bool good = all_below(a.instances, state.n_instances, a.n_records) &&
                 all_below(a.positions, state.n_instances, state.n_instances);
     for (int64_t tile = 0; tile < tiles; ++tile)
@@ -281,6 +286,7 @@ BlendState* blend_forward_py(const Floats& means2d, const Floats& conics, const 
         state->final_T = Buffer<float>(tiles * kTilePixels);
         state->stop = Buffer<int>(tiles * kTilePixels);
         state->tile_end = Buffer<int>(tiles);
+        state->blocks = Buffer<uint64_t>(state->n_instances);
         Buffer<int64_t> tile_pairs;
         BlendArgs& a = state->args;
         a.n_images = n_images, a.width = width, a.height = height, a.channels = in.channels;
@@ -289,6 +295,7 @@ BlendState* blend_forward_py(const Floats& means2d, const Floats& conics, const 
         a.instances = state->bins.instances.data(), a.tile_offsets = state->bins.tile_offsets.data();
         a.backgrounds = in_backgrounds, a.renders = out_renders, a.alphas = out_alphas;
         a.final_T = state->final_T.data(), a.stop = state->stop.data(), a.tile_end = state->tile_end.data();
+        a.blocks = state->blocks.data();
         a.n_records = state->bins.n_records;
         a.record_offsets = state->bins.record_offsets.data(), a.positions = state->bins.positions.data();
         if (out_pairs) {

@@ -34,6 +34,7 @@ template class Buffer<float>;
 template class Buffer<int>;
 template class Buffer<int64_t>;
 template class Buffer<uint32_t>;
+template class Buffer<uint64_t>;
 
 namespace {
 
