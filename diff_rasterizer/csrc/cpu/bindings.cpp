@@ -521,9 +521,8 @@ NB_MODULE(_cpu, m) {
             const int64_t rows = a.images * a.height;
             checked_threads(threads);
             nb::gil_scoped_release release;
-            const Buffer<float> scratch(2 * ssim_padded_row(a.width, a.channels) * (a.height + 10));
             std::vector<double> ssim_rows(rows), l1_rows(rows);
-            a.scratch = scratch.data(), a.ssim_rows = ssim_rows.data(), a.l1_rows = l1_rows.data();
+            a.ssim_rows = ssim_rows.data(), a.l1_rows = l1_rows.data();
             kernels().ssim_forward(a, threads);
             double ssim = 0.0, l1 = 0.0;
             for (int64_t i = 0; i < rows; ++i) ssim += ssim_rows[i], l1 += l1_rows[i];

@@ -110,7 +110,6 @@ struct SsimArgs {
     const float* target;       // same, or null
     const uint8_t* target_u8;  // same in 0..255, or null
     bool valid;                // only pixels whose window lies inside the picture
-    float* scratch;            // see ssim_scratch_floats
     double* ssim_rows;         // [images, H] sums of the SSIM map
     double* l1_rows;           // [images, H] sums of |image - target|
     float* partials;           // [images, 3, H, padded row] or null when no gradient is wanted
