@@ -1,40 +1,48 @@
-"""`gaussian4d bench`: how fast this machine rasterizes."""
+"""`gaussian4d bench`: how fast this machine rasterizes, and whether that meets the targets."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import ClassVar
 
 
 @dataclasses.dataclass
 class Bench:
-    """Measure fixed cases on this machine; the figures name their conditions."""
+    """Measure fixed cases on this machine beside their targets; the figures name their conditions.
+
+    The targets are for two cores with AVX-512 that do nothing else.
+    """
 
     EXAMPLES: ClassVar[str] = """
         gaussian4d bench
-        gaussian4d bench --case cube
+        gaussian4d bench --case cube dense --json bench.json
     """
 
     case: tuple[str, ...] = ()
-    """Cases to run; default all."""
+    """Cases to run: dense, cube, memory, threads, instruction-sets, fit-step; default all."""
+    json: Path | None = None
+    """Also write the figures to this file."""
 
     def run(self) -> None:
-        """Runs the cases and prints a table."""
-        from ..bench import CASES, run
-        from ..errors import UserError
-        from .console import print_table
+        """Runs the cases and prints one table."""
+        from ..bench import CASES, case_names
+        from ..files import write_json
+        from .console import print_table, show, track
 
-        unknown = [name for name in self.case if name not in CASES]
-        if unknown:
-            raise UserError(f"no benchmark is called {unknown[0]!r}; there are {', '.join(CASES)}")
-        for result in run(list(self.case) or None):
-            rows = [(name, value) for name, value in flat(result).items() if name != "case"]
-            print_table(("figure", "value"), rows, title=f"case {result.get('case')}")
-
-
-def flat(result: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Returns nested figures in one level: `{"a": {"b": 1}}` becomes `{"a, b": 1}`."""
-    rows: dict[str, Any] = {}
-    for name, value in result.items():
-        rows |= flat(value, f"{prefix}{name}, ") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return rows
+        names = case_names(self.case)
+        results = [CASES[name]() for name in track(names, "benchmarks", len(names))]
+        rows = []
+        for result in results:
+            for index, figure in enumerate(result.figures):
+                bound = "" if figure.target is None else f"{'at most' if figure.at_most else 'at least'} "
+                target = "" if figure.target is None else bound + show(figure.target)
+                met = "" if figure.met is None else "met" if figure.met else "MISSED"
+                rows.append((result.case if index == 0 else "", figure.name, figure.value, figure.unit, target, met))
+        print_table(("case", "figure", "value", "unit", "target", ""), rows, title="rasterizer benchmarks")
+        for result in results:
+            conditions = ", ".join(f"{name} {show(value)}" for name, value in result.conditions.items())
+            print(f"{result.case}: {result.what} ({conditions})")
+        if self.json:
+            write_json(self.json, [result.to_dict() for result in results])
+            print(f"written: {self.json}")

@@ -272,11 +272,14 @@ void backward_tile(const BlendArgs& a, int64_t tile_id, const TileGrid& grid) {
             }
         }
         float* row = rows + int64_t(k) * a.grad_stride;
-        row[0] = sum(s_x), row[1] = sum(s_y), row[2] = sum(s_xx), row[3] = sum(s_xy), row[4] = sum(s_yy);
-        row[5] = sum(s_1);
-        float* rest = row + 6;
-        if (kAbs) rest[0] = sum(abs_x), rest[1] = sum(abs_y), rest += 2;
-        for (int d = 0; d < channels; ++d) rest[d] = sum(v_value[d]);
+        Pack sums[8 + kStore] = {s_x, s_y, s_xx, s_xy, s_yy, s_1};
+        int n = 6;
+        if (kAbs) sums[n++] = abs_x, sums[n++] = abs_y;
+        for (int d = 0; d < channels; ++d) sums[n + d] = v_value[d];
+        n += channels;
+        int i = 0;
+        for (; i + 4 <= n; i += 4) sum4(sums[i], sums[i + 1], sums[i + 2], sums[i + 3], row + i);
+        for (; i < n; ++i) row[i] = sum(sums[i]);
     }
 }
 

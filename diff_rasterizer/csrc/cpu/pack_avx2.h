@@ -65,6 +65,11 @@ inline void store_where(Mask m, int* p, int k) {
     _mm256_maskstore_epi32(p, _mm256_castps_si256(m.m), _mm256_set1_epi32(k));
 }
 
+// Sums of the lanes of four packs, to out[0..3].
+inline void sum4(Pack a, Pack b, Pack c, Pack d, float* out) {
+    const __m256 pairs = _mm256_hadd_ps(_mm256_hadd_ps(a.v, b.v), _mm256_hadd_ps(c.v, d.v));
+    _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(pairs), _mm256_extractf128_ps(pairs, 1)));
+}
 inline float sum(Pack a) {
     __m128 s = _mm_add_ps(_mm256_castps256_ps128(a.v), _mm256_extractf128_ps(a.v, 1));
     s = _mm_add_ps(s, _mm_movehl_ps(s, s));

@@ -66,6 +66,12 @@ inline Mask greater(const int* p, int k) {
 }
 inline void store_where(Mask m, int* p, int k) { _mm512_mask_storeu_epi32(p, m.m, _mm512_set1_epi32(k)); }
 
+inline __m256 halves(Pack a) { return _mm256_add_ps(_mm512_castps512_ps256(a.v), _mm512_extractf32x8_ps(a.v, 1)); }
+// Sums of the lanes of four packs, to out[0..3].
+inline void sum4(Pack a, Pack b, Pack c, Pack d, float* out) {
+    const __m256 pairs = _mm256_hadd_ps(_mm256_hadd_ps(halves(a), halves(b)), _mm256_hadd_ps(halves(c), halves(d)));
+    _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(pairs), _mm256_extractf128_ps(pairs, 1)));
+}
 inline float sum(Pack a) { return _mm512_reduce_add_ps(a.v); }
 
 }  // namespace

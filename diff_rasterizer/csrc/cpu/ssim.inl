@@ -2,8 +2,8 @@
 // one pass; data range 1. Included once per instruction set.
 //
 // Rows are interleaved channels, so a horizontal tap is `channels` floats away and whole packs are filtered at once. A
-// thread takes a strip of rows and goes down it in columns of kSpan floats: each row is filtered horizontally once, into
-// a ring of the last kTaps rows, which the vertical filter reads from the first-level cache.
+// thread takes a strip of rows and goes down it in columns of kSpan floats: each row is filtered horizontally once,
+// into a ring of the last kTaps rows, which the vertical filter reads from the first-level cache.
 
 namespace gd {
 namespace {
@@ -95,7 +95,8 @@ inline Pack ssim_at(const Pack m[kMoments], Pack d[3]) {
 // One column of a strip: adds to the sums of its rows, writes its part of the partial derivatives.
 void ssim_forward_column(const SsimArgs& a, const Strip& strip, int64_t j0, float* scratch) {
     const int64_t width = int64_t(a.width) * a.channels, border = int64_t(kReach) * a.channels;
-    const int64_t used = gd_min(int64_t(kSpan), width - j0), span = (used + Pack::kLanes - 1) / Pack::kLanes * Pack::kLanes;
+    const int64_t used = gd_min(int64_t(kSpan), width - j0),
+                  span = (used + Pack::kLanes - 1) / Pack::kLanes * Pack::kLanes;
     const int64_t taken = span + 2 * border, stride = ssim_padded_row(a.width, a.channels);
     // Floats of a row whose windows count, in this column.
     const int64_t first = gd_max(a.valid ? border - j0 : int64_t(0), int64_t(0));
@@ -105,7 +106,7 @@ void ssim_forward_column(const SsimArgs& a, const Strip& strip, int64_t j0, floa
     alignas(64) float ring[kTaps][kMoments][kSpan];
     alignas(64) float map[kSpan];
     for (int padded = strip.begin; padded < strip.end + 2 * kReach; ++padded) {
-        float(*into)[kSpan] = ring[padded % kTaps];
+        float (*into)[kSpan] = ring[padded % kTaps];
         const int row = padded - kReach;
         if (row < 0 || row >= a.height) {
             for (int q = 0; q < kMoments; ++q)
@@ -183,18 +184,18 @@ void ssim_forward(const SsimArgs& a, int threads) {
 // over the windows that hold a pixel is the same filter again.
 void ssim_backward_column(const SsimArgs& a, const Strip& strip, int64_t j0) {
     const int64_t width = int64_t(a.width) * a.channels, stride = ssim_padded_row(a.width, a.channels);
-    const int64_t used = gd_min(int64_t(kSpan), width - j0), span = (used + Pack::kLanes - 1) / Pack::kLanes * Pack::kLanes;
+    const int64_t used = gd_min(int64_t(kSpan), width - j0),
+                  span = (used + Pack::kLanes - 1) / Pack::kLanes * Pack::kLanes;
     const Pack zero = broadcast<Pack>(0.0f), two = broadcast<Pack>(2.0f);
     const Pack v_ssim = broadcast<Pack>(a.v_ssim), v_l1 = broadcast<Pack>(a.v_l1);
     alignas(64) float ring[kTaps][3][kSpan];
     alignas(64) float x[kSpan], y[kSpan], v[kSpan];
     for (int padded = strip.begin; padded < strip.end + 2 * kReach; ++padded) {
-        float(*into)[kSpan] = ring[padded % kTaps];
+        float (*into)[kSpan] = ring[padded % kTaps];
         const int row = padded - kReach;
         const bool inside = row >= 0 && row < a.height;
         for (int q = 0; q < 3; ++q) {
-            const float* partial =
-                a.partials + ((strip.image * 3 + q) * a.height + (inside ? row : 0)) * stride + j0;
+            const float* partial = a.partials + ((strip.image * 3 + q) * a.height + (inside ? row : 0)) * stride + j0;
             for (int64_t j = 0; j < span; j += Pack::kLanes)
                 store(into[q] + j, inside ? filter_row(partial + j, a.channels) : zero);
         }

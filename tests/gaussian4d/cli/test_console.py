@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from gaussian4d.cli import console
-from gaussian4d.cli.bench import flat
 
 
 def test_a_plain_line_has_rate_and_time_left() -> None:
@@ -41,7 +40,3 @@ def test_values_are_written_for_people() -> None:
 def test_tables_are_not_cut_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     console.print_table(("name", "n"), [("x" * 300, 1)])
     assert "x" * 300 in capsys.readouterr().out
-
-
-def test_nested_figures_become_rows() -> None:
-    assert flat({"a": 1, "b": {"c": 2, "d": {"e": 3}}}) == {"a": 1, "b, c": 2, "b, d, e": 3}
