@@ -109,7 +109,11 @@ class FrameStore:
 
     def prefetch(self, keys: Iterable[int]) -> None:
         """Asks a background thread to have these frames ready; returns at once. Failures surface at `get`."""
-        self._queue.extend(keys)
+        # Waking the thread costs the caller a turn of the interpreter, so not for what is there.
+        missing = [key for key in keys if not self._has(key)]
+        if not missing:
+            return
+        self._queue.extend(missing)
         self._queue_filled.set()
         if self._worker is None:
             with self._lock:
