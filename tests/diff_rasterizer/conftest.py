@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -20,3 +21,16 @@ def instruction_set(request: pytest.FixtureRequest) -> Iterator[str]:
     _cpu.use_instruction_set(request.param)
     yield request.param
     _cpu.use_instruction_set(before)
+
+
+@pytest.fixture(scope="session")
+def nvrtc():
+    """The compiler of CUDA kernels, which needs no GPU. Without it the test is skipped, or fails where it must be."""
+    from diff_rasterizer import cuda_compile
+
+    try:
+        return cuda_compile.toolchain()
+    except cuda_compile.ToolchainError as error:
+        if os.environ.get("GAUSSIAN4D_REQUIRE_CPU") == "1":
+            pytest.fail(f"GAUSSIAN4D_REQUIRE_CPU=1, but {error}")
+        pytest.skip(str(error))
