@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -19,12 +20,15 @@ from torch import Tensor
 
 from .cuda_cache import KernelCache
 from .cuda_compile import CSRC, ToolchainError, compile_kernel, kernel_key, source_digest, toolchain
+from .cuda_kernels import KERNEL_FILES, KernelFile
+from .cuda_launch import Argument, Dim3
 
 log = logging.getLogger(__name__)
 
 # What a block may use of dynamic shared memory without asking.
 _SHARED_BYTES = 48 * 1024
-# torch writes its default stream as 0, which cuda.core takes for a stream that was closed. 1 is the driver's name of it.
+# torch's default stream is the null stream, 0; whether the driver takes that for the legacy stream or the thread's own
+# depends on how it is called. 1 says which.
 _LEGACY_STREAM = 1
 _SCALARS = (
     np.bool_, np.int8, np.int16, np.int32, np.int64, np.uint8, np.uint16, np.uint32, np.uint64, np.float32, np.float64,
@@ -97,7 +101,7 @@ class KernelBuilder:
         return cubin
 
 
-def pack_arguments(args: Sequence[Tensor | np.generic | None], device: torch.device) -> list[int | np.generic]:
+def pack_arguments(args: Sequence[Argument], device: torch.device) -> list[int | np.generic]:
     """Returns kernel arguments as cuda.core takes them: Python ints for pointers, typed numpy scalars as they are.
 
     Raises:
@@ -118,7 +122,7 @@ def pack_arguments(args: Sequence[Tensor | np.generic | None], device: torch.dev
                     f"{arg.stride()}; call .contiguous()"
                 )
             packed.append(arg.data_ptr())
-        elif isinstance(arg, _SCALARS):
+        elif isinstance(arg, np.generic) and type(arg) in _SCALARS:
             packed.append(arg)
         else:
             raise TypeError(
@@ -148,8 +152,15 @@ class _Kernel:
 class CudaLauncher:
     """Compiles, loads and launches kernels on one GPU. Threads may share it."""
 
-    def __init__(self, device: torch.device, csrc: Path = CSRC, cache: KernelCache | None = None) -> None:
+    def __init__(
+        self,
+        device: torch.device,
+        files: Mapping[str, KernelFile] = KERNEL_FILES,
+        csrc: Path = CSRC,
+        cache: KernelCache | None = None,
+    ) -> None:
         """Raises `ToolchainError` when the device's architecture cannot be compiled for."""
+        self._files = files
         index = torch.cuda.current_device() if device.index is None else device.index
         self.device = torch.device("cuda", index)
         self._core = toolchain().core
@@ -163,25 +174,25 @@ class CudaLauncher:
         self,
         file: str,
         entry: str,
-        grid: tuple[int, int, int],
-        block: tuple[int, int, int],
-        args: Sequence[Tensor | np.generic | None],
-        macros: Mapping[str, int] | None = None,
+        grid: Dim3,
+        block: Dim3,
+        args: Sequence[Argument],
+        macros: Mapping[str, int] = MappingProxyType({}),
         shared_bytes: int = 0,
     ) -> None:
         """Queues one kernel on the current stream of the device; an empty grid is no launch.
 
         Args:
-            file: source under `csrc/cuda`, compiled the first time.
-            entry: name of the `extern "C" __global__` function.
+            file: key of the table of kernels; the file is compiled the first time.
+            entry: name of a kernel in it.
             grid: blocks along x, y, z.
             block: threads along x, y, z.
             args: tensors pass as pointers, None as a null pointer, numpy scalars as they are.
-            macros: compile-time parameters, `-DNAME=value`.
+            macros: compile-time parameters, `-DNAME=value`; those left out have the source's defaults.
             shared_bytes: dynamic shared memory of a block.
 
         Raises:
-            TypeError, ValueError: for arguments that do not fit the kernel (see `pack_arguments`).
+            TypeError, ValueError: for arguments that do not fit the kernel (see `pack_arguments`), an unknown kernel.
             KernelCompileError: when the source does not compile.
             RuntimeError: when the driver refuses the launch.
         """
@@ -190,7 +201,7 @@ class CudaLauncher:
         packed = pack_arguments(args, self.device)
         with torch.cuda.device(self.device):
             self._make_current()
-            kernel = self._kernel(file, entry, macros or {})
+            kernel = self._kernel(file, entry, macros)
             if kernel.sizes is not None and argument_sizes(packed) != kernel.sizes:
                 raise TypeError(
                     f"{entry} of {file} takes parameters of {kernel.sizes} bytes, got arguments of "
@@ -230,7 +241,10 @@ class CudaLauncher:
         return kernel
 
     def _load(self, file: str, entry: str, macros: Mapping[str, int]) -> _Kernel:
-        code = self._core.ObjectCode.from_cubin(self._builder.cubin(file, macros))
+        known = self._files.get(file)
+        if known is None or entry not in known.entries or not macros.keys() <= known.macros.keys():
+            raise ValueError(f"no kernel {entry!r} with macros {sorted(macros)} in {file!r}; the table has {known}")
+        code = self._core.ObjectCode.from_cubin(self._builder.cubin(known.source, macros))
         handle = code.get_kernel(entry)
         return _Kernel(handle, _optional(lambda: tuple(int(info.size) for info in handle.arguments_info)))
 

@@ -257,8 +257,7 @@ def test_the_launcher_before_a_driver_that_writes_down_what_it_is_asked(
         "args POINTER 0000000000000000 05000000 0000003f",
         "launch scale thread 0 device 1 stream 1 shared 65000 grid 1 1 1 block 32 1 1 "
         "args POINTER 0000000000000000 05000000 0000003f",
-        "refused TypeError: scale of tiny.cu takes parameters of (8, 8, 4, 4) bytes, got arguments of (8, 8, 8, 4) "
-        "bytes",
+        "refused TypeError: scale of tiny takes parameters of (8, 8, 4, 4) bytes, got arguments of (8, 8, 8, 4) bytes",
         "refused ValueError: scale needs 300000 bytes of shared memory per block, a card has 232448",
         "current device after all: 0",
     ]

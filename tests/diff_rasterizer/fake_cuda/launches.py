@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from diff_rasterizer.cuda_kernels import KernelFile
 from diff_rasterizer.cuda_runtime import CudaLauncher
 
 driver = ctypes.CDLL("libcuda.so.1")
@@ -48,12 +49,10 @@ def context() -> int:
 
 def driver_call(name: str, *args: Any) -> int:
     address, found = ctypes.c_void_p(), ctypes.c_int()
-    driver.cuGetProcAddress_v2(
-        name.encode(), ctypes.byref(address), 13000, ctypes.c_uint64(0), ctypes.byref(found)
-    )
-    return ctypes.CFUNCTYPE(ctypes.c_int, *(type(a) if isinstance(a, ctypes._SimpleCData) else ctypes.c_void_p for a in args))(
-        address.value
-    )(*args)
+    driver.cuGetProcAddress_v2(name.encode(), ctypes.byref(address), 13000, ctypes.c_uint64(0), ctypes.byref(found))
+    return ctypes.CFUNCTYPE(
+        ctypes.c_int, *(type(a) if isinstance(a, ctypes._SimpleCData) else ctypes.c_void_p for a in args)
+    )(address.value)(*args)
 
 
 @contextmanager
@@ -76,7 +75,8 @@ torch.cuda.current_stream = lambda *_: SimpleNamespace(cuda_stream=getattr(strea
 
 def main() -> None:
     csrc = Path(sys.argv[1])
-    first, second = CudaLauncher(torch.device("cuda", 0), csrc), CudaLauncher(torch.device("cuda", 1), csrc)
+    files = {"tiny": KernelFile("tiny.cu", ("scale",), {"GD_TIMES": (1, 2)})}
+    first, second = (CudaLauncher(torch.device("cuda", index), files, csrc) for index in (0, 1))
     refused = []
 
     def launch(launcher: CudaLauncher, grid: tuple[int, int, int], threads: int, count: Any, shared: int = 0) -> None:
@@ -84,7 +84,7 @@ def main() -> None:
         pointers.append(tensor)
         args = [tensor, None, count, np.float32(0.5)]
         try:
-            launcher.launch("tiny.cu", "scale", grid, (threads, 1, 1), args, shared_bytes=shared)
+            launcher.launch("tiny", "scale", grid, (threads, 1, 1), args, shared_bytes=shared)
         except (TypeError, ValueError) as error:
             refused.append(f"refused {type(error).__name__}: {error}")
 
