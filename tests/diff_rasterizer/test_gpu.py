@@ -66,7 +66,9 @@ def test_end_to_end(gpu: torch.device, batch: tuple[int, ...], cameras: int, opt
 
 @pytest.mark.parametrize("channels", [1, 2, 4, 5, 8, 32, 40])
 def test_feature_channels_and_backgrounds(gpu: torch.device, channels: int) -> None:
-    assert_agrees_with_reference("cuda", gpu, {}, backgrounds=True, channels=channels, cameras=2, n=200, seed=channels)
+    assert_agrees_with_reference(
+        "cuda", gpu, {}, backgrounds=True, absgrad=channels <= 32, channels=channels, cameras=2, n=200, seed=channels
+    )
 
 
 @pytest.mark.parametrize("degree", range(5))
@@ -89,31 +91,35 @@ def test_covariances(gpu: torch.device) -> None:
     assert_gradients_agree(results[0][1], results[1][1], relative=1e-2, name="covars")
 
 
-def test_many_gaussians_many_instances(gpu: torch.device) -> None:
-    """Deep tiles, many buckets, several warps' worth of tiles per Gaussian; the reference runs on the GPU too."""
-    scene = make_scene(n=20_000, width=321, height=203, focal=250.0, scale=0.15, seed=3, dtype=torch.float32).on(gpu)
+def test_many_gaussians_many_instances(gpu: torch.device, cpu_backend: ModuleType) -> None:
+    """Deep tiles, many buckets, Gaussians over many tiles; too much for the reference, so the CPU backend judges."""
+    scene = make_scene(n=20_000, width=321, height=203, focal=250.0, scale=0.15, seed=3, dtype=torch.float32)
     results = []
-    for name, dtype in (("cuda", torch.float32), ("reference", torch.float64)):
-        x = scene.cast(dtype).with_gradients()
+    for name, device in (("cuda", gpu), ("cpu", torch.device("cpu"))):
+        x = scene.on(device).with_gradients()
         renders, alphas, _ = rasterization(**x.arguments(), backend=name)
         weighted_sum([renders, alphas]).backward()
-        results.append((renders.detach(), alphas.detach(), {key: value.grad for key, value in x.tensors().items()}))
-    (renders, alphas, grads), (ref_renders, ref_alphas, ref_grads) = results
-    assert_close_with_flips(renders, ref_renders, atol=1e-3, flips=5e-3, flip_atol=0.1, name="renders")
-    assert_close_with_flips(alphas, ref_alphas, atol=1e-3, flips=5e-3, flip_atol=0.1, name="alphas")
-    for key, expected in ref_grads.items():
-        assert_gradients_agree(grads[key], expected, relative=2e-2, cosine=0.999, name=key)
+        results.append([renders.detach().cpu(), alphas.detach().cpu(), *(v.grad for v in x.tensors().values())])
+    for name, actual, expected in zip(("renders", "alphas"), *(result[:2] for result in results), strict=True):
+        assert_close_with_flips(actual, expected, atol=1e-3, flips=5e-3, flip_atol=0.1, name=name)
+    for name, actual, expected in zip(scene.tensors(), *(result[2:] for result in results), strict=True):
+        moved = None if actual is None else actual.cpu()
+        assert_gradients_agree(moved, expected, relative=2e-2, cosine=0.999, name=name)
 
 
 @pytest.mark.parametrize(("width", "height", "cameras"), [(3840, 2160, 1), (3840, 2160, 3), (17, 9, 1)])
-def test_tile_keys_of_either_width(gpu: torch.device, width: int, height: int, cameras: int) -> None:
+def test_tile_keys_of_either_width(
+    gpu: torch.device, cpu_backend: ModuleType, width: int, height: int, cameras: int
+) -> None:
     """4K has 32,400 tiles: one camera's fit 16 bits, three cameras' do not."""
     scene = make_scene(n=300, cameras=cameras, width=width, height=height, focal=1.1 * width, scale=0.05, seed=5)
-    actual = images(scene.cast(torch.float32), gpu)
-    x = scene.on(gpu)
-    expected, alphas, _ = rasterization(**x.arguments(), backend="reference")
-    assert_close_with_flips(actual[0], expected.cpu(), atol=1e-3, flips=1e-3, flip_atol=0.1, name="renders")
-    assert_close_with_flips(actual[1], alphas.cpu(), atol=1e-3, flips=1e-3, flip_atol=0.1, name="alphas")
+    scene = scene.cast(torch.float32)
+    with torch.no_grad():
+        actual = rasterization(**scene.on(gpu).arguments(), backend="cuda")
+        expected = rasterization(**scene.arguments(), backend="cpu")
+    assert float(expected[1].max()) > 0.5, "the scene should be seen"
+    for name, a, b in zip(("renders", "alphas"), actual[:2], expected[:2], strict=True):
+        assert_close_with_flips(a.cpu(), b, atol=1e-3, flips=1e-3, flip_atol=0.1, name=name)
 
 
 def test_nothing_to_see(gpu: torch.device) -> None:
@@ -207,6 +213,7 @@ def synchronisations() -> Iterator[list[str]]:
 def test_the_host_waits_once_forward_and_never_backward(gpu: torch.device, cuda_backend: ModuleType) -> None:
     scene = make_scene(n=500, cameras=2, seed=8, dtype=torch.float32).on(gpu)
     x = {name: value[None].clone().requires_grad_() for name, value in scene.tensors().items()}
+    ids = torch.arange(2, dtype=torch.int32, device=gpu).repeat_interleave(500)
 
     def forward() -> tuple[Tensor, Tensor]:
         radii, means2d, depths, conics, _ = cuda_backend.project(
@@ -215,7 +222,6 @@ def test_the_host_waits_once_forward_and_never_backward(gpu: torch.device, cuda_
         )  # fmt: skip
         colors, opacities = (x[k][:, None].expand(1, 2, *x[k].shape[1:]) for k in ("colors", "opacities"))
         rows = [v.reshape(1000, *v.shape[3:]) for v in (means2d, conics, colors, opacities, depths.detach(), radii)]
-        ids = torch.arange(2, dtype=torch.int32, device=gpu).repeat_interleave(500)
         return cuda_backend.blend(*rows, ids, 2, scene.width, scene.height, None, False)
 
     weights = torch.rand(2, scene.height, scene.width, 3, device=gpu)
@@ -235,7 +241,7 @@ def test_the_fused_loss_is_the_torch_loss(gpu: torch.device, kind: torch.dtype, 
     image, target = torch.rand(2, 37, 50, 3, generator=g), torch.rand(2, 37, 50, 3, generator=g)
     if kind == torch.uint8:
         target = (target * 255).to(torch.uint8)
-    x = image.to(gpu).requires_grad_()
+    x = image.to(gpu).clone().requires_grad_()
     loss = l1_ssim_loss(x, target.to(gpu), padding=padding)
     loss.backward()
     y = image.double().requires_grad_()
