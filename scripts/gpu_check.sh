@@ -123,6 +123,7 @@ if [ "$gpu" = yes ] && command -v compute-sanitizer >/dev/null; then
         [ "$tool" != memcheck ] || watch+=(--report-api-errors no)
         step required "$tool" 75 "${watch[@]}" "${once[@]}"
         # 9 is the exit code of a finding: a tool that does not find what was planted for it shows nothing.
+        # shellcheck disable=SC2016
         step required "$tool-plant" 40 bash -c '"$@"; status=$?; echo "exit code $status, 9 expected"; [ $status -eq 9 ]' \
             plant "${watch[@]}" "${once[@]}" --plant "$tool"
     done
