@@ -63,7 +63,7 @@ absent() { note "not run" "$2" 0 "$3"; [ "$1" = optional ] || failed=1; }
 
 # Isolated from the folder the script is run in, whose packages would hide the installed ones.
 isolated=("$python" -P)
-tests=("${isolated[@]}" -m pytest -p no:cacheprovider -o addopts= --strict-markers -q)
+tests=("${isolated[@]}" -m pytest -p no:cacheprovider -o addopts= --strict-markers -q -rs)
 
 # shellcheck disable=SC2329  # called by the first step
 environment() {
