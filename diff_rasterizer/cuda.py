@@ -165,7 +165,7 @@ class _Project(torch.autograd.Function):
             seen, colors = means.new_empty(B, C, N), means.new_empty(B, C, N, 3)
         lit = [_maybe(campos), _maybe(coeffs), np.int32(0 if coeffs is None else coeffs.shape[-2]), colors]
         launch_rows(
-            means.device, "project", "project_forward", B * C * N,
+            means.device, "project", "project_gaussians", B * C * N,
             [
                 np.int32(B), np.int32(C), np.int32(N), *inputs, *cameras, *s.camera(), np.float32(s.eps2d),
                 np.float32(s.near_plane), np.float32(s.far_plane), np.float32(s.radius_clip), np.int32(s.compensate),
@@ -214,7 +214,7 @@ class _Project(torch.autograd.Function):
         v_campos = means.new_empty(B, blocks, C, 3) if ctx.needs_input_grad[7] else None
         if B * C * N:
             launcher(means.device).launch(
-                "project", "project_backward", (blocks, B, 1), (BLOCK, 1, 1),
+                "project", "project_gaussians_backward", (B * blocks, 1, 1), (BLOCK, 1, 1),
                 [
                     np.int32(C), np.int32(N), means, quats, scales, triangles, opacities, viewmats, Ks, *s.camera(),
                     np.float32(s.eps2d), radii, conics, compensations, _ready(v_means2d), _ready(v_depths),
@@ -265,7 +265,7 @@ class _ViewColors(torch.autograd.Function):
         v_campos = means.new_empty(B, blocks, C, 3) if ctx.needs_input_grad[2] else None
         if B * C * N:
             launcher(means.device).launch(
-                "colors", "colors_backward", (blocks, B, 1), (BLOCK, 1, 1),
+                "colors", "colors_backward", (B * blocks, 1, 1), (BLOCK, 1, 1),
                 [*ctx.sizes, means, campos, coeffs, colors, _ready(v_colors), v_coeffs, v_means, v_campos],
                 {"GD_SH_DEGREE": ctx.degree},
             )  # fmt: skip

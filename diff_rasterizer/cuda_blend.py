@@ -40,9 +40,13 @@ def blend(
     See `diff_rasterizer.reference.blend`, the definition. More than 32 channels are blended 32 at a time; then
     `.absgrad` is the sum of the passes' absolute gradients, an upper bound of that of the whole.
     """
+    inputs = (means2d, conics, colors, opacities, backgrounds)
+    # Asked here: inside the node gradients are always off.
+    differentiable = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
     return _Blend.apply(
-        means2d, conics, colors, opacities, depths, radii, image_ids, n_images, width, height, backgrounds, absgrad
-    )  # pyright: ignore[reportReturnType]
+        means2d, conics, colors, opacities, depths, radii, image_ids, n_images, width, height, backgrounds, absgrad,
+        differentiable,
+    )  # pyright: ignore[reportReturnType]  # fmt: skip
 
 
 def _passes(channels: int) -> list[tuple[int, int]]:
@@ -70,6 +74,7 @@ class _Blend(torch.autograd.Function):
         height: int,
         backgrounds: Tensor | None,
         absgrad: bool,
+        differentiable: bool,
     ) -> tuple[Tensor, Tensor]:
         device, rows, channels = means2d.device, len(means2d), colors.shape[1]
         points, ellipses, values, opaque = (_ready(x) for x in (means2d, conics, colors, opacities))
@@ -84,7 +89,7 @@ class _Blend(torch.autograd.Function):
         last = torch.empty(n_tiles, TILE_SIZE**2, dtype=torch.int32, device=device)
         tile_end = torch.empty(n_tiles, dtype=torch.int32, device=device)
         # An upper bound that the host knows; see first_bucket in tile_layout.cuh.
-        buckets = len(tiles.instances) // BUCKET + n_tiles if any(ctx.needs_input_grad) else 0
+        buckets = len(tiles.instances) // BUCKET + n_tiles if differentiable else 0
         bucket_tile = bucket_T = None
         if buckets:
             bucket_tile = torch.full((buckets,), -1, dtype=torch.int32, device=device)
@@ -159,4 +164,4 @@ class _Blend(torch.autograd.Function):
         v_backgrounds = None
         if backgrounds is not None and ctx.needs_input_grad[10]:
             v_backgrounds = (v_renders * (1.0 - alphas)).sum((1, 2))
-        return v_means2d, v_conics, v_colors, v_opacities, None, None, None, None, None, None, v_backgrounds, None
+        return v_means2d, v_conics, v_colors, v_opacities, None, None, None, None, None, None, v_backgrounds, None, None

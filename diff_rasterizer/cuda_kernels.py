@@ -33,7 +33,7 @@ class KernelFile:
 KERNEL_FILES: dict[str, KernelFile] = {
     "project": KernelFile(
         "project.cu",
-        ("project_forward", "project_backward"),
+        ("project_gaussians", "project_gaussians_backward"),
         {"GD_SH_DEGREE": (-1, 0, 3, 4), "GD_ACTIVATIONS": (0, 1)},
     ),
     "colors": KernelFile("colors.cu", ("colors_forward", "colors_backward"), {"GD_SH_DEGREE": (0, 1, 2, 3, 4)}),

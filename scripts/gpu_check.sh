@@ -63,7 +63,7 @@ absent() { note "not run" "$2" 0 "$3"; [ "$1" = optional ] || failed=1; }
 
 # Isolated from the folder the script is run in, whose packages would hide the installed ones.
 isolated=("$python" -P)
-tests=("${isolated[@]}" -m pytest -p no:cacheprovider -o addopts= --strict-markers -q -rs)
+tests=("${isolated[@]}" -m pytest -o "cache_dir=$out/pytest" -o addopts= --strict-markers -q -rs)
 
 # shellcheck disable=SC2329  # called by the first step
 environment() {
@@ -164,7 +164,7 @@ parallel=()
 "$python" -c 'import xdist' 2>/dev/null && parallel=(-n "$(($(nproc) < 8 ? $(nproc) : 8))")
 step required cpu-tests 300 "${tests[@]}" "${parallel[@]}" -m 'not gpu and not slow and not browser' tests/diff_rasterizer
 
-rm -rf "$site" "$out/extensions" "$out/cache"
+rm -rf "$site" "$out/extensions" "$out/cache" "$out/pytest"
 {
     printf '%s\n' "${rows[@]}"
     [ "$failed" -eq 0 ] && echo "all required steps passed" || echo "NOT ALL REQUIRED STEPS PASSED"

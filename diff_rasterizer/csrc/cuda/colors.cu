@@ -33,7 +33,8 @@ extern "C" __global__ void __launch_bounds__(256)
                     float* __restrict__ v_means,
                     float* __restrict__ v_campos) {  // [B, blocks, C, 3] or null
     __shared__ float scratch[kBlock / kWarp][3];
-    const int n = int(blockIdx.x * kBlock + threadIdx.x), b = int(blockIdx.y);
+    const int blocks = (N + kBlock - 1) / kBlock, b = int(blockIdx.x) / blocks;
+    const int n = int(blockIdx.x) % blocks * kBlock + int(threadIdx.x);
     const long long row = (long long)b * N + n;
     float v_mean[3] = {0.0f, 0.0f, 0.0f};
     for (int c = 0; c < C; ++c) {
@@ -44,7 +45,7 @@ extern "C" __global__ void __launch_bounds__(256)
             view_color_backward(GD_SH_DEGREE, means + 3 * row, campos + 3 * image, coeffs + at, colors + 3 * out,
                                 v_colors + 3 * out, v_coeffs + at, v_mean, v_center);
         }
-        if (v_campos) block_sum<3>(v_center, scratch, v_campos + 3 * (((long long)b * gridDim.x + blockIdx.x) * C + c));
+        if (v_campos) block_sum<3>(v_center, scratch, v_campos + 3 * ((long long)blockIdx.x * C + c));
     }
     if (n < N)
         for (int i = 0; i < 3; ++i) v_means[3 * row + i] = v_mean[i];

@@ -41,18 +41,18 @@ __device__ float row_opacity(const Input& in, long long row) {
 }  // namespace
 
 extern "C" __global__ void __launch_bounds__(256)
-    project_forward(int B, int C, int N, const float* __restrict__ means, const float* __restrict__ quats,
-                    const float* __restrict__ scales, const float* __restrict__ covars,  // [B, N, 6], or null
-                    const float* __restrict__ opacities,                                 // [B, N], or null
-                    const float* __restrict__ viewmats, const float* __restrict__ Ks, int width, int height,
-                    int camera_model, float eps2d, float near_plane, float far_plane, float radius_clip, int compensate,
-                    int* __restrict__ radii, float* __restrict__ means2d, float* __restrict__ depths,
-                    float* __restrict__ conics,
-                    float* __restrict__ compensations,   // or null
-                    float* __restrict__ seen_opacities,  // [B, C, N] activated, compensated; or null
-                    const float* __restrict__ campos,    // [B, C, 3]; this and the next two only with GD_SH_DEGREE
-                    const float* __restrict__ coeffs, int coeffs_count,  // [B, N, coeffs_count, 3]
-                    float* __restrict__ colors) {                        // [B, C, N, 3]
+    project_gaussians(int B, int C, int N, const float* __restrict__ means, const float* __restrict__ quats,
+                      const float* __restrict__ scales, const float* __restrict__ covars,  // [B, N, 6], or null
+                      const float* __restrict__ opacities,                                 // [B, N], or null
+                      const float* __restrict__ viewmats, const float* __restrict__ Ks, int width, int height,
+                      int camera_model, float eps2d, float near_plane, float far_plane, float radius_clip,
+                      int compensate, int* __restrict__ radii, float* __restrict__ means2d, float* __restrict__ depths,
+                      float* __restrict__ conics,
+                      float* __restrict__ compensations,   // or null
+                      float* __restrict__ seen_opacities,  // [B, C, N] activated, compensated; or null
+                      const float* __restrict__ campos,    // [B, C, 3]; this and the next two only with GD_SH_DEGREE
+                      const float* __restrict__ coeffs, int coeffs_count,  // [B, N, coeffs_count, 3]
+                      float* __restrict__ colors) {                        // [B, C, N, 3]
     const long long out = global_thread();
     if (out >= (long long)B * C * N) return;
     const long long image = out / N, row = image / C * N + out % N;
@@ -87,26 +87,25 @@ extern "C" __global__ void __launch_bounds__(256)
 
 // One thread per Gaussian walks the cameras, so that nothing is added from two threads; gradients of cameras are summed
 // per block, in a fixed order.
-extern "C" __global__ void __launch_bounds__(256)
-    project_backward(int C, int N, const float* __restrict__ means, const float* __restrict__ quats,
-                     const float* __restrict__ scales, const float* __restrict__ covars,
-                     const float* __restrict__ opacities, const float* __restrict__ viewmats,
-                     const float* __restrict__ Ks, int width, int height, int camera_model, float eps2d,
-                     const int* __restrict__ radii, const float* __restrict__ conics,
-                     const float* __restrict__ compensations, const float* __restrict__ v_means2d,
-                     const float* __restrict__ v_depths, const float* __restrict__ v_conics,
-                     const float* __restrict__ v_compensations,   // or null
-                     const float* __restrict__ v_seen_opacities,  // or null
-                     const float* __restrict__ campos, const float* __restrict__ coeffs, int coeffs_count,
-                     const float* __restrict__ colors, const float* __restrict__ v_colors, float* __restrict__ v_means,
-                     float* __restrict__ v_quats, float* __restrict__ v_scales,  // or null, with v_covars
-                     float* __restrict__ v_covars,                               // [B, N, 6] or null
-                     float* __restrict__ v_opacities,                            // [B, N] or null
-                     float* __restrict__ v_coeffs,                               // [B, N, coeffs_count, 3], zeros
-                     float* __restrict__ v_views,     // [B, blocks, C, 12] rows of [R | t], or null
-                     float* __restrict__ v_campos) {  // [B, blocks, C, 3] or null
+extern "C" __global__ void __launch_bounds__(256) project_gaussians_backward(
+    int C, int N, const float* __restrict__ means, const float* __restrict__ quats, const float* __restrict__ scales,
+    const float* __restrict__ covars, const float* __restrict__ opacities, const float* __restrict__ viewmats,
+    const float* __restrict__ Ks, int width, int height, int camera_model, float eps2d, const int* __restrict__ radii,
+    const float* __restrict__ conics, const float* __restrict__ compensations, const float* __restrict__ v_means2d,
+    const float* __restrict__ v_depths, const float* __restrict__ v_conics,
+    const float* __restrict__ v_compensations,   // or null
+    const float* __restrict__ v_seen_opacities,  // or null
+    const float* __restrict__ campos, const float* __restrict__ coeffs, int coeffs_count,
+    const float* __restrict__ colors, const float* __restrict__ v_colors, float* __restrict__ v_means,
+    float* __restrict__ v_quats, float* __restrict__ v_scales,  // or null, with v_covars
+    float* __restrict__ v_covars,                               // [B, N, 6] or null
+    float* __restrict__ v_opacities,                            // [B, N] or null
+    float* __restrict__ v_coeffs,                               // [B, N, coeffs_count, 3], zeros
+    float* __restrict__ v_views,                                // [B, blocks, C, 12] rows of [R | t], or null
+    float* __restrict__ v_campos) {                             // [B, blocks, C, 3] or null
     __shared__ float scratch[kBlock / kWarp][12];
-    const int n = int(blockIdx.x * kBlock + threadIdx.x), b = int(blockIdx.y);
+    const int blocks = (N + kBlock - 1) / kBlock, b = int(blockIdx.x) / blocks;
+    const int n = int(blockIdx.x) % blocks * kBlock + int(threadIdx.x);
     const bool exists = n < N;
     const long long row = (long long)b * N + n;
     const Input in = {means, quats, scales, covars, opacities};
@@ -144,7 +143,7 @@ extern "C" __global__ void __launch_bounds__(256)
                                 v_center);
 #endif
         }
-        const long long partial = ((long long)b * gridDim.x + blockIdx.x) * C + c;
+        const long long partial = (long long)blockIdx.x * C + c;
         if (v_views) block_sum<12>(v_camera, scratch, v_views + 12 * partial);
 #if GD_SH_DEGREE >= 0
         if (v_campos) block_sum<3>(v_center, reinterpret_cast<float (*)[3]>(scratch), v_campos + 3 * partial);

@@ -31,6 +31,7 @@ __device__ __forceinline__ float window(int tap) {
 
 struct Place {
     int thread, column, row;  // of the thread in the tile
+    int left, top;            // of the tile
     int x, y;                 // pixel
     long long image;
     bool inside;
@@ -38,8 +39,11 @@ struct Place {
 __device__ __forceinline__ Place place_of_thread(int height, int width) {
     Place p;
     p.thread = int(threadIdx.x), p.column = p.thread % kSide, p.row = p.thread / kSide;
-    p.x = int(blockIdx.x) * kSide + p.column, p.y = int(blockIdx.y) * kSide + p.row;
-    p.image = blockIdx.z;
+    const int across = (width + kSide - 1) / kSide, tiles = across * ((height + kSide - 1) / kSide);
+    const int tile = int(blockIdx.x) % tiles;
+    p.image = int(blockIdx.x) / tiles;
+    p.left = tile % across * kSide, p.top = tile / across * kSide;
+    p.x = p.left + p.column, p.y = p.top + p.row;
     p.inside = p.x < width && p.y < height;
     return p;
 }
@@ -52,7 +56,7 @@ __device__ __forceinline__ bool counts(int x, int y, int height, int width, int 
 }  // namespace
 
 extern "C" __global__ void __launch_bounds__(256)
-    ssim_forward(int height, int width, int channels, int valid, const float* __restrict__ image,
+    ssim_forward(int images, int height, int width, int channels, int valid, const float* __restrict__ image,
                  const Target* __restrict__ target,
                  float* __restrict__ partials,  // [3, I, H, W, C] gradients by mean, variance, covariance; or null
                  float* __restrict__ sums) {    // [blocks, 2] of the SSIM map and of |image - target|
@@ -60,12 +64,11 @@ extern "C" __global__ void __launch_bounds__(256)
     __shared__ float rows[5][kPadded][kSide];
     __shared__ float scratch[kBlock / kWarp][2];
     const Place p = place_of_thread(height, width);
-    const long long plane = (long long)gridDim.z * height * width * channels;
+    const long long plane = (long long)images * height * width * channels;
     float total[2] = {0.0f, 0.0f};
     for (int channel = 0; channel < channels; ++channel) {
         for (int i = p.thread; i < kPadded * kPadded; i += kBlock) {
-            const int x = int(blockIdx.x) * kSide + i % kPadded - kReach,
-                      y = int(blockIdx.y) * kSide + i / kPadded - kReach;
+            const int x = p.left + i % kPadded - kReach, y = p.top + i / kPadded - kReach;
             const bool inside = x >= 0 && y >= 0 && x < width && y < height;
             const long long at = ((p.image * height + y) * width + x) * channels + channel;
             picture[0][i / kPadded][i % kPadded] = inside ? image[at] : 0.0f;
@@ -111,23 +114,21 @@ extern "C" __global__ void __launch_bounds__(256)
         }
         __syncthreads();
     }
-    const long long block = ((long long)blockIdx.z * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x;
-    block_sum<2>(total, scratch, sums + 2 * block);
+    block_sum<2>(total, scratch, sums + 2 * (long long)blockIdx.x);
 }
 
 extern "C" __global__ void __launch_bounds__(256)
-    ssim_backward(int height, int width, int channels, const float* __restrict__ image,
+    ssim_backward(int images, int height, int width, int channels, const float* __restrict__ image,
                   const Target* __restrict__ target, const float* __restrict__ partials,
                   const float* __restrict__ v_sums,  // [2] gradients of the two sums
                   float* __restrict__ v_image) {
     __shared__ float map[3][kPadded][kPadded];
     __shared__ float rows[3][kPadded][kSide];
     const Place p = place_of_thread(height, width);
-    const long long plane = (long long)gridDim.z * height * width * channels;
+    const long long plane = (long long)images * height * width * channels;
     for (int channel = 0; channel < channels; ++channel) {
         for (int i = p.thread; i < kPadded * kPadded; i += kBlock) {
-            const int x = int(blockIdx.x) * kSide + i % kPadded - kReach,
-                      y = int(blockIdx.y) * kSide + i / kPadded - kReach;
+            const int x = p.left + i % kPadded - kReach, y = p.top + i / kPadded - kReach;
             const bool inside = x >= 0 && y >= 0 && x < width && y < height;
             const long long at = ((p.image * height + y) * width + x) * channels + channel;
             for (int q = 0; q < 3; ++q) map[q][i / kPadded][i % kPadded] = inside ? partials[q * plane + at] : 0.0f;

@@ -10,7 +10,7 @@ import hashlib
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -79,9 +79,8 @@ class EmulationLauncher:
     """Where compiled kernels are kept."""
     reverse: bool = False
     """Lets the threads of a block take turns in descending order."""
-    recorded: list[tuple[str, str, Dim3, Dim3, list[Argument], dict[str, int]]] = field(default_factory=list)
-    """Copies of what was launched, before it ran, for the entries in `record`."""
-    record: frozenset[str] = frozenset()
+    before: Callable[[str, str, Dim3, Dim3, Sequence[Argument], Mapping[str, int]], None] | None = None
+    """Called with each launch before it runs."""
     _libraries: dict[str, ctypes.CDLL] = field(default_factory=dict)
 
     def launch(
@@ -91,16 +90,15 @@ class EmulationLauncher:
         grid: Dim3,
         block: Dim3,
         args: Sequence[Argument],
-        macros: Mapping[str, int] = {},  # noqa: B006
+        macros: Mapping[str, int] = {},
         shared_bytes: int = 0,
     ) -> None:
         kernels = KERNEL_FILES[file]
         unknown = set(macros) - set(kernels.macros)
         if unknown or entry not in kernels.entries:
             raise EmulationError(f"{file} has no macros {unknown} or no entry {entry}")
-        if entry in self.record:
-            copies = [x.clone() if isinstance(x, Tensor) else x for x in args]
-            self.recorded.append((file, entry, grid, block, copies, dict(macros)))
+        if self.before is not None:
+            self.before(file, entry, grid, block, args, macros)
         library = self._library(emulated_source(kernels.path, kernels.entries), macros)
         run(library, entry, grid, block, args, shared_bytes, self.reverse)
 

@@ -1,6 +1,9 @@
 // Runs a block's threads as OS threads, so that ThreadSanitizer sees which memory they share. Slow: for tiny launches.
 #pragma once
 
+#include <unistd.h>
+
+#include <chrono>
 #include <condition_variable>
 #include <memory>
 #include <mutex>
@@ -9,7 +12,45 @@
 
 #include "meeting.h"
 
+#if defined(__SANITIZE_THREAD__)
+extern "C" {
+void AnnotateIgnoreSyncBegin(const char* file, int line);
+void AnnotateIgnoreSyncEnd(const char* file, int line);
+void AnnotateIgnoreReadsBegin(const char* file, int line);
+void AnnotateIgnoreReadsEnd(const char* file, int line);
+void AnnotateIgnoreWritesBegin(const char* file, int line);
+void AnnotateIgnoreWritesEnd(const char* file, int line);
+}
+#endif
+
 namespace emulation {
+
+// While one lives, what its thread does orders nothing between threads in ThreadSanitizer's eyes. Shuffles and votes
+// make lanes wait for each other but, unlike barriers, do not order their accesses to memory.
+class Unordered {
+  public:
+    explicit Unordered(bool active) : active_(active) {
+#if defined(__SANITIZE_THREAD__)
+        if (!active_) return;
+        AnnotateIgnoreSyncBegin(__FILE__, __LINE__);
+        AnnotateIgnoreReadsBegin(__FILE__, __LINE__);
+        AnnotateIgnoreWritesBegin(__FILE__, __LINE__);
+#endif
+    }
+    ~Unordered() {
+#if defined(__SANITIZE_THREAD__)
+        if (!active_) return;
+        AnnotateIgnoreWritesEnd(__FILE__, __LINE__);
+        AnnotateIgnoreReadsEnd(__FILE__, __LINE__);
+        AnnotateIgnoreSyncEnd(__FILE__, __LINE__);
+#endif
+        (void)active_;
+    }
+    Unordered(const Unordered&) = delete;
+
+  private:
+    bool active_;
+};
 
 // One lock for a block's barrier and one per warp: a lane waiting for its warp orders nothing between other warps.
 struct Hall {
@@ -66,7 +107,7 @@ inline bool skipped(const Request& r) {
 }
 
 inline uint64_t meet_block(const Request& request) {
-    if (skipped(request)) return request.value ? uint64_t(block().threads) : 0;
+    if (skipped(request)) return 0;
     Engine& e = engine();
     std::unique_lock<std::mutex> lock(e.all.mutex);
     return meet(e.all, e.block.all, 0, self().number, e.block.threads, request, lock);
@@ -77,6 +118,7 @@ inline uint64_t meet_warp(const Request& request) {
     Engine& e = engine();
     const Thread& t = self();
     const int warp = t.number / kWarp;
+    const Unordered unordered(request.op != Op::kWarpBarrier);
     std::unique_lock<std::mutex> lock(e.warps[warp].mutex);
     e.block.check_warp_request(t, request);
     if (e.block.failure.happened()) give_up();
