@@ -93,6 +93,7 @@ def _extension() -> list[tuple[str, str, str]]:
 
 def _backends() -> Section:
     import torch
+
     from diff_rasterizer import available_backends
     from diff_rasterizer.backends import automatic_backend
 
