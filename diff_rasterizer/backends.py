@@ -22,8 +22,8 @@ class Backend:
 
     name: str
     """What the user types."""
-    module: str | None
-    """Module with the operations, relative to this package; None while there is none."""
+    module: str
+    """Module with the operations, relative to this package."""
     whole: bool
     """True when the module offers `rasterize` instead of the three operations."""
     unavailable: Callable[[], str]
@@ -51,18 +51,25 @@ def _cpu_rejects(device: torch.device, dtype: torch.dtype) -> str:
 
 
 @cache
-def _gsplat_unavailable() -> str:
-    from . import gsplat_adapter
+def _cuda_unavailable() -> str:
+    from . import cuda_runtime
 
-    return gsplat_adapter.unavailable()
+    return cuda_runtime.unavailable()
 
 
-def _gsplat_rejects(device: torch.device, dtype: torch.dtype) -> str:
+def _cuda_rejects(device: torch.device, dtype: torch.dtype) -> str:
     if device.type != "cuda":
         return f"it needs tensors on a CUDA device, they are on {device}"
     if dtype != torch.float32:
         return f"it needs float32 tensors, they are {str(dtype).removeprefix('torch.')}"
     return ""
+
+
+@cache
+def _gsplat_unavailable() -> str:
+    from . import gsplat_adapter
+
+    return gsplat_adapter.unavailable()
 
 
 def _reference_rejects(device: torch.device, dtype: torch.dtype) -> str:
@@ -74,8 +81,8 @@ _BACKENDS = {
     backend.name: backend
     for backend in (
         Backend("cpu", "cpu", False, _cpu_unavailable, _cpu_rejects),
-        Backend("cuda", None, False, lambda: "this version has no CUDA backend yet", _gsplat_rejects),
-        Backend("gsplat", "gsplat_adapter", True, _gsplat_unavailable, _gsplat_rejects),
+        Backend("cuda", "cuda", False, _cuda_unavailable, _cuda_rejects),
+        Backend("gsplat", "gsplat_adapter", True, _gsplat_unavailable, _cuda_rejects),
         Backend("reference", "reference", False, lambda: "", _reference_rejects),
     )
 }
@@ -107,21 +114,31 @@ def select_backend(name: str, device: torch.device, dtype: torch.dtype) -> tuple
     return _load(backend), backend.whole
 
 
-def _select_auto(device: torch.device, dtype: torch.dtype) -> tuple[ModuleType, bool]:
+def automatic_backend(device: torch.device, dtype: torch.dtype = torch.float32) -> str:
+    """Returns the name of the backend that `auto` takes for such tensors."""
+    return _preferred(device, dtype)[0].name
+
+
+def _preferred(device: torch.device, dtype: torch.dtype) -> tuple[Backend, list[str]]:
+    """Returns the first backend that can run, and why those before it cannot."""
     reasons = []
     for backend in _BACKENDS.values():
-        if backend.name == "reference":
-            break
+        # Tensors first: asking whether a backend is available may load it.
         reason = backend.rejects(device, dtype) or backend.unavailable()
         if not reason:
-            return _load(backend), backend.whole
+            return backend, reasons
         reasons.append(f"{backend.name}: {reason}")
-    _warn_once(
-        "rasterizing with the pure torch reference, which is tens to hundreds of times slower than a compiled backend ("
-        + "; ".join(reasons)
-        + "). Pass backend='reference' to say that this is intended."
-    )
-    return _load(_BACKENDS["reference"]), False
+    raise AssertionError("the reference runs everywhere")
+
+
+def _select_auto(device: torch.device, dtype: torch.dtype) -> tuple[ModuleType, bool]:
+    backend, reasons = _preferred(device, dtype)
+    if backend.name == "reference":
+        _warn_once(
+            "rasterizing with the pure torch reference, which is tens to hundreds of times slower than a compiled "
+            "backend (" + "; ".join(reasons) + "). Pass backend='reference' to say that this is intended."
+        )
+    return _load(backend), backend.whole
 
 
 def _warn_once(message: str) -> None:

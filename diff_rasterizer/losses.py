@@ -1,4 +1,4 @@
-"""Picture losses that would otherwise eat a fit's time: SSIM and L1 fused in C++, forward and backward.
+"""Picture losses that would otherwise eat a fit's time: SSIM and L1 fused, forward and backward, on CPU and GPU.
 
 SSIM is that of Wang et al. 2004 ("Image quality assessment: from error visibility to structural similarity", eq. 13)
 with an 11x11 Gaussian window of sigma 1.5, K1 = 0.01, K2 = 0.03 and data range 1, averaged over pixels and channels.
@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from .backends import available_backends
 from .tracing import traced
 
 Padding = Literal["same", "valid"]
@@ -22,7 +23,8 @@ def fused_ssim(image: Float[Tensor, "*batch H W C"], target: Tensor, padding: Pa
     """Returns the mean SSIM of float32 `image` against `target` of the same shape, float32 in 0..1 or uint8.
 
     `padding` "same" counts every pixel, with zeros outside the picture; "valid" only those whose window lies inside.
-    Differentiable with respect to `image`. Tensors that are not on the CPU, or not float32, go through torch.
+    Differentiable with respect to `image`. Tensors that are not float32, or on a GPU that the `cuda` backend cannot
+    use, go through torch.
 
     Raises:
         ValueError: for shapes that differ, or a picture smaller than the window with "valid".
@@ -52,13 +54,18 @@ def _ssim_and_l1(image: Tensor, target: Tensor, padding: Padding) -> tuple[Tenso
     if image.numel() == 0:
         raise ValueError(f"the pictures must have pixels, got the shape {tuple(image.shape)}")
     image, target = image.reshape(-1, height, width, channels), target.reshape(-1, height, width, channels)
-    if image.device.type == "cpu" and image.dtype == torch.float32 and target.dtype in (torch.float32, torch.uint8):
-        if traced(image):
+    if image.dtype == torch.float32 and target.dtype in (torch.float32, torch.uint8):
+        if image.device.type == "cpu" and traced(image):
             from . import loss_ops  # noqa: F401  registers the operator
 
             ssim, l1, _ = torch.ops.diff_rasterizer.ssim_l1(image, target, padding == "valid")
             return ssim, l1
-        return _SsimL1.apply(image, target, padding == "valid")  # pyright: ignore[reportReturnType]
+        if image.device.type == "cpu":
+            return _SsimL1.apply(image, target, padding == "valid")  # pyright: ignore[reportReturnType]
+        if image.device.type == "cuda" and not available_backends()["cuda"]:
+            from .cuda_losses import ssim_and_l1
+
+            return ssim_and_l1(image, target, padding == "valid")
     return torch_ssim_l1(image, target, padding)
 
 

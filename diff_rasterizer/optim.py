@@ -7,13 +7,17 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
+
+from .backends import available_backends
 
 
 class FusedAdam(torch.optim.Optimizer):
     """Adam (Kingma & Ba 2015, algorithm 1): same results and same state as `torch.optim.Adam`, in one fused loop.
 
-    For contiguous float32 parameters on the CPU; other parameters raise `ValueError`. State per parameter: `step`
-    (float tensor), `exp_avg`, `exp_avg_sq`. A parameter whose gradient is None is left alone.
+    For contiguous float32 parameters on the CPU, or on a GPU that the `cuda` backend can use; others raise
+    `ValueError`. State per parameter: `step` (float tensor), `exp_avg`, `exp_avg_sq`. A parameter without a gradient is
+    left alone.
     """
 
     def __init__(
@@ -24,22 +28,20 @@ class FusedAdam(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps})
         for group in self.param_groups:
             for param in group["params"]:
-                if param.device.type != "cpu" or param.dtype != torch.float32 or not param.is_contiguous():
+                reason = _refusal(param)
+                if reason:
                     raise ValueError(
-                        f"FusedAdam takes contiguous float32 parameters on the CPU, got {param.dtype} on "
-                        f"{param.device}; use torch.optim.Adam"
+                        "FusedAdam takes contiguous float32 parameters on the CPU or a CUDA device; for one of shape "
+                        f"{tuple(param.shape)}, {reason}; use torch.optim.Adam"
                     )
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Updates every parameter that has a gradient; returns what `closure` returns."""
-        from . import _cpu
-
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        threads = torch.get_num_threads()
         for group in self.param_groups:
             beta1, beta2 = group["betas"]
             for param in group["params"]:
@@ -52,8 +54,27 @@ class FusedAdam(torch.optim.Optimizer):
                     state["exp_avg_sq"] = torch.zeros_like(param)
                 state["step"] += 1
                 count = float(state["step"])
-                _cpu.adam(
+                update = (
                     param.detach(), param.grad.contiguous(), state["exp_avg"], state["exp_avg_sq"], beta1, beta2,
-                    group["lr"] / (1 - beta1**count), 1 / math.sqrt(1 - beta2**count), group["eps"], threads,
+                    group["lr"] / (1 - beta1**count), 1 / math.sqrt(1 - beta2**count), group["eps"],
                 )  # fmt: skip
+                if param.device.type == "cuda":
+                    from .cuda_optim import adam
+
+                    adam(*update)
+                else:
+                    from . import _cpu
+
+                    _cpu.adam(*update, torch.get_num_threads())
         return loss
+
+
+def _refusal(param: Tensor) -> str:
+    """Returns why the fused update cannot take a parameter, "" when it can."""
+    if param.dtype != torch.float32:
+        return f"it is {str(param.dtype).removeprefix('torch.')}"
+    if not param.is_contiguous():
+        return "it is not contiguous"
+    if param.device.type == "cuda":
+        return available_backends()["cuda"]
+    return "" if param.device.type == "cpu" else f"it is on {param.device}"

@@ -32,7 +32,7 @@ class Section:
 
 def report() -> list[Section]:
     """Returns the whole report. Nothing in it raises: what cannot be found out is said."""
-    return [_versions(), _processor(), _backends(), _optional(), _files(), _codecs()]
+    return [_versions(), _processor(), _backends(), _cuda(), _optional(), _files(), _codecs()]
 
 
 def _versions() -> Section:
@@ -92,15 +92,26 @@ def _extension() -> list[tuple[str, str, str]]:
 
 
 def _backends() -> Section:
-    from diff_rasterizer import available_backends
+    import torch
 
-    backends = available_backends()
-    used = next((name for name, reason in backends.items() if not reason), None)
+    from diff_rasterizer import available_backends
+    from diff_rasterizer.backends import automatic_backend
+
+    devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    used = {automatic_backend(torch.device(device)): device for device in devices}
     rows = []
-    for name, reason in backends.items():
+    for name, reason in available_backends().items():
         state = "not available" if reason else "available"
-        rows.append((name, state + (", used by --backend auto" if name == used else ""), reason))
+        if name in used:
+            state += f", used by --backend auto on {'a GPU' if used[name] == 'cuda' else 'the CPU'}"
+        rows.append((name, state, reason))
     return Section("rasterizer backends", rows)
+
+
+def _cuda() -> Section:
+    from diff_rasterizer import cuda_runtime
+
+    return Section("CUDA kernels", cuda_runtime.describe())
 
 
 def _optional() -> Section:

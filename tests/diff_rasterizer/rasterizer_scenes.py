@@ -34,6 +34,9 @@ class Scene:
     def cast(self, dtype: torch.dtype) -> Scene:
         return replace(self, **{name: value.to(dtype) for name, value in self.tensors().items()})
 
+    def on(self, device: torch.device) -> Scene:
+        return replace(self, **{name: value.to(device) for name, value in self.tensors().items()})
+
     def with_gradients(self) -> Scene:
         return replace(self, **{name: value.clone().requires_grad_() for name, value in self.tensors().items()})
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from rasterizer_checks import END_TO_END_OPTIONS, assert_agrees_with_reference, option_id
 from rasterizer_scenes import PROJECT_SETTINGS, Scene, make_scene, weighted_sum
 from rasterizer_tolerances import assert_close_with_flips, assert_gradients_agree
 from torch import Tensor
@@ -275,51 +276,10 @@ def test_blend_without_rows(cpu_backend: ModuleType) -> None:
         torch.testing.assert_close(renders, backgrounds[:, None, None].expand_as(renders))  # type: ignore[index]
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {},
-        {"packed": False},
-        {"sh_degree": 3},
-        {"sh_degree": 3, "packed": False, "render_mode": "RGB+ED", "rasterize_mode": "antialiased"},
-        {"render_mode": "ED"},
-        {"camera_model": "fisheye"},
-        {"camera_model": "ortho", "render_mode": "RGB+D"},
-    ],
-    ids=lambda o: "-".join(f"{v}" for v in o.values()) or "default",
-)
+@pytest.mark.parametrize("options", END_TO_END_OPTIONS, ids=option_id)
 @pytest.mark.parametrize("batch,cameras", [((), 1), ((2,), 2)])
 def test_end_to_end(cpu_backend: ModuleType, batch: tuple[int, ...], cameras: int, options: dict[str, Any]) -> None:
-    scene = make_scene(
-        n=300,
-        cameras=cameras,
-        batch=batch,
-        sh_degree=options.get("sh_degree"),
-        camera_model=options.get("camera_model", "pinhole"),
-        seed=11,
-        dtype=torch.float32,
-    )
-    results = []
-    for name, dtype in (("cpu", torch.float32), ("reference", torch.float64)):
-        x = scene.cast(dtype).with_gradients()
-        renders, alphas, meta = rasterization(**x.arguments(), **options, absgrad=True, backend=name)
-        meta["means2d"].retain_grad()
-        # Expected depth is a quotient; where nothing is seen its gradient is as large as rounding makes it.
-        weighted_sum([renders * (alphas.detach() > 0.05), alphas]).backward()
-        results.append((x, renders.detach(), alphas.detach(), meta))
-    (x, renders, alphas, meta), (ref_x, ref_renders, ref_alphas, ref_meta) = results
-    solid = ref_alphas > 0.05
-    assert_close_with_flips(alphas, ref_alphas, atol=1e-4, flips=2e-3, flip_atol=2 / 255, name="alphas")
-    shown = renders * solid
-    assert_close_with_flips(shown, ref_renders * solid, atol=3e-4, rtol=3e-4, flips=4e-3, flip_atol=0.1, name="renders")
-    for name, value in ref_x.tensors().items():
-        actual = x.tensors()[name].grad
-        assert_gradients_agree(actual, value.grad, relative=1e-2, cosine=0.999, name=name)
-    if meta["radii"].shape == ref_meta["radii"].shape:
-        assert_gradients_agree(meta["means2d"].grad, ref_meta["means2d"].grad, relative=1e-2, cosine=0.999)
-        assert_gradients_agree(meta["means2d"].absgrad, ref_meta["means2d"].absgrad, relative=1e-2, cosine=0.999)
-    else:
-        assert options.get("packed", True), "dense meta always has one shape"
+    assert_agrees_with_reference("cpu", torch.device("cpu"), options, batch=batch, cameras=cameras, n=300, seed=11)
 
 
 def test_end_to_end_with_covariances_and_feature_channels(cpu_backend: ModuleType) -> None:
