@@ -1,8 +1,8 @@
 """A differentiable Gaussian rasterizer with gsplat's interface that also runs without a GPU.
 
 Read `rasterization` for the interface, `reference/` for what every backend computes, `backends` for how one is chosen,
-`gsplat_api/` for gsplat's lower-level functions. Those load on first use, and so do the training helpers, which need the
-compiled extension.
+`gsplat_api/` for gsplat's lower-level functions. Those load on first use, and so do the training helpers, which need
+the compiled extension.
 """
 
 from __future__ import annotations

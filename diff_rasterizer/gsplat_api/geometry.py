@@ -94,8 +94,10 @@ def proj(
     check_ndim("means", means, 3, "(..., C, N, 3)", last=3)
     check_shape("covars", covars, *means.shape, 3)
     check_shape("Ks", Ks, *means.shape[:-2], 3, 3)
-    means2d, jacobians = project_points(means, Ks.detach(), width, height, camera_model)
-    return means2d, jacobians @ covars @ jacobians.mT
+    flat_means, flat_Ks = means.reshape(-1, *means.shape[-3:]), Ks.detach().reshape(-1, *Ks.shape[-3:])
+    means2d, jacobians = project_points(flat_means, flat_Ks, width, height, camera_model)
+    jacobians = jacobians.reshape(*means.shape[:-1], 2, 3)
+    return means2d.reshape(*means.shape[:-1], 2), jacobians @ covars @ jacobians.mT
 
 
 def symmetric_from_upper(triangles: Float[Tensor, "*batch 6"]) -> Float[Tensor, "*batch 3 3"]:
