@@ -84,13 +84,17 @@ def check_tensor(
         raise ValueError(f"{name} must hold data, got a tensor on the meta device; pass a real tensor")
 
 
-def check_floats(**tensors: Tensor | None) -> None:
-    """Raises ValueError unless all are float32, or all float64, tensors on the device of the first; None passes."""
-    like = None
+def check_floats(optional: tuple[str, ...] = (), **tensors: Any) -> None:
+    """Raises ValueError unless all are float32, or all float64, tensors on the device of the first.
+
+    Those named in `optional` may be None.
+    """
+    like: Any = None
     for name, tensor in tensors.items():
-        if tensor is not None:
-            check_tensor(name, tensor, FLOATS, like)
-            like = like or (name, tensor)
+        if tensor is None and name in optional:
+            continue
+        check_tensor(name, tensor, FLOATS, like)
+        like = like or (name, tensor)
 
 
 def check_shape(name: str, tensor: Tensor, *shape: tuple[str, int | None] | int) -> None:

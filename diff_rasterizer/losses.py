@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from .checks import FLOATS, check_number, check_tensor, shown
 from .tracing import traced
 
 Padding = Literal["same", "valid"]
@@ -22,37 +23,42 @@ def fused_ssim(image: Float[Tensor, "*batch H W C"], target: Tensor, padding: Pa
     """Returns the mean SSIM of float32 `image` against `target` of the same shape, float32 in 0..1 or uint8.
 
     `padding` "same" counts every pixel, with zeros outside the picture; "valid" only those whose window lies inside.
-    Differentiable with respect to `image`. Tensors that are not on the CPU, or not float32, go through torch.
+    Differentiable with respect to `image`. Tensors that are not on the CPU, or not float32, go through torch, and so
+    does a `target` that requires gradients.
 
     Raises:
         ValueError: for shapes that differ, or a picture smaller than the window with "valid".
     """
-    return _ssim_and_l1(image, target, padding)[0]
+    return _ssim_and_l1(image, target, padding, "image")[0]
 
 
 def l1_ssim_loss(
     render: Float[Tensor, "*batch H W C"], target: Tensor, ssim_weight: float = 0.2, padding: Padding = "same"
 ) -> Float[Tensor, ""]:
     """Returns (1 - w) * mean |render - target| + w * (1 - SSIM), the loss of 3D Gaussian Splatting (eq. 7, w = 0.2)."""
-    ssim, l1 = _ssim_and_l1(render, target, padding)
+    ssim_weight = check_number("ssim_weight", ssim_weight, finite=True)
+    ssim, l1 = _ssim_and_l1(render, target, padding, "render")
     return (1.0 - ssim_weight) * l1 + ssim_weight * (1.0 - ssim)
 
 
-def _ssim_and_l1(image: Tensor, target: Tensor, padding: Padding) -> tuple[Tensor, Tensor]:
+def _ssim_and_l1(image: Tensor, target: Tensor, padding: Padding, name: str) -> tuple[Tensor, Tensor]:
+    check_tensor(name, image, FLOATS)
+    check_tensor("target", target, (*FLOATS, torch.uint8), (name, image))
     if image.ndim < 3 or image.shape != target.shape:
         raise ValueError(
-            f"image and target must have the same shape [..., H, W, C], got {tuple(image.shape)} and "
+            f"{name} and target must have the same shape [..., H, W, C], got {tuple(image.shape)} and "
             f"{tuple(target.shape)}"
         )
-    if padding not in ("same", "valid"):
-        raise ValueError(f"padding must be 'same' or 'valid', got {padding!r}")
+    if not isinstance(padding, str) or padding not in ("same", "valid"):
+        raise ValueError(f"padding must be 'same' or 'valid', got {shown(padding)}")
     height, width, channels = image.shape[-3:]
+    if image.numel() == 0:
+        raise ValueError(f"{name} must have pixels, got the shape {tuple(image.shape)}")
     if padding == "valid" and min(height, width) < 11:
         raise ValueError(f"padding='valid' needs pictures of at least 11x11 pixels, got {width}x{height}")
-    if image.numel() == 0:
-        raise ValueError(f"the pictures must have pixels, got the shape {tuple(image.shape)}")
     image, target = image.reshape(-1, height, width, channels), target.reshape(-1, height, width, channels)
-    if image.device.type == "cpu" and image.dtype == torch.float32 and target.dtype in (torch.float32, torch.uint8):
+    fused = image.device.type == "cpu" and image.dtype == torch.float32 and not target.requires_grad
+    if fused:
         if traced(image):
             from . import loss_ops  # noqa: F401  registers the operator
 

@@ -200,8 +200,8 @@ def tile_intersections(
     tile_bits = (tiles_x * tiles_y).bit_length()
     if n_images.bit_length() + tile_bits > 32:
         raise ValueError(
-            f"tile lists hold image and tile ids in 32 bits, which {n_images} images of {tiles_x}x{tiles_y} tiles "
-            "exceed; use a larger tile_size or fewer images per call"
+            f"tile_width * tile_height times the number of images must fit into 32 bits, got {n_images} images of "
+            f"{tiles_x}x{tiles_y} tiles; use a larger tile_size or fewer images per call"
         )
     counts, rows, tiles = tile_pairs(means2d.to(torch.float32), radii, tile_size, tiles_x, tiles_y)
     depth_bits = depths.to(torch.float32).contiguous().view(torch.int32).to(torch.int64) & 0xFFFFFFFF

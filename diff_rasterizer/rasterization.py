@@ -158,7 +158,8 @@ def rasterization(
         means, quats, scales, opacities, colors, viewmats, Ks, backgrounds, covars, sh_degree, render_mode, sparse_grad
     )
     width, height, tile_size = int(width), int(height), int(tile_size)
-    check_pictures(sizes.B * sizes.C, width, height)
+    channels = 1 if colors is None else 3 if sh_degree is not None else colors.shape[-1]
+    check_pictures(sizes.B * sizes.C, width, height, channels, means)
     check_cameras(viewmats, Ks)
     check_backgrounds(backgrounds)
     if torch.compiler.is_compiling() and backend in ("auto", "cpu") and (means.device.type, means.dtype) == _CPU_TAKES:

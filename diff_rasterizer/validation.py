@@ -6,8 +6,10 @@ They run once per training step, so none of them reads per-Gaussian data or wait
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass
 from enum import Enum
+from functools import cache
 from typing import Any
 
 import torch
@@ -220,9 +222,31 @@ def check_cameras(viewmats: Tensor, Ks: Tensor) -> None:
             raise ValueError(f"{name} must be finite, got NaN or Inf entries; check the camera they come from")
 
 
-def check_pictures(images: int, width: int, height: int) -> None:
-    """Raises ValueError for more pixels than 32 bits count, before anything is allocated."""
-    check_limit("width * height times the number of images", images * width * height, "render fewer, or in parts")
+def check_pictures(
+    images: int, width: int, height: int, channels: int, like: Tensor, names: str = "width * height"
+) -> None:
+    """Raises ValueError for more pixels than 32 bits count, or than this machine could hold, before allocating any.
+
+    `like` gives the type and the device, `names` the arguments to blame.
+    """
+    pixels = images * width * height
+    check_limit(f"{names} times the number of images", pixels, "render fewer, or in parts")
+    needed = pixels * (channels + 1) * like.element_size()
+    # Most calls are small; only a large one is worth asking how much there is.
+    if needed > 2**30 and like.device.type == "cpu" and needed > _physical_memory():
+        raise ValueError(
+            f"{names} times the number of images must fit into memory, got {width}x{height}x{images} with "
+            f"{channels} channels, {needed / 2**30:.0f} GiB of {_physical_memory() / 2**30:.0f}; render in parts"
+        )
+
+
+@cache
+def _physical_memory() -> float:
+    """Returns this machine's memory in bytes, infinity where the system does not say."""
+    try:
+        return float(os.sysconf("SC_PHYS_PAGES")) * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return math.inf
 
 
 def check_backgrounds(backgrounds: Tensor | None) -> None:

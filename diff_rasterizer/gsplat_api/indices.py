@@ -15,7 +15,6 @@ from ..checks import (
     INTEGERS,
     check_count,
     check_floats,
-    check_limit,
     check_ndim,
     check_number,
     check_shape,
@@ -24,6 +23,7 @@ from ..checks import (
 from ..reference.blending import pixel_alphas, tile_pixels
 from ..reference.constants import MAX_ALPHA, TRANSMITTANCE_STOP
 from ..reference.tiling import tile_grid
+from ..validation import check_pictures
 from .pixels import check_lists, list_counts
 
 
@@ -144,7 +144,7 @@ def accumulate(
     channels = colors.shape[-1]
     check_shape("colors", colors, *images, ("N", N), ("channels", channels))
     n_images, pixels = images.numel(), width * height
-    check_limit("the number of pixels of all images", n_images * pixels, "render fewer, or in parts")
+    check_pictures(n_images, width, height, channels, means2d, "image_width * image_height")
     limits = {"gaussian_ids": (gaussian_ids, N), "pixel_ids": (pixel_ids, pixels), "image_ids": (image_ids, n_images)}
     for name, (ids, limit) in limits.items():
         _check_ids(name, ids, gaussian_ids, means2d, limit)

@@ -27,7 +27,7 @@ from ..gradient_routes import flatten_means2d, keep_until_backward
 from ..reference.blending import blend_lists
 from ..reference.constants import ALPHA_THRESHOLD
 from ..reference.tiling import tile_grid
-from ..validation import check_backgrounds
+from ..validation import check_backgrounds, check_pictures
 from .backend import operations
 from .tiles import ListsOrigin, origin_of
 
@@ -67,7 +67,9 @@ def rasterize_to_pixels(
     Raises:
         ValueError: for arguments that do not fit, lists that lead out of the rows included.
     """
-    check_floats(means2d=means2d, conics=conics, colors=colors, opacities=opacities, backgrounds=backgrounds)
+    check_floats(
+        ("backgrounds",), means2d=means2d, conics=conics, colors=colors, opacities=opacities, backgrounds=backgrounds
+    )
     check_flags(packed=packed, absgrad=absgrad)
     width, height = check_count("image_width", image_width), check_count("image_height", image_height)
     tile_size = check_count("tile_size", tile_size)
@@ -143,7 +145,7 @@ def check_lists(
             f"isect_offsets must cover {width}x{height} pixels with at least {across}x{down} tiles of {tile_size} "
             f"pixels, got {tiles_x}x{tiles_y}; pass the sizes that isect_tiles got"
         )
-    check_limit("the number of pixels of all images", lead.numel() * width * height, "render fewer, or in parts")
+    check_pictures(lead.numel(), width, height, 1, means2d, "image_width * image_height")
     rows = means2d.shape[:-1].numel()
     check_limit("the number of rows of means2d", rows, "pass fewer images")
     offsets = isect_offsets.flatten()

@@ -70,7 +70,10 @@ def fully_fused_projection(
         )
     if covars is not None:
         quats = scales = None
-    check_floats(means=means, covars=covars, quats=quats, scales=scales, viewmats=viewmats, Ks=Ks, opacities=opacities)
+    optional = ("covars", "quats", "scales", "opacities")
+    check_floats(
+        optional, means=means, covars=covars, quats=quats, scales=scales, viewmats=viewmats, Ks=Ks, opacities=opacities
+    )
     width, height = check_count("width", width), check_count("height", height)
     check_flags(packed=packed, sparse_grad=sparse_grad, calc_compensations=calc_compensations)
     check_planes(near_plane, far_plane, radius_clip, eps2d)
