@@ -4,7 +4,8 @@
 
 Each has a schema, the CPU implementation, a fake one that knows shapes only, and a gradient. Plain eager calls do not
 come here: an operator and its generic autograd wrapper cost 100 to 250 us more per forward and backward than `cpu`'s
-own autograd nodes (measured on empty work), and between forward and backward `blend` must copy its state into a tensor, which those nodes keep as an object.
+own autograd nodes (measured on empty work), and between forward and backward `blend` must copy its state into a
+tensor, which those nodes keep as an object.
 
 What an optional output would be is an empty tensor: operators return tensors only.
 """

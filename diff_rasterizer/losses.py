@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .backends import available_backends
+from .checks import FLOATS, check_number, check_tensor, shown
 from .tracing import traced
 
 Padding = Literal["same", "valid"]
@@ -24,38 +25,51 @@ def fused_ssim(image: Float[Tensor, "*batch H W C"], target: Tensor, padding: Pa
 
     `padding` "same" counts every pixel, with zeros outside the picture; "valid" only those whose window lies inside.
     Differentiable with respect to `image`. Tensors that are not float32, or on a GPU that the `cuda` backend cannot
-    use, go through torch.
+    use, go through torch, and so does a `target` that requires gradients.
 
     Raises:
         ValueError: for shapes that differ, or a picture smaller than the window with "valid".
     """
-    return _ssim_and_l1(image, target, padding)[0]
+    return _ssim_and_l1(image, target, padding, "image")[0]
 
 
 def l1_ssim_loss(
     render: Float[Tensor, "*batch H W C"], target: Tensor, ssim_weight: float = 0.2, padding: Padding = "same"
 ) -> Float[Tensor, ""]:
     """Returns (1 - w) * mean |render - target| + w * (1 - SSIM), the loss of 3D Gaussian Splatting (eq. 7, w = 0.2)."""
-    ssim, l1 = _ssim_and_l1(render, target, padding)
+    ssim_weight = check_number("ssim_weight", ssim_weight, finite=True)
+    ssim, l1 = _ssim_and_l1(render, target, padding, "render")
     return (1.0 - ssim_weight) * l1 + ssim_weight * (1.0 - ssim)
 
 
-def _ssim_and_l1(image: Tensor, target: Tensor, padding: Padding) -> tuple[Tensor, Tensor]:
+def _ssim_and_l1(image: Tensor, target: Tensor, padding: Padding, name: str) -> tuple[Tensor, Tensor]:
+    check_tensor(name, image, FLOATS)
+    check_tensor("target", target, (*FLOATS, torch.uint8), (name, image))
     if image.ndim < 3 or image.shape != target.shape:
         raise ValueError(
-            f"image and target must have the same shape [..., H, W, C], got {tuple(image.shape)} and "
+            f"{name} and target must have the same shape [..., H, W, C], got {tuple(image.shape)} and "
             f"{tuple(target.shape)}"
         )
-    if padding not in ("same", "valid"):
-        raise ValueError(f"padding must be 'same' or 'valid', got {padding!r}")
+    if not isinstance(padding, str) or padding not in ("same", "valid"):
+        raise ValueError(f"padding must be 'same' or 'valid', got {shown(padding)}")
     height, width, channels = image.shape[-3:]
+    if image.numel() == 0:
+        raise ValueError(f"{name} must have pixels, got the shape {tuple(image.shape)}")
     if padding == "valid" and min(height, width) < 11:
         raise ValueError(f"padding='valid' needs pictures of at least 11x11 pixels, got {width}x{height}")
-    if image.numel() == 0:
-        raise ValueError(f"the pictures must have pixels, got the shape {tuple(image.shape)}")
     image, target = image.reshape(-1, height, width, channels), target.reshape(-1, height, width, channels)
-    if image.dtype == torch.float32 and target.dtype in (torch.float32, torch.uint8):
-        if image.device.type == "cpu" and traced(image):
+    fused = image.dtype == torch.float32 and target.dtype in (torch.float32, torch.uint8) and not target.requires_grad
+    if fused and image.device.type == "cpu":
+        if traced(image):
+            from . import loss_ops  # noqa: F401  registers the operator
+
+            ssim, l1, _ = torch.ops.diff_rasterizer.ssim_l1(image, target, padding == "valid")
+            return ssim, l1
+        return _SsimL1.apply(image, target, padding == "valid")  # pyright: ignore[reportReturnType]
+    if fused and image.device.type == "cuda" and not available_backends()["cuda"]:
+        from .cuda_losses import ssim_and_l1
+
+        return ssim_and_l1(image, target, padding == "valid")
             from . import loss_ops  # noqa: F401  registers the operator
 
             ssim, l1, _ = torch.ops.diff_rasterizer.ssim_l1(image, target, padding == "valid")

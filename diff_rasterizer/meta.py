@@ -187,11 +187,12 @@ def tile_intersections(
     tile_size: int,
     tiles_x: int,
     tiles_y: int,
+    sort: bool = True,
 ) -> tuple[Int[Tensor, " E"], Int[Tensor, " M"], Int[Tensor, " M"]]:
-    """Returns (tiles per row int32, sorted isect_ids int64, row of each intersection int32) in gsplat's layout.
+    """Returns (tiles per row int32, isect_ids int64, row of each intersection int32) in gsplat's layout.
 
     An isect_id holds, from the top: the image id, the tile id in as many bits as the number of tiles needs, and in the
-    low 32 bits those of the float32 depth. Sorting it orders the rows of each tile by depth.
+    low 32 bits those of the float32 depth. Sorted, which is the default, the rows of each tile come by depth.
 
     Raises:
         ValueError: when image and tile ids do not fit into 32 bits.
@@ -199,13 +200,16 @@ def tile_intersections(
     tile_bits = (tiles_x * tiles_y).bit_length()
     if n_images.bit_length() + tile_bits > 32:
         raise ValueError(
-            f"tile lists hold image and tile ids in 32 bits, which {n_images} images of {tiles_x}x{tiles_y} tiles "
-            "exceed; use a larger tile_size or fewer images per call"
+            f"tile_width * tile_height times the number of images must fit into 32 bits, got {n_images} images of "
+            f"{tiles_x}x{tiles_y} tiles; use a larger tile_size or fewer images per call"
         )
     counts, rows, tiles = tile_pairs(means2d.to(torch.float32), radii, tile_size, tiles_x, tiles_y)
     depth_bits = depths.to(torch.float32).contiguous().view(torch.int32).to(torch.int64) & 0xFFFFFFFF
     image_tile = (image_ids.to(torch.int64)[rows] << tile_bits) | tiles
-    isect_ids, order = torch.sort((image_tile << 32) | depth_bits[rows], stable=True)
+    isect_ids = (image_tile << 32) | depth_bits[rows]
+    if not sort:
+        return counts.to(torch.int32), isect_ids, rows.to(torch.int32)
+    isect_ids, order = torch.sort(isect_ids, stable=True)
     return counts.to(torch.int32), isect_ids, rows[order].to(torch.int32)
 
 

@@ -17,7 +17,9 @@ from .tracing import traced
 from .validation import (
     RollingShutterType,
     Sizes,
+    check_backgrounds,
     check_cameras,
+    check_pictures,
     check_settings,
     check_tensors,
     reject_unsupported,
@@ -145,19 +147,30 @@ def rasterization(
         rasterize_mode=rasterize_mode,
         camera_model=camera_model,
         sh_degree=sh_degree,
+        radius_clip=radius_clip,
         packed=packed,
         sparse_grad=sparse_grad,
+        absgrad=absgrad,
+        segmented=segmented,
+        backend=backend,
     )
     sizes = check_tensors(
         means, quats, scales, opacities, colors, viewmats, Ks, backgrounds, covars, sh_degree, render_mode, sparse_grad
     )
+    width, height, tile_size = int(width), int(height), int(tile_size)
+    channels = 1 if colors is None else 3 if sh_degree is not None else colors.shape[-1]
+    check_pictures(sizes.B * sizes.C, width, height, channels, means)
     check_cameras(viewmats, Ks)
-    ops, whole = _backend(backend, means)
+    check_backgrounds(backgrounds)
+    if torch.compiler.is_compiling() and backend in ("auto", "cpu") and (means.device.type, means.dtype) == _CPU_TAKES:
+        ops, whole = _cpu_backend(), False
+    else:
+        ops, whole = select_backend(backend, means.device, means.dtype)
     settings = {
-        "near_plane": near_plane,
-        "far_plane": far_plane,
-        "radius_clip": radius_clip,
-        "eps2d": eps2d,
+        "near_plane": float(near_plane),
+        "far_plane": float(far_plane),
+        "radius_clip": float(radius_clip),
+        "eps2d": float(eps2d),
         "camera_model": camera_model,
     }
     if whole:
@@ -314,13 +327,11 @@ def _channels(
     return channels
 
 
-def _backend(name: str, means: Tensor) -> tuple[ModuleType, bool]:
-    if torch.compiler.is_compiling() and name in ("auto", "cpu") and (means.device.type, means.dtype) == _CPU_TAKES:
-        # torch.compile does not follow the registry's imports by name.
-        from . import cpu
+def _cpu_backend() -> ModuleType:
+    """Returns what `select_backend` would; torch.compile does not follow its imports by name."""
+    from . import cpu
 
-        return cpu, False
-    return select_backend(name, means.device, means.dtype)
+    return cpu
 
 
 def _camera_centres(viewmats: Float[Tensor, "B C 4 4"]) -> Float[Tensor, "B C 3"]:

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from .checks import check_floats, check_ndim, check_tensor, is_integer, shown
 from .reference.harmonics import sh_basis
 
 MAX_SH_DEGREE = 4
@@ -30,13 +31,14 @@ def spherical_harmonics(
     Raises:
         ValueError: for a degree or a shape that does not fit.
     """
-    if not 0 <= degrees_to_use <= MAX_SH_DEGREE:
-        raise ValueError(f"degrees_to_use must be 0 to {MAX_SH_DEGREE}, got {degrees_to_use}")
+    if not is_integer(degrees_to_use) or not 0 <= degrees_to_use <= MAX_SH_DEGREE:
+        raise ValueError(f"degrees_to_use must be 0 to {MAX_SH_DEGREE}, got {shown(degrees_to_use)}")
+    degrees_to_use = int(degrees_to_use)
+    check_floats(dirs=dirs, coeffs=coeffs)
+    check_ndim("dirs", dirs, 1, "(..., 3)", last=3)
     count = (degrees_to_use + 1) ** 2
     batch = tuple(dirs.shape[:-1])
-    if dirs.shape[-1] != 3:
-        raise ValueError(f"dirs must have shape (..., 3), got {tuple(dirs.shape)}")
-    if tuple(coeffs.shape[:-2]) != batch or coeffs.shape[-1] != 3:
+    if coeffs.ndim < 2 or tuple(coeffs.shape[:-2]) != batch or coeffs.shape[-1] != 3:
         shape = "".join(f"{size}, " for size in batch)
         raise ValueError(f"coeffs must have shape ({shape}K, 3) to match dirs, got {tuple(coeffs.shape)}")
     if coeffs.shape[-2] < count:
@@ -45,6 +47,7 @@ def spherical_harmonics(
             "lower degrees_to_use or pad with zeros"
         )
     if masks is not None:
+        check_tensor("masks", masks, (torch.bool,), ("dirs", dirs))
         if tuple(masks.shape) != batch:
             raise ValueError(f"masks must have shape {batch} to match dirs, got {tuple(masks.shape)}")
         # Masked rows may hold anything; values instead of a product keep NaN out of the gradients.

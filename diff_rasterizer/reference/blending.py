@@ -63,16 +63,45 @@ def blend(
         backgrounds: colours behind everything; None is black.
         absgrad: the backward sets `means2d.absgrad` [E, 2], the sum over pixels of the absolute gradient.
     """
-    carrier = None
-    if absgrad:
-        means2d, carrier = _AbsgradSink.apply(means2d)  # type: ignore[misc]
     tiles_x, tiles_y = tile_grid(width, height, TILE_SIZE)
     rows, counts = _rows_by_tile(
         means2d, conics, colors, opacities, depths, radii, image_ids, n_images, tiles_x, tiles_y
     )
+    return blend_lists(
+        means2d, conics, colors, opacities, rows, counts, n_images, TILE_SIZE, width, height, backgrounds, absgrad
+    )
+
+
+def blend_lists(
+    means2d: Float[Tensor, "E 2"],
+    conics: Float[Tensor, "E 3"],
+    colors: Float[Tensor, "E D"],
+    opacities: Float[Tensor, " E"],
+    rows: Int[Tensor, " M"],
+    counts: list[int],
+    n_images: int,
+    tile_size: int,
+    width: int,
+    height: int,
+    backgrounds: Float[Tensor, "I D"] | None,
+    absgrad: bool,
+) -> tuple[Float[Tensor, "I H W D"], Float[Tensor, "I H W 1"]]:
+    """Returns renders and alphas where each tile blends the rows it is given, in the given order.
+
+    Args:
+        rows: rows of the tiles, front to back, tile after tile in raster order, image after image; all finite.
+        counts: how many rows each tile has.
+        tile_size: edge of the tiles in pixels.
+
+    The other arguments are those of `blend`.
+    """
+    carrier = None
+    if absgrad:
+        means2d, carrier = _AbsgradSink.apply(means2d)  # type: ignore[misc]
+    tiles_x, tiles_y = tile_grid(width, height, tile_size)
     gathered = [x.index_select(0, rows).split(counts) for x in (means2d, conics, colors, opacities)]
     carriers = [None] * len(counts) if carrier is None else carrier.index_select(0, rows).split(counts)
-    recompute = torch.is_grad_enabled() and len(rows) * TILE_SIZE**2 > RECOMPUTE_ABOVE
+    recompute = torch.is_grad_enabled() and len(rows) * tile_size**2 > RECOMPUTE_ABOVE
 
     strips: list[Tensor] = []
     for image in range(n_images):
@@ -80,12 +109,10 @@ def blend(
             tiles: list[Tensor] = []
             for tile_x in range(tiles_x):
                 index = (image * tiles_y + tile_y) * tiles_x + tile_x
-                x = torch.arange(tile_x * TILE_SIZE, min((tile_x + 1) * TILE_SIZE, width), device=means2d.device)
-                y = torch.arange(tile_y * TILE_SIZE, min((tile_y + 1) * TILE_SIZE, height), device=means2d.device)
-                pixels = torch.cartesian_prod(y, x).flip(-1).to(means2d.dtype) + 0.5
-                args = [pixels, *(part[index] for part in gathered), carriers[index]]
+                pixels = tile_pixels(tile_x, tile_y, tile_size, width, height, means2d)
+                args = [pixels.flatten(0, 1), *(part[index] for part in gathered), carriers[index]]
                 out = _recomputed(args) if recompute else _blend_tile(*args)
-                tiles.append(out.unflatten(0, (len(y), len(x))))
+                tiles.append(out.unflatten(0, pixels.shape[:2]))
             strips.append(torch.cat(tiles, dim=1))
     flat = torch.cat(strips) if strips else means2d.new_zeros(0, width, colors.shape[1] + 1)
     images = flat.reshape(n_images, height, width, colors.shape[1] + 1)
@@ -93,6 +120,16 @@ def blend(
     if backgrounds is not None:
         renders = renders + transmittance * backgrounds[:, None, None]
     return renders, 1.0 - transmittance
+
+
+def tile_pixels(
+    tile_x: int, tile_y: int, tile_size: int, width: int, height: int, like: Tensor
+) -> Float[Tensor, "rows columns 2"]:
+    """Returns the pixel centres (x, y) of one tile, as far as it lies in the image."""
+    x = torch.arange(tile_x * tile_size, min((tile_x + 1) * tile_size, width), device=like.device)
+    y = torch.arange(tile_y * tile_size, min((tile_y + 1) * tile_size, height), device=like.device)
+    across, down = torch.meshgrid(x, y, indexing="xy")
+    return torch.stack([across, down], dim=-1).to(like.dtype) + 0.5
 
 
 def _recomputed(args: list[Any]) -> Tensor:
@@ -140,7 +177,7 @@ def _blend_tile(
     # At least once: an empty tile, too, stays connected to its inputs, or a backward of an empty view would fail.
     for start in range(0, max(len(means2d), 1), CHUNK):
         part = slice(start, start + CHUNK)
-        alphas = _alphas(pixels, means2d[part], conics[part], opacities[part], _slice(carrier, part), finished)
+        alphas = pixel_alphas(pixels, means2d[part], conics[part], opacities[part], _slice(carrier, part), finished)
         # stages[k] is the transmittance in front of Gaussian k. It never rises, so the Gaussians that are blended are
         # those before the first at which it would reach the stop.
         stages = torch.cat([T[None], T * torch.cumprod(1.0 - alphas, dim=0)])
@@ -154,7 +191,7 @@ def _blend_tile(
     return torch.cat([rendered, T[:, None]], dim=1)
 
 
-def _alphas(
+def pixel_alphas(
     pixels: Tensor, means2d: Tensor, conics: Tensor, opacities: Tensor, carrier: Tensor | None, finished: Tensor
 ) -> Float[Tensor, "G P"]:
     """Returns the alpha of each Gaussian in each pixel, 0 where it is skipped or the pixel is finished."""

@@ -26,6 +26,9 @@ def tile_pairs(
 
     Pairs come row by row, the tiles of a row in raster order. A tile counts as touched when the box mean +- radius
     reaches into it. Rows with a radius of 0 touch nothing.
+
+    Raises:
+        ValueError: for 2^31 pairs or more.
     """
     grid = torch.tensor([tiles_x, tiles_y], device=means2d.device)
     centre, reach = means2d / tile_size, radii.to(means2d.dtype) / tile_size
@@ -34,6 +37,11 @@ def tile_pairs(
     drawn = (radii > 0).all(-1)
     extent = torch.where(drawn[:, None], (last - first).clamp(min=0), torch.zeros_like(first))
     counts = extent[:, 0] * extent[:, 1]
+    total = int(counts.sum())
+    if total >= 2**31:
+        raise ValueError(
+            f"radii must touch fewer than 2^31 tiles in all, got {total}; use a larger tile_size or fewer Gaussians"
+        )
 
     rows = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
     starts = torch.cumsum(counts, 0) - counts

@@ -56,7 +56,7 @@ int checked_range(int value, int least, int most, const char* name) {
                                     std::to_string(most) + ", got " + std::to_string(value));
     return value;
 }
-int checked_threads(int threads) { return checked_range(threads, 1, 4096, "threads"); }
+int checked_threads(int threads) { return checked_range(threads, 1, 1024, "threads"); }
 constexpr int kMaxSide = 1 << 26;  // pixels; far from where a side times a few bytes leaves 32 bits
 
 // Rows and tiles are counted in 32 bits; with this, pixels fit into 64.
@@ -508,6 +508,8 @@ NB_MODULE(_cpu, m) {
     m.def("ssim_partials_size", [](int64_t images, int height, int width, int channels) {
         if (images < 1 || height < 1 || width < 1 || channels < 1)
             throw std::invalid_argument("sizes must be positive");
+        if (double(images) * height * (double(width) + 32.0) * channels > 1e15)
+            throw std::length_error("a picture too large");
         SsimArgs a = {};
         a.images = images, a.height = height, a.width = width, a.channels = channels;
         return partials_size(a);
