@@ -70,16 +70,6 @@ def _ssim_and_l1(image: Tensor, target: Tensor, padding: Padding, name: str) -> 
         from .cuda_losses import ssim_and_l1
 
         return ssim_and_l1(image, target, padding == "valid")
-            from . import loss_ops  # noqa: F401  registers the operator
-
-            ssim, l1, _ = torch.ops.diff_rasterizer.ssim_l1(image, target, padding == "valid")
-            return ssim, l1
-        if image.device.type == "cpu":
-            return _SsimL1.apply(image, target, padding == "valid")  # pyright: ignore[reportReturnType]
-        if image.device.type == "cuda" and not available_backends()["cuda"]:
-            from .cuda_losses import ssim_and_l1
-
-            return ssim_and_l1(image, target, padding == "valid")
     return torch_ssim_l1(image, target, padding)
 
 
