@@ -17,7 +17,7 @@ from rasterizer_tolerances import assert_close_with_flips, assert_gradients_agre
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from diff_rasterizer import cuda, rasterization, reference
+from diff_rasterizer import cuda, cuda_blend, rasterization, reference
 
 pytestmark = pytest.mark.usefixtures("emulation")
 
@@ -62,6 +62,15 @@ def test_blend(
     n: int, n_images: int, width: int, height: int, channels: int, scale: float, with_background: bool
 ) -> None:
     agree.test_blend(cuda, n, n_images, width, height, channels, scale, with_background)
+
+
+@pytest.mark.parametrize("n,width,height,channels,scale", [(300, 37, 29, 3, 2.0), (600, 30, 30, 3, 8.0)])
+def test_blend_with_large_buckets(
+    monkeypatch: pytest.MonkeyPatch, n: int, width: int, height: int, channels: int, scale: float
+) -> None:
+    """A bucket of 128 instances is what large scenes use."""
+    monkeypatch.setattr(cuda_blend, "LARGE_FROM", 0)
+    agree.test_blend(cuda, n, 2, width, height, channels, scale, True)
 
 
 def test_blend_without_rows() -> None:
@@ -150,7 +159,8 @@ def test_projection_fused_with_colors(degree: int, activations: bool, compensate
         y["means"], y["quats"], scales, None, opacities.detach(), y["viewmats"], scene.Ks.double(), *size, **settings
     )
     visible = (radii > 0).all(-1)
-    seen = opacities[:, None] * (compensations if compensate else 1.0) * visible
+    seen = opacities[:, None].expand(visible.shape)
+    seen = torch.where(visible, seen * compensations, 0.0) if compensate else torch.where(visible, seen, seen.detach())
     colors = reference.view_colors(degree, y["means"], y["campos"], y["coeffs"], radii)
     plain = [radii, means2d, depths, conics, seen, colors]
     assert bool(((fused[0] > 0).all(-1) == visible).all()) and 0.1 < float(visible.double().mean()) < 0.95

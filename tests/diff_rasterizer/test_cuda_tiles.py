@@ -70,6 +70,25 @@ def test_lists_what_reaches_the_threshold_in_depth_order(scale: float) -> None:
     assert bool(many) == (scale > 1.0), "both the lane's own walk and the warp's should be seen"
 
 
+def test_needles_are_listed_all_along() -> None:
+    """Half a pixel wide and hundreds long: the conic's determinant is the difference of two almost equal numbers."""
+    inputs, other = agree.blend_inputs(40, 1, 400, 400, 1, 1.0, seed=4)
+    angle = torch.linspace(0.1, 3.0, 40, dtype=torch.float64)
+    direction = torch.stack([angle.cos(), angle.sin()], dim=-1)
+    across = torch.stack([-direction[:, 1], direction[:, 0]], dim=-1)
+    inverse = direction[:, :, None] * direction[:, None] / 300.0**2 + across[:, :, None] * across[:, None] / 0.3
+    inputs["conics"] = torch.stack([inverse[:, 0, 0], inverse[:, 0, 1], inverse[:, 1, 1]], dim=-1).float()
+    inputs["opacities"] = torch.full((40,), 0.9)
+    other["radii"][:] = 1000
+    tiles = tiles_of(inputs, other)
+    alpha = largest_alpha_per_tile(inputs, 400, 400, tiles.tiles_x, tiles.tiles_y).flatten(1)
+    missing = 0
+    for tile, rows in enumerate(lists(tiles)):
+        missing += len(set(torch.nonzero(alpha[:, tile] >= 1 / 255)[:, 0].tolist()) - set(rows))
+    assert missing == 0
+    assert len(tiles.instances) < 0.3 * 40 * len(tiles.ranges), "most tiles are not near a needle"
+
+
 def test_wide_keys_where_tiles_do_not_fit_16_bits() -> None:
     size = 257 * TILE_SIZE
     inputs, other = agree.blend_inputs(40, 1, size, size, 1, 30.0, seed=2)
