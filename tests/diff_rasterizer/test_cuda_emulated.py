@@ -73,6 +73,24 @@ def test_blend_with_large_buckets(
     agree.test_blend(cuda, n, 2, width, height, channels, scale, True)
 
 
+def test_a_clamped_alpha_passes_no_gradient_to_opacity_and_shape() -> None:
+    """Opaque Gaussians that are flat around the centre of a pixel."""
+    inputs, other = agree.blend_inputs(12, 1, 20, 20, 3, 1.0, seed=15)
+    inputs["means2d"] = inputs["means2d"].floor() + 0.5  # type: ignore[union-attr]
+    inputs["conics"] = torch.tensor([[1e-3, 0.0, 1e-3]]).repeat(12, 1)
+    inputs["opacities"] = torch.ones(12)
+    results = []
+    for module, dtype in ((cuda, torch.float32), (reference, torch.float64)):
+        x = agree.leaves(inputs, dtype)
+        renders, alphas = module.blend(**x, **(other | {"depths": other["depths"].to(dtype)}), absgrad=True)
+        grads = agree.gradients(weighted_sum([renders, alphas]), x)
+        results.append((renders.detach(), grads | {"absgrad": x["means2d"].absgrad}))  # type: ignore[union-attr]
+    assert_close_with_flips(results[0][0], results[1][0], atol=1e-4, name="renders")
+    for name, wanted in results[1][1].items():
+        if name != "backgrounds":  # a thousandth and less shines through
+            assert_gradients_agree(results[0][1][name], wanted, relative=2e-3, name=name)
+
+
 def test_blend_without_rows() -> None:
     agree.test_blend_without_rows(cuda)
 
