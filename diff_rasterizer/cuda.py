@@ -104,8 +104,8 @@ def project_with_colors(
     """Returns radii, means2d, depths, conics, opacities [B, C, N], colors [B, C, N, 3]: `project` and `view_colors` in
     one launch, forward and backward.
 
-    The opacities are those seen: times the compensation with `compensate`, 0 for what is not drawn; gradients flow
-    through them. With `activations`, `scales` are logarithms and `opacities` logits.
+    The opacities are those seen: times the compensation with `compensate`, which is 0 for what is not drawn. Gradients
+    flow through those of the rows that are drawn. With `activations`, `scales` are logarithms and `opacities` logits.
     """
     settings = _ProjectSettings(
         width, height, camera_model, eps2d, near_plane, far_plane, radius_clip, compensate, degree, activations

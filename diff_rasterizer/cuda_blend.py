@@ -14,8 +14,11 @@ from .cuda_kernels import MAX_CHANNELS
 from .cuda_launch import launcher
 from .cuda_tiles import BLOCK, TILE_SIZE, launch_rows, make_tiles
 
-BUCKET = 32
+SMALL_BUCKET, LARGE_BUCKET = 32, 128
 """Instances between two stored states of a tile's pixels, from which the backward starts in parallel."""
+
+LARGE_FROM = 1 << 20
+"""Instances from which on large buckets leave enough warps to fill a GPU, with a quarter of the memory."""
 
 _SPLAT_FLOATS = 6
 _BACKWARD_WARPS = 4
@@ -88,15 +91,16 @@ class _Blend(torch.autograd.Function):
         final_T = torch.empty(n_tiles, TILE_SIZE**2, device=device)
         last = torch.empty(n_tiles, TILE_SIZE**2, dtype=torch.int32, device=device)
         tile_end = torch.empty(n_tiles, dtype=torch.int32, device=device)
+        bucket = LARGE_BUCKET if len(tiles.instances) >= LARGE_FROM else SMALL_BUCKET
         # An upper bound that the host knows; see first_bucket in tile_layout.cuh.
-        buckets = len(tiles.instances) // BUCKET + n_tiles if differentiable else 0
+        buckets = len(tiles.instances) // bucket + n_tiles if differentiable else 0
         bucket_tile = bucket_T = None
         if buckets:
             bucket_tile = torch.full((buckets,), -1, dtype=torch.int32, device=device)
             bucket_T = torch.empty(buckets, TILE_SIZE**2, device=device)
         per_pass: list[Tensor | None] = []
         for begin, count in _passes(channels):
-            macros = {"GD_CHANNELS": count}
+            macros = {"GD_CHANNELS": count, "GD_BUCKET": bucket}
             vectors = -(-(_SPLAT_FLOATS + count) // 4)
             records = torch.empty(rows, 4 * vectors, device=device)
             launch_rows(
@@ -125,7 +129,7 @@ class _Blend(torch.autograd.Function):
             bucket_tile, bucket_T, *per_pass,
         )  # fmt: skip
         ctx.grid = (tiles.tiles_x, tiles.tiles_y)
-        ctx.absgrad = absgrad
+        ctx.absgrad, ctx.bucket = absgrad, bucket
         return renders, alphas
 
     @staticmethod
@@ -157,7 +161,7 @@ class _Blend(torch.autograd.Function):
                     v_alphas if begin == 0 else None, final_T, last, tile_end, bucket_tile, bucket_T, bucket_colors,
                     v_means2d, v_abs, v_conics, v_colors, v_opacities,
                 ],
-                {"GD_CHANNELS": count, "GD_ABSGRAD": int(ctx.absgrad)},
+                {"GD_CHANNELS": count, "GD_BUCKET": ctx.bucket, "GD_ABSGRAD": int(ctx.absgrad)},
             )  # fmt: skip
         if v_abs is not None:
             means2d.absgrad = v_abs

@@ -40,9 +40,13 @@ KERNEL_FILES: dict[str, KernelFile] = {
     "instances": KernelFile(
         "instances.cu", ("depth_keys", "count_tiles", "write_instances", "tile_ranges"), {"GD_KEY_BITS": (16, 32)}
     ),
-    "blend_forward": KernelFile("blend_forward.cu", ("pack_records", "blend_forward"), {"GD_CHANNELS": (1, 3, 4, 32)}),
+    "blend_forward": KernelFile(
+        "blend_forward.cu", ("pack_records", "blend_forward"), {"GD_CHANNELS": (1, 3, 4, 32), "GD_BUCKET": (128,)}
+    ),
     "blend_backward": KernelFile(
-        "blend_backward.cu", ("blend_backward",), {"GD_CHANNELS": (1, 3, 4, 32), "GD_ABSGRAD": (0, 1)}
+        "blend_backward.cu",
+        ("blend_backward",),
+        {"GD_CHANNELS": (1, 3, 4, 32), "GD_BUCKET": (128,), "GD_ABSGRAD": (0, 1)},
     ),
     "ssim": KernelFile("ssim.cu", ("ssim_forward", "ssim_backward"), {"GD_TARGET_BYTES": (0, 1)}),
     "adam": KernelFile("adam.cu", ("adam",), {"GD_VECTOR": (1, 4)}),

@@ -34,11 +34,11 @@ class _SsimL1(torch.autograd.Function):
         partials = image.new_empty(3, *image.shape) if differentiable else None
         sums = image.new_empty(blocks, 2)
         ctx.sizes = [np.int32(images), np.int32(height), np.int32(width), np.int32(channels)]
-        ctx.launch = (blocks, 1, 1), (BLOCK, 1, 1)
+        ctx.blocks = blocks
         ctx.macros = {"GD_TARGET_BYTES": int(target.dtype == torch.uint8)}
         launcher(image.device).launch(
-            "ssim", "ssim_forward", *ctx.launch, [*ctx.sizes, np.int32(valid), image, target, partials, sums],
-            ctx.macros,
+            "ssim", "ssim_forward", (blocks, 1, 1), (BLOCK, 1, 1),
+            [*ctx.sizes, np.int32(valid), image, target, partials, sums], ctx.macros,
         )  # fmt: skip
         counted = images * channels * ((height - 10) * (width - 10) if valid else height * width)
         ctx.save_for_backward(image, target, partials)
@@ -54,6 +54,7 @@ class _SsimL1(torch.autograd.Function):
         v_sums = torch.stack([v_ssim / ctx.counted, v_l1 / image.numel()])
         v_image = torch.empty_like(image)
         launcher(image.device).launch(
-            "ssim", "ssim_backward", *ctx.launch, [*ctx.sizes, image, target, partials, v_sums, v_image], ctx.macros
-        )
+            "ssim", "ssim_backward", (ctx.blocks, 1, 1), (BLOCK, 1, 1),
+            [*ctx.sizes, image, target, partials, v_sums, v_image], ctx.macros,
+        )  # fmt: skip
         return v_image, None, None, None

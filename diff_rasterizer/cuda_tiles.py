@@ -69,18 +69,21 @@ def make_tiles(
             f"at most 2^31 - 1 tiles and rows fit one call, got {n_tiles} tiles ({n_images} images of "
             f"{width}x{height}) and {rows} rows; render fewer images per call"
         )
+    bits = 16 if n_tiles <= 2**16 else 32
+    macros = {"GD_KEY_BITS": bits}
     count, grid = np.int64(rows), [np.int32(tiles_x), np.int32(tiles_y)]
     keys = torch.empty_like(depths)
     launch_rows(
         device, "instances", "depth_keys", rows,
-        [count, np.int32(colors.shape[1]), radii, means2d, conics, opacities, depths, colors, keys],
+        [count, np.int32(colors.shape[1]), radii, means2d, conics, opacities, depths, colors, keys], macros,
     )  # fmt: skip
     # All images at once: the sort by tile below separates them and keeps this order inside each.
     keys, order = torch.sort(keys, stable=True)
     counts = torch.empty(rows, dtype=torch.int32, device=device)
     launch_rows(
-        device, "instances", "count_tiles", rows, [count, *grid, keys, order, means2d, conics, opacities, counts]
-    )
+        device, "instances", "count_tiles", rows,
+        [count, *grid, keys, order, means2d, conics, opacities, counts], macros,
+    )  # fmt: skip
     ends = torch.cumsum(counts, 0, dtype=torch.int64)
     total = int(ends[-1]) if rows else 0  # the one number the host must know
     if total >= 2**31:
@@ -88,8 +91,6 @@ def make_tiles(
             f"at most 2^31 - 1 (Gaussian, tile) pairs fit one call, got {total}; render fewer Gaussians, fewer images "
             "per call or smaller pictures"
         )
-    bits = 16 if n_tiles <= 2**16 else 32
-    macros = {"GD_KEY_BITS": bits}
     tile_keys = torch.empty(total, dtype=torch.int16 if bits == 16 else torch.int32, device=device)
     ranks, instances = (torch.empty(total, dtype=torch.int32, device=device) for _ in range(2))
     ranges = torch.zeros(n_tiles, 2, dtype=torch.int32, device=device)

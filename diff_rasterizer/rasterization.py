@@ -214,15 +214,27 @@ def rasterization(
         assert quats is not None and scales is not None
         quats, scales = quats.reshape(B, N, 4), scales.reshape(B, N, 3)
     settings["compensate"] = rasterize_mode == "antialiased"
-    radii, means2d, depths, conics, compensations = ops.project(
-        means, quats, scales, covars, opacities.detach(), viewmats, Ks, width, height, **settings
-    )
-    seen_opacities = opacities[:, None].expand(B, C, N)
-    if compensations is not None:
-        # A culled row may have a NaN opacity, which times its zero gradient would reach the compensation.
-        visible = (radii > 0).all(-1)
-        seen_opacities = torch.where(visible, seen_opacities, torch.zeros_like(seen_opacities)) * compensations
-    channels = _channels(ops, sizes, means, viewmats, radii, depths, colors, sh_degree, render_mode)
+    fused = getattr(ops, "project_with_colors", None)
+    if fused is not None and sh_degree is not None and quats is not None and not sizes.per_camera_colors:
+        assert colors is not None
+        centres = torch.linalg.inv_ex(viewmats)[0][..., :3, 3]
+        coeffs = colors.reshape(B, N, *colors.shape[-2:])
+        radii, means2d, depths, conics, seen_opacities, channels = fused(
+            means, quats, scales, opacities, viewmats, Ks, centres, coeffs, sh_degree, width, height, **settings
+        )
+        if render_mode != "RGB":
+            parts = [channels] if render_mode.startswith("RGB") else []
+            channels = torch.cat([*parts, depths[..., None]], dim=-1)
+    else:
+        radii, means2d, depths, conics, compensations = ops.project(
+            means, quats, scales, covars, opacities.detach(), viewmats, Ks, width, height, **settings
+        )
+        seen_opacities = opacities[:, None].expand(B, C, N)
+        if compensations is not None:
+            # A culled row may have a NaN opacity, which times its zero gradient would reach the compensation.
+            visible = (radii > 0).all(-1)
+            seen_opacities = torch.where(visible, seen_opacities, torch.zeros_like(seen_opacities)) * compensations
+        channels = _channels(ops, sizes, means, viewmats, radii, depths, colors, sh_degree, render_mode)
 
     dense = _Rows(radii, means2d, depths, conics, seen_opacities)
     if packed:

@@ -17,7 +17,7 @@ from rasterizer_tolerances import assert_close_with_flips, assert_gradients_agre
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from diff_rasterizer import cuda, rasterization, reference
+from diff_rasterizer import cuda, cuda_blend, rasterization, reference
 
 pytestmark = pytest.mark.usefixtures("emulation")
 
@@ -62,6 +62,33 @@ def test_blend(
     n: int, n_images: int, width: int, height: int, channels: int, scale: float, with_background: bool
 ) -> None:
     agree.test_blend(cuda, n, n_images, width, height, channels, scale, with_background)
+
+
+@pytest.mark.parametrize("n,width,height,channels,scale", [(300, 37, 29, 3, 2.0), (600, 30, 30, 3, 8.0)])
+def test_blend_with_large_buckets(
+    monkeypatch: pytest.MonkeyPatch, n: int, width: int, height: int, channels: int, scale: float
+) -> None:
+    """A bucket of 128 instances is what large scenes use."""
+    monkeypatch.setattr(cuda_blend, "LARGE_FROM", 0)
+    agree.test_blend(cuda, n, 2, width, height, channels, scale, True)
+
+
+def test_a_clamped_alpha_passes_no_gradient_to_opacity_and_shape() -> None:
+    """Opaque Gaussians that are flat around the centre of a pixel."""
+    inputs, other = agree.blend_inputs(12, 1, 20, 20, 3, 1.0, seed=15)
+    inputs["means2d"] = inputs["means2d"].floor() + 0.5  # type: ignore[union-attr]
+    inputs["conics"] = torch.tensor([[1e-3, 0.0, 1e-3]]).repeat(12, 1)
+    inputs["opacities"] = torch.ones(12)
+    results = []
+    for module, dtype in ((cuda, torch.float32), (reference, torch.float64)):
+        x = agree.leaves(inputs, dtype)
+        renders, alphas = module.blend(**x, **(other | {"depths": other["depths"].to(dtype)}), absgrad=True)
+        grads = agree.gradients(weighted_sum([renders, alphas]), x)
+        results.append((renders.detach(), grads | {"absgrad": x["means2d"].absgrad}))  # type: ignore[union-attr]
+    assert_close_with_flips(results[0][0], results[1][0], atol=1e-4, name="renders")
+    for name, wanted in results[1][1].items():
+        if name != "backgrounds":  # a thousandth and less shines through
+            assert_gradients_agree(results[0][1][name], wanted, relative=2e-3, name=name)
 
 
 def test_blend_without_rows() -> None:
@@ -150,7 +177,8 @@ def test_projection_fused_with_colors(degree: int, activations: bool, compensate
         y["means"], y["quats"], scales, None, opacities.detach(), y["viewmats"], scene.Ks.double(), *size, **settings
     )
     visible = (radii > 0).all(-1)
-    seen = opacities[:, None] * (compensations if compensate else 1.0) * visible
+    seen = opacities[:, None].expand(visible.shape)
+    seen = torch.where(visible, seen * compensations, 0.0) if compensate else torch.where(visible, seen, seen.detach())
     colors = reference.view_colors(degree, y["means"], y["campos"], y["coeffs"], radii)
     plain = [radii, means2d, depths, conics, seen, colors]
     assert bool(((fused[0] > 0).all(-1) == visible).all()) and 0.1 < float(visible.double().mean()) < 0.95

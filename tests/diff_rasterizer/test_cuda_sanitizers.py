@@ -7,29 +7,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import test_backends_agree as agree
 import torch
-from cuda_emulation.emulation import HERE, EmulationLauncher
-from cuda_emulation.replay import Recorded, build_program, build_replay, replay
+from cuda_emulation.emulation import EmulationLauncher
+from cuda_emulation.replay import Recorded, build_replay, replay
 from rasterizer_scenes import PROJECT_SETTINGS, make_scene, weighted_sum
 from test_losses import pictures
 from torch import Tensor
 
-from diff_rasterizer import cuda
+from diff_rasterizer import cuda, cuda_blend
 from diff_rasterizer.cuda_kernels import KERNEL_FILES
 from diff_rasterizer.cuda_launch import Argument, Dim3
 from diff_rasterizer.cuda_losses import ssim_and_l1
 from diff_rasterizer.cuda_optim import adam
 
-BUILD_FAILS = "cannot find -l"
-
 
 def blend_one_tile() -> None:
     """Two batches of Gaussians so faint that no pixel is finished before the second."""
-    inputs, other = agree.blend_inputs(300, 1, 12, 16, 3, 3.0, seed=1)
+    inputs, other = agree.blend_inputs(520, 1, 12, 16, 3, 3.0, seed=1)
     inputs["opacities"] = 0.02 + 0.0 * inputs["opacities"]  # type: ignore[operator]
     x = agree.leaves(inputs, torch.float32)
     renders, alphas = cuda.blend(**x, **other, absgrad=True)
@@ -110,17 +109,23 @@ def check_clean(folder: Path, tmp_path: Path, launches: list[Recorded], sanitize
 
 @pytest.mark.parametrize("file", ["blend_forward", "blend_backward"])
 def test_no_race_but_without_any_one_barrier(
-    emulation: EmulationLauncher, emulation_folder: Path, tmp_path: Path, file: str
+    emulation: EmulationLauncher, emulation_folder: Path, tmp_path: Path, file: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(cuda_blend, "LARGE_FROM", 0)
     launches = [r for r in record(emulation, file) if r.entry == file]
     check_clean(emulation_folder, tmp_path, launches, "thread")
     source = KERNEL_FILES[file].path
     lines = barrier_lines(source)
     assert len(lines) >= 2
     program = build_replay(emulation_folder, file, launches[0].macros, "thread", threads=True)
+    planted = launches[0].write(tmp_path / "planted.launch")
     for line in lines:
-        done = replay(program, launches[0].write(tmp_path / "planted.launch"), str(line), source.name)
-        assert done.returncode != 0 and "ThreadSanitizer: data race" in done.stderr, f"{source.name}:{line} {done}"
+        # A race shows only if the threads happen to meet: nearly always, but a busy machine may run them one by one.
+        for _ in range(5):
+            done = replay(program, planted, str(line), source.name)
+            if done.returncode:
+                break
+        assert "ThreadSanitizer: data race" in done.stderr, f"{source.name}:{line} {done}"
         assert source.name in done.stderr
 
 
@@ -140,10 +145,11 @@ def test_every_kernel_is_clean(
     check_clean(emulation_folder, tmp_path, record(emulation, file), sanitizer)
 
 
-def test_a_write_out_of_bounds_is_seen(emulation_folder: Path, tmp_path: Path) -> None:
-    launch = Recorded("", "stale_shared_memory", (3, 1, 1), (1, 1, 1), [torch.zeros(2)], {})
-    source = HERE / "self_test.cu"
-    entries = re.findall(r"__global__ void (\w+)", source.read_text())
-    program = build_program(emulation_folder, source, entries, {}, "address,undefined", threads=True)
-    done = replay(program, launch.write(tmp_path / "bad.launch"))
+def test_a_write_out_of_bounds_is_seen(emulation: EmulationLauncher, emulation_folder: Path, tmp_path: Path) -> None:
+    (launch,) = [r for r in record(emulation, "instances") if r.entry == "tile_ranges"]
+    instances = launch.args[4]
+    assert isinstance(instances, Tensor)
+    short = [*launch.args[:4], instances[:-1].clone(), *launch.args[5:]]
+    program = build_replay(emulation_folder, "instances", launch.macros, "address,undefined", threads=True)
+    done = replay(program, replace(launch, args=short).write(tmp_path / "short.launch"))
     assert done.returncode != 0 and "heap-buffer-overflow" in done.stderr, done

@@ -28,21 +28,22 @@ def lists(tiles: Tiles) -> list[list[int]]:
     return [rows[begin:end] for begin, end in tiles.ranges.tolist()]
 
 
-def largest_alpha_per_tile(inputs: dict[str, Any], width: int, height: int, tiles_x: int, tiles_y: int) -> Tensor:
+def largest_alpha_per_tile(inputs: dict[str, Any], tiles_x: int, tiles_y: int) -> Tensor:
     """Returns the largest alpha [E, tiles_y, tiles_x] over the tile's 256 pixel centres, also those off the image."""
     x, y = (torch.arange(n * TILE_SIZE, dtype=torch.float64) + 0.5 for n in (tiles_x, tiles_y))
-    means, conics, opacities = (inputs[k].double() for k in ("means2d", "conics", "opacities"))
-    dx, dy = means[:, 0, None, None] - x, means[:, 1, None, None] - y[:, None]
-    a, b, c = (conics[:, i, None, None] for i in range(3))
-    alpha = opacities[:, None, None] * torch.exp(-(0.5 * (a * dx * dx + c * dy * dy) + b * dx * dy))
-    return alpha.unflatten(2, (tiles_x, TILE_SIZE)).unflatten(1, (tiles_y, TILE_SIZE)).amax((2, 4))
+    found = []
+    for mean, (a, b, c), opacity in zip(*(inputs[k].double() for k in ("means2d", "conics", "opacities"))):
+        dx, dy = mean[0] - x, (mean[1] - y)[:, None]
+        alpha = opacity * torch.exp(-(0.5 * (a * dx * dx + c * dy * dy) + b * dx * dy))
+        found.append(alpha.unflatten(1, (tiles_x, TILE_SIZE)).unflatten(0, (tiles_y, TILE_SIZE)).amax((1, 3)))
+    return torch.stack(found)
 
 
 @pytest.mark.parametrize("scale", [0.3, 3.0, 20.0])
 def test_lists_what_reaches_the_threshold_in_depth_order(scale: float) -> None:
     inputs, other = agree.blend_inputs(150, 2, 150, 100, 3, scale, seed=int(scale * 10))
     tiles = tiles_of(inputs, other)
-    alpha = largest_alpha_per_tile(inputs, 150, 100, tiles.tiles_x, tiles.tiles_y).flatten(1)
+    alpha = largest_alpha_per_tile(inputs, tiles.tiles_x, tiles.tiles_y).flatten(1)
     alpha = torch.where((other["radii"] > 0).all(-1)[:, None], alpha, torch.zeros_like(alpha))
     per_image = tiles.tiles_x * tiles.tiles_y
     listed = torch.zeros(2 * per_image, len(alpha), dtype=torch.bool)
@@ -68,6 +69,33 @@ def test_lists_what_reaches_the_threshold_in_depth_order(scale: float) -> None:
     assert tiles.counts.sum() == len(tiles.instances)
     many = tiles.counts.max() > 8
     assert bool(many) == (scale > 1.0), "both the lane's own walk and the warp's should be seen"
+
+
+def test_needles_are_listed_all_along() -> None:
+    """Half a pixel wide and thousands long: the conic's determinant is the difference of two almost equal numbers."""
+    size, n = 1200, 12
+    inputs, other = agree.blend_inputs(n, 1, size, size, 1, 1.0, seed=4)
+    # Some leave the picture on both sides, some begin in its corner and end inside.
+    angle = torch.tensor([0.3, 0.7, 0.8, 2.3, *torch.linspace(0.78, 0.79, n - 4).tolist()], dtype=torch.float64)
+    length = torch.tensor([2000.0] * 4 + [300.0 + 15.0 * i for i in range(n - 4)], dtype=torch.float64)
+    width = torch.tensor([0.3] * 4 + [0.03] * (n - 4), dtype=torch.float64)  # variance
+    inputs["means2d"][4:] = torch.tensor([10.3, 12.1])  # type: ignore[index]
+    direction = torch.stack([angle.cos(), angle.sin()], dim=-1)
+    across = torch.stack([-direction[:, 1], direction[:, 0]], dim=-1)
+    along = direction / length[:, None]
+    inverse = along[:, :, None] * along[:, None] + across[:, :, None] * across[:, None] / width[:, None, None]
+    inputs["conics"] = torch.stack([inverse[:, 0, 0], inverse[:, 0, 1], inverse[:, 1, 1]], dim=-1).float()
+    inputs["opacities"] = torch.full((n,), 0.9)
+    other["radii"][:] = 10000
+    tiles = tiles_of(inputs, other)
+    alpha = largest_alpha_per_tile(inputs, tiles.tiles_x, tiles.tiles_y).flatten(1)
+    missing, extra = 0, 0
+    for tile, rows in enumerate(lists(tiles)):
+        reached = set(torch.nonzero(alpha[:, tile] >= 1 / 255)[:, 0].tolist())
+        missing += len(reached - set(rows))
+        extra += len(set(rows) - reached)
+    assert missing == 0
+    assert extra < 0.2 * len(tiles.instances)
 
 
 def test_wide_keys_where_tiles_do_not_fit_16_bits() -> None:

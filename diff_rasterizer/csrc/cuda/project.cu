@@ -75,7 +75,7 @@ extern "C" __global__ void __launch_bounds__(256)
     depths[out] = p.depth;
     for (int k = 0; k < 3; ++k) conics[3 * out + k] = p.conic[k];
     if (compensations) compensations[out] = p.compensation;
-    if (seen_opacities) seen_opacities[out] = !visible ? 0.0f : compensate ? opacity * p.compensation : opacity;
+    if (seen_opacities) seen_opacities[out] = !compensate ? opacity : visible ? opacity * p.compensation : 0.0f;
 #if GD_SH_DEGREE >= 0
     float color[3] = {0.0f, 0.0f, 0.0f};
     if (visible) view_color(GD_SH_DEGREE, means + 3 * row, campos + 3 * image, coeffs + 3 * coeffs_count * row, color);

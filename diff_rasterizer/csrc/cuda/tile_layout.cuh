@@ -8,11 +8,14 @@
 #ifndef GD_CHANNELS
 #define GD_CHANNELS 3  // channels blended in one pass, 1 to 32
 #endif
+#ifndef GD_BUCKET
+#define GD_BUCKET 32  // instances between two stored states of the pixels, a multiple of 32: memory against parallelism
+#endif
 
 namespace gd {
 
 constexpr int kTilePixels = kTileSize * kTileSize;
-constexpr int kBucket = 32;  // instances between two stored states of the pixels
+constexpr int kBucket = GD_BUCKET;
 constexpr int kChannels = GD_CHANNELS;
 // A record: six floats of the splat, then the channels, padded to whole float4.
 constexpr int kRecordVectors = (kSplatFloats + kChannels + 3) / 4;

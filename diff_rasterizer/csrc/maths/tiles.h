@@ -9,8 +9,10 @@ namespace gd {
 
 constexpr int kTileSize = 16;
 
-// Rounding of sigma is allowed for: a tile too many costs a little, a tile too few is seen.
+// Rounding of sigma is allowed for: a tile too many costs a little, a tile too few is seen. Far out on a needle sigma
+// is the small difference of large terms, so a part of the margin grows with them.
 constexpr float kSigmaMargin = 1e-3f;
+constexpr float kSigmaRounding = 1e-6f;
 
 struct TileSplat {
     float x, y;               // mean, pixels
@@ -28,6 +30,13 @@ GD_FN TileSplat make_tile_splat(const float mean[2], const float conic[3], float
     return {mean[0], mean[1], 0.5f * conic[0], conic[1], 0.5f * conic[2], gd_log(opacity / kAlphaThreshold)};
 }
 
+// a b - c d, correctly rounded but for the last bit: for a needle the two products are almost equal (Kahan's algorithm,
+// Jeannerod et al. 2013).
+GD_FN float difference_of_products(float a, float b, float c, float d) {
+    const float cd = c * d, rounding = gd_fma(-c, d, cd);
+    return gd_fma(a, b, -cd) + rounding;
+}
+
 // First and last tile along one axis of pixels whose centre lies in [center - extent, center + extent]. The comparison
 // happens in float: a pixel beyond int would be undefined.
 GD_FN void tile_interval(float center, float extent, int tiles, int* begin, int* end) {
@@ -41,12 +50,17 @@ GD_FN void tile_interval(float center, float extent, int tiles, int* begin, int*
 GD_FN TileRect tile_rect(const TileSplat& s, int tiles_x, int tiles_y) {
     TileRect r = {0, 0, tiles_x, tiles_y};
     // det of the conic; what is not an ellipse is a candidate everywhere.
-    const float det = 4.0f * s.half_a * s.half_c - s.b * s.b;
+    const float det = difference_of_products(4.0f * s.half_a, s.half_c, s.b, s.b);
     if (!(det > 0.0f) || !(s.half_a > 0.0f)) return r;
     const float scale = 2.0f * (s.limit + kSigmaMargin) / det;
     tile_interval(s.x, gd_sqrt(scale * 2.0f * s.half_c) + kSigmaMargin, tiles_x, &r.x0, &r.x1);
     tile_interval(s.y, gd_sqrt(scale * 2.0f * s.half_a) + kSigmaMargin, tiles_y, &r.y0, &r.y1);
     return r;
+}
+
+GD_FN bool sigma_within_limit(const TileSplat& s, float x, float y) {
+    const float squares = s.half_a * x * x + s.half_c * y * y;
+    return squares + s.b * x * y <= s.limit + kSigmaMargin + kSigmaRounding * squares;
 }
 
 // A convex quadratic has its minimum over a rectangle at the centre if that is inside, else on an edge that faces it.
@@ -60,11 +74,11 @@ GD_FN bool touches_tile(const TileSplat& s, int tile_x, int tile_y) {
     bool touched = false;
     if (near_x != 0.0f) {
         const float y = gd_min(gd_max(-0.5f * s.b * near_x / s.half_c, y0), y1);
-        touched = s.half_a * near_x * near_x + s.b * near_x * y + s.half_c * y * y <= s.limit + kSigmaMargin;
+        touched = sigma_within_limit(s, near_x, y);
     }
     if (!touched && near_y != 0.0f) {
         const float x = gd_min(gd_max(-0.5f * s.b * near_y / s.half_a, x0), x1);
-        touched = s.half_a * x * x + s.b * x * near_y + s.half_c * near_y * near_y <= s.limit + kSigmaMargin;
+        touched = sigma_within_limit(s, x, near_y);
     }
     return touched;
 }

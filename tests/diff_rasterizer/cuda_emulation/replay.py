@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import subprocess
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,16 +50,9 @@ class Recorded:
 def build_replay(folder: Path, file: str, macros: dict[str, int], sanitizer: str, threads: bool) -> Path:
     """Returns the program that runs launches of one kernel file under a sanitizer ("thread", "address,undefined")."""
     kernels = KERNEL_FILES[file]
-    return build_program(folder, kernels.path, kernels.entries, macros, sanitizer, threads)
-
-
-def build_program(
-    folder: Path, source: Path, entries: Sequence[str], macros: dict[str, int], sanitizer: str, threads: bool
-) -> Path:
-    """As `build_replay`, for any .cu file."""
-    uses = " ".join(f"X({entry})" for entry in entries)
+    uses = " ".join(f"X({entry})" for entry in kernels.entries)
     # Sanitizers watch ordinary static variables; a section of its own would hide shared memory from them.
-    text = f'#define GD_EMULATION_PLAIN_SHARED 1\n#define GD_SOURCE "{source}"\n#define GD_ENTRIES(X) {uses}\n'
+    text = f'#define GD_EMULATION_PLAIN_SHARED 1\n#define GD_SOURCE "{kernels.path}"\n#define GD_ENTRIES(X) {uses}\n'
     text += f"{'#define GD_EMULATION_THREADS 1' if threads else ''}\n" + f'#include "{HERE / "replay.cpp"}"\n'
     defines = [f"-D{name}={value}" for name, value in sorted(macros.items())]
     flags = [*FLAGS, *defines, f"-fsanitize={sanitizer}", "-fno-sanitize-recover=undefined", "-pthread"]
@@ -70,7 +63,9 @@ def replay(program: Path, launch: Path, *skip: str) -> subprocess.CompletedProce
     """Runs a program on a recorded launch; `skip` is the line and the file name of a barrier to leave out."""
     # A fixed address layout: some kernels' randomisation is too wide for ThreadSanitizer.
     command = ["setarch", "-R", str(program)] if _setarch() else [str(program)]
-    return subprocess.run([*command, str(launch), *skip], capture_output=True, text=True, timeout=120)
+    # The longest memory of earlier accesses: a race whose other side is forgotten is not reported.
+    environment = os.environ | {"TSAN_OPTIONS": "history_size=7"}
+    return subprocess.run([*command, str(launch), *skip], capture_output=True, text=True, timeout=120, env=environment)
 
 
 def _setarch() -> bool:
