@@ -152,7 +152,7 @@ void forward_tile(const BlendArgs& a, int64_t tile_id, const TileGrid& grid) {
             store(block, T_old - weight);
             for (int d = 0; d < channels; ++d) {
                 float* c = block + (1 + d) * Pack::kLanes;
-                store(c, fma(weight, broadcast<Pack>(value[d]), load(c)));
+                store(c, gd_fma(weight, broadcast<Pack>(value[d]), load(c)));
             }
             if (kCount) pairs += count(goes_on);
             const Mask halted = and_not(h.near, goes_on);
@@ -250,25 +250,25 @@ void backward_tile(const BlendArgs& a, int64_t tile_id, const TileGrid& grid) {
             Pack dot = zero;
             for (int d = 0; d < channels; ++d) {
                 const Pack v_d = load(block + (2 + d) * Pack::kLanes);
-                dot = fma(broadcast<Pack>(value[d]), v_d, dot);
-                v_value[d] = fma(weight, v_d, v_value[d]);
+                dot = gd_fma(broadcast<Pack>(value[d]), v_d, dot);
+                v_value[d] = gd_fma(weight, v_d, v_value[d]);
             }
             store(block, T_after + weight);
-            store(block + Pack::kLanes, fma(weight, dot, G_old));
+            store(block + Pack::kLanes, gd_fma(weight, dot, G_old));
             // alpha dL/dalpha.
-            Pack s = odds * fma(T_after, dot, zero - G_old);
+            Pack s = odds * gd_fma(T_after, dot, zero - G_old);
             // A clamped alpha does not move with opacity or sigma.
             if (__builtin_expect(clamps, 0)) s = keep(h.exponent <= clamp_from, s);
             const Pack sx = s * h.dx, sy = s * h.dy;
             s_1 = s_1 + s;
             s_x = s_x + sx;
             s_y = s_y + sy;
-            s_xx = fma(sx, h.dx, s_xx);
-            s_xy = fma(sx, h.dy, s_xy);
-            s_yy = fma(sy, h.dy, s_yy);
+            s_xx = gd_fma(sx, h.dx, s_xx);
+            s_xy = gd_fma(sx, h.dy, s_xy);
+            s_yy = gd_fma(sy, h.dy, s_yy);
             if (kAbs) {
-                abs_x = abs_x + abs(fma(g.xx + g.xx, sx, g.xy * sy));
-                abs_y = abs_y + abs(fma(g.xy, sx, (g.yy + g.yy) * sy));
+                abs_x = abs_x + abs(gd_fma(g.xx + g.xx, sx, g.xy * sy));
+                abs_y = abs_y + abs(gd_fma(g.xy, sx, (g.yy + g.yy) * sy));
             }
         }
         float* row = rows + int64_t(k) * a.grad_stride;

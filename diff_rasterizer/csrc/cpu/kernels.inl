@@ -11,6 +11,7 @@
 #include "../maths/footprint.h"
 #include "../maths/projection.h"
 #include "../maths/spherical_harmonics.h"
+#include "../maths/view_color.h"
 #include "kernels.h"
 
 #include "adam.inl"

@@ -3,7 +3,7 @@
 
 #include <immintrin.h>
 
-#include "../maths/config.h"
+#include "../maths/scalar.h"
 
 namespace gd {
 namespace {
@@ -21,7 +21,8 @@ template <>
 inline Pack broadcast<Pack>(float x) {
     return {_mm512_set1_ps(x)};
 }
-// Beside the templates of the same names: in an inner namespace they would hide them.
+// Beside the functions of the same names: in an inner namespace they would hide them.
+GD_FN Pack gd_fma(Pack a, Pack b, Pack c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
 GD_FN Pack gd_min(Pack a, Pack b) { return {_mm512_min_ps(a.v, b.v)}; }
 GD_FN Pack gd_max(Pack a, Pack b) { return {_mm512_max_ps(a.v, b.v)}; }
 GD_FN Pack gd_sqrt(Pack a) { return {_mm512_sqrt_ps(a.v)}; }
@@ -33,7 +34,6 @@ inline Pack operator+(Pack a, Pack b) { return {_mm512_add_ps(a.v, b.v)}; }
 inline Pack operator-(Pack a, Pack b) { return {_mm512_sub_ps(a.v, b.v)}; }
 inline Pack operator*(Pack a, Pack b) { return {_mm512_mul_ps(a.v, b.v)}; }
 inline Pack operator/(Pack a, Pack b) { return {_mm512_div_ps(a.v, b.v)}; }
-inline Pack fma(Pack a, Pack b, Pack c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
 inline Pack abs(Pack a) { return {_mm512_abs_ps(a.v)}; }
 // a * 2^n, n in the low bits of the floats of `shifted` (see exp2_bounded).
 inline Pack add_exponent(Pack a, Pack shifted) {

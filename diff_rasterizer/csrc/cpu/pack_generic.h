@@ -4,7 +4,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#include "../maths/config.h"
+#include "../maths/scalar.h"
 
 namespace gd {
 namespace {
@@ -29,7 +29,8 @@ namespace {
 inline Ints4 as_ints(Floats4 a) { return reinterpret_cast<Ints4>(a); }
 inline Floats4 as_floats(Ints4 a) { return reinterpret_cast<Floats4>(a); }
 }  // namespace
-// Beside the templates of the same names: in an inner namespace they would hide them.
+// Beside the functions of the same names: in an inner namespace they would hide them.
+GD_FN Pack gd_fma(Pack a, Pack b, Pack c) { return {a.v * b.v + c.v}; }
 GD_FN Pack gd_min(Pack a, Pack b) {
     const Ints4 less = a.v < b.v;
     return {as_floats((as_ints(a.v) & less) | (as_ints(b.v) & ~less))};
@@ -52,7 +53,6 @@ inline Pack operator+(Pack a, Pack b) { return {a.v + b.v}; }
 inline Pack operator-(Pack a, Pack b) { return {a.v - b.v}; }
 inline Pack operator*(Pack a, Pack b) { return {a.v * b.v}; }
 inline Pack operator/(Pack a, Pack b) { return {a.v / b.v}; }
-inline Pack fma(Pack a, Pack b, Pack c) { return {a.v * b.v + c.v}; }
 inline Pack abs(Pack a) { return {as_floats(as_ints(a.v) & 0x7fffffff)}; }
 // a * 2^n, n in the low bits of the floats of `shifted` (see exp2_bounded).
 inline Pack add_exponent(Pack a, Pack shifted) { return {as_floats(as_ints(a.v) + (as_ints(shifted.v) << 23))}; }

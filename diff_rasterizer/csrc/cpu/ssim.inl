@@ -19,13 +19,13 @@ constexpr float kWindow[kTaps] = {0.00102838f, 0.00759876f, 0.03600077f, 0.10936
 inline Pack filter_row(const float* first, int64_t step) {
     Pack m = broadcast<Pack>(kWindow[kReach]) * load(first + kReach * step);
     for (int t = 0; t < kReach; ++t)
-        m = fma(broadcast<Pack>(kWindow[t]), load(first + t * step) + load(first + (kTaps - 1 - t) * step), m);
+        m = gd_fma(broadcast<Pack>(kWindow[t]), load(first + t * step) + load(first + (kTaps - 1 - t) * step), m);
     return m;
 }
 inline Pack filter_column(const float* const rows[kTaps], int64_t at) {
     Pack m = broadcast<Pack>(kWindow[kReach]) * load(rows[kReach] + at);
     for (int t = 0; t < kReach; ++t)
-        m = fma(broadcast<Pack>(kWindow[t]), load(rows[t] + at) + load(rows[kTaps - 1 - t] + at), m);
+        m = gd_fma(broadcast<Pack>(kWindow[t]), load(rows[t] + at) + load(rows[kTaps - 1 - t] + at), m);
     return m;
 }
 
@@ -80,8 +80,8 @@ constexpr int kMoments = 4;
 // SSIM at one pack of pixels, and its derivatives with respect to the means of x, x^2 and x y.
 inline Pack ssim_at(const Pack m[kMoments], Pack d[3]) {
     const Pack c1 = broadcast<Pack>(kC1), c2 = broadcast<Pack>(kC2), two = broadcast<Pack>(2.0f);
-    const Pack product = m[0] * m[1], squares = fma(m[0], m[0], m[1] * m[1]);
-    const Pack A1 = fma(two, product, c1), A2 = fma(two, m[3] - product, c2);
+    const Pack product = m[0] * m[1], squares = gd_fma(m[0], m[0], m[1] * m[1]);
+    const Pack A1 = gd_fma(two, product, c1), A2 = gd_fma(two, m[3] - product, c2);
     const Pack B1 = squares + c1, B2 = m[2] - squares + c2;
     const Pack inverse = reciprocal(B1 * B2), inv_b1 = inverse * B2, inv_b2 = inverse * B1;
     const Pack ssim = A1 * A2 * inverse;
@@ -118,7 +118,7 @@ void ssim_forward_column(const SsimArgs& a, const Strip& strip, int64_t j0, floa
             copy_target(a, at, width, j0 - border, j0 - border + taken, y);
             for (int64_t j = 0; j < taken; j += Pack::kLanes) {
                 const Pack u = load(x + j), v = load(y + j);
-                store(source[2] + j, fma(u, u, v * v));
+                store(source[2] + j, gd_fma(u, u, v * v));
                 store(source[3] + j, u * v);
             }
             for (int q = 0; q < kMoments; ++q)
@@ -210,8 +210,8 @@ void ssim_backward_column(const SsimArgs& a, const Strip& strip, int64_t j0) {
             const Pack u = load(x + j), w = load(y + j);
             const Pack of_x = filter_column(rows, j), of_xx = filter_column(rows, kSpan + j);
             const Pack of_xy = filter_column(rows, 2 * kSpan + j);
-            const Pack of_ssim = fma(two * u, of_xx, fma(w, of_xy, of_x));
-            store(v + j, fma(v_ssim, of_ssim, keep(u > w, v_l1) - keep(w > u, v_l1)));
+            const Pack of_ssim = gd_fma(two * u, of_xx, gd_fma(w, of_xy, of_x));
+            store(v + j, gd_fma(v_ssim, of_ssim, keep(u > w, v_l1) - keep(w > u, v_l1)));
         }
         for (int64_t j = 0; j < used; ++j) a.v_image[at + j0 + j] = v[j];
     }

@@ -40,14 +40,6 @@ template <typename T>
 GD_FN T gd_max(T a, T b) {
     return a > b ? a : b;
 }
-GD_FN float fma(float a, float b, float c) { return fmaf(a, b, c); }
-// One float in every lane of V.
-template <typename V>
-GD_FN V broadcast(float x);
-template <>
-GD_FN_SPECIAL float broadcast<float>(float x) {
-    return x;
-}
 // False for NaN and both infinities, also where the compiler may not assume that those exist.
 template <typename T>
 GD_FN bool gd_finite(T x) {

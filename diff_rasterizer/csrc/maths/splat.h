@@ -1,18 +1,15 @@
 // What one Gaussian does to one pixel, and the gradient, one pixel at a time.
 //   alpha = min(0.999, opacity exp(-sigma)),  sigma = (a dx^2 + c dy^2) / 2 + b dx dy,  d = mean - pixel centre
 //   colour += alpha T c,  T -= T alpha;  skip if sigma < 0 or alpha < 1/255, stop before T <= 1e-4
-//
-// Logarithms to base 2 throughout: with the conic times -log2(e) and log2(opacity) stored, alpha is the exp2 of a sum
-// of four products, and the threshold is tested on that sum, before the exponential.
+// with the exponent of alpha.h.
 #pragma once
 
+#include "alpha.h"
 #include "config.h"
 #include "scalar.h"
 
 namespace gd {
 
-constexpr float kLog2Threshold = -7.99435343685885793f;    // log2(1/255)
-constexpr float kLog2MaxAlpha = -1.44341672173570183e-3f;  // log2(0.999)
 constexpr int kSplatFloats = 6;
 
 struct Splat {
@@ -31,9 +28,11 @@ GD_FN Splat make_splat(const float mean[2], const float conic[3], float opacity)
 
 // log2(opacity exp(-sigma)) at the offset d. Fused operations are spelled out: both passes must decide alike.
 GD_FN float splat_power(const Splat& s, float dx, float dy) {
-    return gd_fma(dx, gd_fma(s.half_a, dx, s.b * dy), gd_fma(s.half_c * dy, dy, s.log2_opacity));
+    return alpha_exponent(s.half_a, s.b, s.half_c, s.log2_opacity, dx, dy);
 }
-GD_FN bool splat_reaches(const Splat& s, float power) { return power >= kLog2Threshold && power <= s.log2_opacity; }
+GD_FN bool splat_reaches(const Splat& s, float power) {
+    return power >= kLog2AlphaThreshold && power <= s.log2_opacity;
+}
 GD_FN float splat_alpha(float power) { return gd_min(kMaxAlpha, gd_exp2(power)); }
 
 // Transmittance behind a Gaussian.

@@ -1,5 +1,6 @@
 // Which 16x16 tiles a Gaussian touches: bounds per axis from its opacity (StopThePop, Radl et al. 2024, section B.2),
-// then the exact test whether the largest alpha over the tile's pixel centres reaches 1/255.
+// then the exact test whether the largest alpha over the tile's pixel centres reaches 1/255. One tile at a time, so
+// that the lanes of a warp can share a Gaussian's tiles; a single thread goes faster row by row, with footprint.h.
 #pragma once
 
 #include "config.h"

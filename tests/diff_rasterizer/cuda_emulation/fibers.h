@@ -166,10 +166,11 @@ inline void report_deadlock(Engine& e) {
              example, e.block.threads - finished - same, finished);
 }
 
-// Runs body(argument) in every thread of one block. Threads take turns in ascending order, or in descending order with
-// `reverse`: a result that depends on it comes from a missing barrier.
-inline void run_block(void (*body)(void*), void* argument, bool reverse) {
+// The stacks of this library's fibers: those given, else its own, made at first use. Libraries of one process share
+// them, because every guard page splits a mapping and a process may have only so many of those.
+extern "C" __attribute__((visibility("default"), used)) inline char* gd_fiber_stacks(char* given) {
     Engine& e = engine();
+    if (given) e.stacks = given;
     if (!e.stacks) {
         const size_t page = size_t(sysconf(_SC_PAGESIZE)), slot = kStack + page;
         e.stacks = static_cast<char*>(mmap(nullptr, slot * kMaxThreads, PROT_READ | PROT_WRITE,
@@ -177,6 +178,14 @@ inline void run_block(void (*body)(void*), void* argument, bool reverse) {
         // An overflowing stack meets a page that cannot be touched instead of its neighbour.
         for (int t = 0; t < kMaxThreads; ++t) mprotect(e.stacks + t * slot, page, PROT_NONE);
     }
+    return e.stacks;
+}
+
+// Runs body(argument) in every thread of one block. Threads take turns in ascending order, or in descending order with
+// `reverse`: a result that depends on it comes from a missing barrier.
+inline void run_block(void (*body)(void*), void* argument, bool reverse) {
+    Engine& e = engine();
+    gd_fiber_stacks(nullptr);
     const size_t page = size_t(sysconf(_SC_PAGESIZE));
     e.body = body, e.argument = argument;
     e.block.all = Meeting<kMaxThreads>();
