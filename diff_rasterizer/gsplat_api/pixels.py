@@ -207,9 +207,7 @@ def _boxes_hold_the_ellipses(
     means2d, conics, _, opacities = flat
     if (
         origin.tile_size != tile_size
-        or origin.means2d.shape != means2d.shape
-        or origin.means2d.data_ptr() != means2d.data_ptr()
-        or origin.means2d.stride() != means2d.stride()
+        or not torch.equal(origin.means2d, means2d)
         or not torch.equal(origin.offsets.flatten(), isect_offsets.flatten().to(torch.int32))
         # A backend wants each image's rows together.
         or bool((origin.image_ids.diff() < 0).any())

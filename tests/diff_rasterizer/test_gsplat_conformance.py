@@ -318,6 +318,24 @@ def test_lists_whose_boxes_cut_the_ellipses_are_not_widened(cpu_backend: Any) ->
     assert_pixels_agree(run_pixels(ours.rasterize_to_pixels, case), run_pixels(oracle_pixels, case))
 
 
+def test_means_changed_in_place_are_followed(cpu_backend: Any) -> None:
+    """The lists no longer fit the ellipses, and are rendered all the same."""
+    case = pixels_case(3)
+    case["means2d"].add_(9.0)
+    assert_pixels_agree(run_pixels(ours.rasterize_to_pixels, case), run_pixels(oracle_pixels, case))
+
+
+def test_inference_mode(cpu_backend: Any) -> None:
+    expected = run_pixels(ours.rasterize_to_pixels, pixels_case(3))[0]
+    with torch.inference_mode():
+        case = pixels_case(3)
+        rows = [case[name] for name in ("means2d", "conics", "colors", "opacities")]
+        lists = (case["offsets"], case["flatten_ids"])
+        actual = ours.rasterize_to_pixels(*rows, 45, 35, 16, *lists, backgrounds=case["backgrounds"])
+    for a, b in zip(actual, expected, strict=True):
+        assert torch.equal(a, b)
+
+
 def test_lists_changed_in_place_are_followed(cpu_backend: Any) -> None:
     case = pixels_case(3)
     # Every row's place is taken by the row of the same image counted from the other end.
