@@ -9,6 +9,7 @@ import math
 import operator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -46,7 +47,7 @@ def check_number(name: str, value: Any, least: float = -math.inf, finite: bool =
 def check_flags(**flags: Any) -> None:
     """Raises ValueError for what is neither True nor False (nor 1 nor 0)."""
     for name, value in flags.items():
-        if not isinstance(value, bool) and not (is_integer(value) and value in (0, 1)):
+        if not isinstance(value, bool | np.bool_) and not (is_integer(value) and value in (0, 1)):
             raise ValueError(f"{name} must be True or False, got {shown(value)}")
 
 

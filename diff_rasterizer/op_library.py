@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-_library = torch.library.Library("diff_rasterizer", "DEF")
+# A fragment: other modules may add to the namespace.
+_library = torch.library.Library("diff_rasterizer", "FRAGMENT")
 
 
 def define(

@@ -290,8 +290,9 @@ def rasterization(
     return renders.reshape(*lead, *renders.shape[1:]), alphas.reshape(*lead, *alphas.shape[1:]), meta
 
 
-@torch.compiler.disable(reason="absgrad and sparse_grad hand gradients over in ways torch.compile cannot record")
+@torch.compiler.disable(recursive=True)
 def _outside_the_graph(arguments: dict[str, Any]) -> tuple[Tensor, Tensor, dict[str, Any]]:
+    """Rasterizes uncompiled: absgrad and sparse_grad hand gradients over in ways torch.compile cannot record."""
     return rasterization(**arguments)
 
 

@@ -166,7 +166,7 @@ def accumulate(
     weights = alphas * torch.exp(before - before[first]).to(alphas.dtype)
     shape = (n_images * pixels,)
     renders = weights.new_zeros(*shape, channels).index_add(
-        0, where, weights[:, None] * colors.reshape(-1, channels)[rows]
+        0, where, weights[:, None] * colors.reshape(n_images * N, channels)[rows]
     )
     covered = weights.new_zeros(*shape, 1).index_add(0, where, weights[:, None])
     return renders.reshape(*images, height, width, channels), covered.reshape(*images, height, width, 1)

@@ -110,7 +110,9 @@ def rasterize_to_pixels(
         keep_until_backward(flat_means, renders, alphas)
     if masks is not None:
         shown = masks.reshape(n_images, *masks.shape[-2:])
-        shown = shown.repeat_interleave(tile_size, 1).repeat_interleave(tile_size, 2)[:, :height, :width, None]
+        tile_of_row = torch.arange(height, device=shown.device) // tile_size
+        tile_of_column = torch.arange(width, device=shown.device) // tile_size
+        shown = shown[:, tile_of_row][:, :, tile_of_column, None]
         empty = torch.zeros_like(renders) if behind is None else behind[:, None, None].expand_as(renders)
         renders = torch.where(shown, renders, empty)
         alphas = torch.where(shown, alphas, torch.zeros_like(alphas))
@@ -205,9 +207,7 @@ def _boxes_hold_the_ellipses(
     means2d, conics, _, opacities = flat
     if (
         origin.tile_size != tile_size
-        or origin.means2d.shape != means2d.shape
-        or origin.means2d.data_ptr() != means2d.data_ptr()
-        or origin.means2d.stride() != means2d.stride()
+        or not torch.equal(origin.means2d, means2d)
         or not torch.equal(origin.offsets.flatten(), isect_offsets.flatten().to(torch.int32))
         # A backend wants each image's rows together.
         or bool((origin.image_ids.diff() < 0).any())

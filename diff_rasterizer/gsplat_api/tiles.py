@@ -25,16 +25,18 @@ _MARK = "_diff_rasterizer_lists"
 
 @dataclass(frozen=True)
 class ListsOrigin:
-    """What the lists of one `isect_tiles` call were made from; `rasterize_to_pixels` may then bin by itself."""
+    """What the lists of one `isect_tiles` call were made from; `rasterize_to_pixels` may then bin by itself.
 
+    The tensors are copies: the caller may change its own in place, and inference tensors do not count such changes.
+    """
+
+    flatten_ids: Tensor
     means2d: Tensor
     radii: Tensor
     depths: Tensor
     image_ids: Tensor
     offsets: Tensor
     tile_size: int
-    versions: tuple[int, ...]
-    """Of flatten_ids, means2d, radii and depths: torch counts a tensor's changes in place."""
 
 
 @torch.no_grad()
@@ -99,8 +101,9 @@ def isect_tiles(
     )
     if sort:
         offsets = tile_offsets(isect_ids, n_images, tile_width, tile_height)
-        versions = tuple(x._version for x in (flatten_ids, *flat))
-        setattr(flatten_ids, _MARK, ListsOrigin(*flat, images, offsets, tile_size, versions))
+        rows = [x.clone() for x in (*flat, images)]
+        origin = ListsOrigin(flatten_ids.clone(), rows[0], rows[1], rows[2], rows[3], offsets, tile_size)
+        setattr(flatten_ids, _MARK, origin)
     return counts.reshape(depths.shape), isect_ids, flatten_ids
 
 
@@ -154,7 +157,4 @@ def isect_offset_encode(
 def origin_of(flatten_ids: Tensor) -> ListsOrigin | None:
     """Returns what our lists were made from, None for lists that are not ours or were changed since."""
     origin: ListsOrigin | None = getattr(flatten_ids, _MARK, None)
-    if origin is None:
-        return None
-    versions = tuple(x._version for x in (flatten_ids, origin.means2d, origin.radii, origin.depths))
-    return origin if versions == origin.versions else None
+    return origin if origin is not None and torch.equal(flatten_ids, origin.flatten_ids) else None

@@ -311,10 +311,29 @@ def test_lists_of_the_callers_own_are_rendered_as_they_are(cpu_backend: Any) -> 
 
 def test_lists_whose_boxes_cut_the_ellipses_are_not_widened(cpu_backend: Any) -> None:
     case = pixels_case(3)
-    radii = torch.full((2, 120, 2), 2, dtype=torch.int32)
+    # Culled rows, whose conics are zero, stay out.
+    radii = 2 * (case["conics"] != 0).any(-1, keepdim=True).int().expand(2, 120, 2)
     _, isect_ids, flatten_ids = ours.isect_tiles(case["means2d"], radii, random(2, 120), 16, 3, 3)
     case |= {"flatten_ids": flatten_ids, "offsets": ours.isect_offset_encode(isect_ids, 2, 3, 3)}
     assert_pixels_agree(run_pixels(ours.rasterize_to_pixels, case), run_pixels(oracle_pixels, case))
+
+
+def test_means_changed_in_place_are_followed(cpu_backend: Any) -> None:
+    """The lists no longer fit the ellipses, and are rendered all the same."""
+    case = pixels_case(3)
+    case["means2d"].add_(9.0)
+    assert_pixels_agree(run_pixels(ours.rasterize_to_pixels, case), run_pixels(oracle_pixels, case))
+
+
+def test_inference_mode(cpu_backend: Any) -> None:
+    expected = run_pixels(ours.rasterize_to_pixels, pixels_case(3))[0]
+    with torch.inference_mode():
+        case = pixels_case(3)
+        rows = [case[name] for name in ("means2d", "conics", "colors", "opacities")]
+        lists = (case["offsets"], case["flatten_ids"])
+        actual = ours.rasterize_to_pixels(*rows, 45, 35, 16, *lists, backgrounds=case["backgrounds"])
+    for a, b in zip(actual, expected, strict=True):
+        assert torch.equal(a, b)
 
 
 def test_lists_changed_in_place_are_followed(cpu_backend: Any) -> None:
