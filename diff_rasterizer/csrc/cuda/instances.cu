@@ -21,12 +21,13 @@ constexpr int kKeyOffset = 0;
 
 constexpr int kSequentialTiles = 8;  // more candidates than this are shared by the warp
 
-// Calls visit(position, tile x, tile y) for each tile that the lane's Gaussian touches, with position counted from
-// `position`, and returns how many there are. A Gaussian with few candidates is walked by its own lane; those with many
-// are taken by the whole warp, one after the other. All lanes call; `lane_valid` is false for those without a Gaussian.
+// Calls visit(position, owner's lane, tile in the image) for each tile that the lane's Gaussian touches, with position
+// counted from `position`, and returns how many there are. A Gaussian with few candidates is walked by its own lane;
+// those with many are taken by the whole warp, one after the other. All lanes call; `lane_valid` is false for those
+// without a Gaussian.
 template <typename Visit>
-__device__ int for_each_tile(bool lane_valid, const TileSplat& splat, int tiles_x, int tiles_y, long long position,
-                             long long id, const Visit& visit) {
+__device__ int for_each_tile(bool lane_valid, const TileSplat& splat, int tiles_x, int tiles_y, int position,
+                             const Visit& visit) {
     const int lane = int(threadIdx.x) % kWarp;
     TileRect rect = {0, 0, 0, 0};
     if (lane_valid) rect = tile_rect(splat, tiles_x, tiles_y);
@@ -35,7 +36,7 @@ __device__ int for_each_tile(bool lane_valid, const TileSplat& splat, int tiles_
     if (area <= kSequentialTiles) {
         for (int y = rect.y0; y < rect.y1; ++y)
             for (int x = rect.x0; x < rect.x1; ++x)
-                if (touches_tile(splat, x, y)) visit(position + count++, id, x, y);
+                if (touches_tile(splat, x, y)) visit(position + count++, lane, y * tiles_x + x);
     }
     unsigned large = __ballot_sync(kFullWarp, area > kSequentialTiles);
     while (large) {
@@ -48,13 +49,13 @@ __device__ int for_each_tile(bool lane_valid, const TileSplat& splat, int tiles_
         const int x0 = __shfl_sync(kFullWarp, rect.x0, owner), y0 = __shfl_sync(kFullWarp, rect.y0, owner);
         const int across = __shfl_sync(kFullWarp, rect.x1, owner) - x0;
         const int candidates = __shfl_sync(kFullWarp, area, owner);
-        const long long from = __shfl_sync(kFullWarp, position, owner), owner_id = __shfl_sync(kFullWarp, id, owner);
+        const int from = __shfl_sync(kFullWarp, position, owner);
         int found = 0;
         for (int base = 0; base < candidates; base += kWarp) {
             const int t = base + lane, x = x0 + t % across, y = y0 + t / across;
             const bool touched = t < candidates && touches_tile(s, x, y);
             const unsigned mask = __ballot_sync(kFullWarp, touched);
-            if (touched) visit(from + found + __popc(mask & ((1u << lane) - 1u)), owner_id, x, y);
+            if (touched) visit(from + found + __popc(mask & ((1u << lane) - 1u)), owner, y * tiles_x + x);
             found += __popc(mask);
         }
         if (lane == owner) count = found;
@@ -63,19 +64,17 @@ __device__ int for_each_tile(bool lane_valid, const TileSplat& splat, int tiles_
 }
 
 struct CountOnly {
-    __device__ void operator()(long long, long long, int, int) const {}
+    __device__ void operator()(int, int, int) const {}
 };
 
 struct WriteInstance {
-    const int* image_ids;
-    const long long* order;
-    int tiles_x, tiles_y;
+    int first_rank;          // of the warp
+    const int* first_tiles;  // [32] first tile of the image of each lane's Gaussian
     Key* keys;
     int* ranks;
-    __device__ void operator()(long long position, long long rank, int x, int y) const {
-        const int image = image_ids[order[rank]];
-        keys[position] = Key((image * tiles_y + y) * tiles_x + x + kKeyOffset);
-        ranks[position] = int(rank);
+    __device__ void operator()(int position, int owner, int tile) const {
+        keys[position] = Key(first_tiles[owner] + tile + kKeyOffset);
+        ranks[position] = first_rank + owner;
     }
 };
 
@@ -113,7 +112,7 @@ extern "C" __global__ void __launch_bounds__(256)
     const bool valid = rank < rows && gd_finite(sorted_keys[rank]);
     TileSplat splat = {0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f};
     if (valid) splat = row_splat(means2d, conics, opacities, order[rank]);
-    const int count = for_each_tile(valid, splat, tiles_x, tiles_y, 0, rank, CountOnly{});
+    const int count = for_each_tile(valid, splat, tiles_x, tiles_y, 0, CountOnly{});
     if (rank < rows) counts[rank] = count;
 }
 
@@ -124,16 +123,22 @@ extern "C" __global__ void __launch_bounds__(256)
                     const int* __restrict__ image_ids, const float* __restrict__ means2d,
                     const float* __restrict__ conics, const float* __restrict__ opacities, Key* __restrict__ keys,
                     int* __restrict__ ranks) {
+    __shared__ int first_tiles[kBlock];
     const long long rank = global_thread();
     const bool valid = rank < rows && counts[rank] > 0;
     TileSplat splat = {0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f};
-    long long position = 0;
+    int position = 0, first_tile = 0;
     if (valid) {
-        splat = row_splat(means2d, conics, opacities, order[rank]);
-        position = ends[rank] - counts[rank];
+        const long long row = order[rank];
+        splat = row_splat(means2d, conics, opacities, row);
+        position = int(ends[rank]) - counts[rank];
+        first_tile = image_ids[row] * tiles_x * tiles_y;
     }
-    const WriteInstance write = {image_ids, order, tiles_x, tiles_y, keys, ranks};
-    for_each_tile(valid, splat, tiles_x, tiles_y, position, rank, write);
+    first_tiles[threadIdx.x] = first_tile;
+    __syncwarp();
+    const int warp_begin = int(threadIdx.x) / kWarp * kWarp;
+    const WriteInstance write = {int(rank) - int(threadIdx.x) + warp_begin, first_tiles + warp_begin, keys, ranks};
+    for_each_tile(valid, splat, tiles_x, tiles_y, position, write);
 }
 
 // Puts the ranks into the order of the sorted keys and notes where each tile begins and ends. `ranges` starts as zeros.
