@@ -76,6 +76,7 @@ def test_shared_memory_is_garbage_in_each_block(kernels: ctypes.CDLL) -> None:
         ("barrier_in_a_branch", 64, r"divergent synchronisation: lane 32 .* __syncthreads"),
         ("lane_missing_from_a_shuffle", 32, r"deadlock .* 31 of 32 threads wait at __shfl_sync"),
         ("lane_outside_its_mask", 32, r"lane 16 is not in its own mask 0x0000ffff"),
+        ("large_local_array", 1, r"thread 0 has overflowed its stack"),
         ("read_from_a_lane_outside", 32, r"lane \d+ reads lane 20, which is not in the mask"),
     ],
 )

@@ -107,20 +107,8 @@ class EmulationLauncher:
         key = "\0".join([text, *defines])
         if key not in self._libraries:
             flags = [*FLAGS, *defines, "-shared", "-fPIC", "-fvisibility=hidden"]
-            library = ctypes.CDLL(str(compile_cpp(self.folder, text, flags, ".so")))
-            _share_stacks(library)
-            self._libraries[key] = library
+            self._libraries[key] = ctypes.CDLL(str(compile_cpp(self.folder, text, flags, ".so")))
         return self._libraries[key]
-
-
-_stacks: int | None = None
-
-
-def _share_stacks(library: ctypes.CDLL) -> None:
-    """Gives the library the fiber stacks of those loaded before it."""
-    global _stacks
-    library.gd_fiber_stacks.restype = ctypes.c_void_p
-    _stacks = library.gd_fiber_stacks(ctypes.c_void_p(_stacks))
 
 
 def run(

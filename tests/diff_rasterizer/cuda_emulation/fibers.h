@@ -5,7 +5,6 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
 #include "meeting.h"
 
@@ -16,6 +15,9 @@
 namespace emulation {
 
 constexpr size_t kStack = 256 * 1024;
+// Lies at the end of each stack: one that has overflowed no longer has it. A guard page per stack would be stricter,
+// but the stacks of some dozens of libraries would use up the mappings that a process may have.
+constexpr uint64_t kCanary = 0x5ca1ab1e0ddba11;
 
 #if defined(__x86_64__)
 // Saves the registers that a called function must preserve and the stack pointer, and continues on another stack.
@@ -166,27 +168,29 @@ inline void report_deadlock(Engine& e) {
              example, e.block.threads - finished - same, finished);
 }
 
-// The stacks of this library's fibers: those given, else its own, made at first use. Libraries of one process share
-// them, because every guard page splits a mapping and a process may have only so many of those.
-extern "C" __attribute__((visibility("default"), used)) inline char* gd_fiber_stacks(char* given) {
-    Engine& e = engine();
-    if (given) e.stacks = given;
-    if (!e.stacks) {
-        const size_t page = size_t(sysconf(_SC_PAGESIZE)), slot = kStack + page;
-        e.stacks = static_cast<char*>(mmap(nullptr, slot * kMaxThreads, PROT_READ | PROT_WRITE,
-                                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
-        // An overflowing stack meets a page that cannot be touched instead of its neighbour.
-        for (int t = 0; t < kMaxThreads; ++t) mprotect(e.stacks + t * slot, page, PROT_NONE);
+inline void check_stacks(Engine& e) {
+    for (int t = 0; t < e.block.threads; ++t) {
+        if (memcmp(e.stacks + t * kStack, &kCanary, sizeof(kCanary)) == 0) continue;
+        snprintf(e.block.failure.text, sizeof(e.block.failure.text), "thread %d has overflowed its stack of %d bytes",
+                 t, int(kStack));
+        return;
     }
-    return e.stacks;
 }
 
 // Runs body(argument) in every thread of one block. Threads take turns in ascending order, or in descending order with
 // `reverse`: a result that depends on it comes from a missing barrier.
 inline void run_block(void (*body)(void*), void* argument, bool reverse) {
     Engine& e = engine();
-    gd_fiber_stacks(nullptr);
-    const size_t page = size_t(sysconf(_SC_PAGESIZE));
+    if (!e.stacks) {
+        // One more than there are threads, for the first to overflow into.
+        void* const memory = mmap(nullptr, kStack * (kMaxThreads + 1), PROT_READ | PROT_WRITE,
+                                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (memory == MAP_FAILED) {
+            snprintf(e.block.failure.text, sizeof(e.block.failure.text), "no memory for the stacks of a block");
+            return;
+        }
+        e.stacks = static_cast<char*>(memory) + kStack;
+    }
     e.body = body, e.argument = argument;
     e.block.all = Meeting<kMaxThreads>();
     for (auto& warp : e.block.groups)
@@ -198,7 +202,9 @@ inline void run_block(void (*body)(void*), void* argument, bool reverse) {
         f.thread.index = {n % e.block.dim.x, n / e.block.dim.x % e.block.dim.y, n / (e.block.dim.x * e.block.dim.y)};
         f.thread.number = t, f.thread.lane = t % kWarp;
         f.state = State::kRunnable;
-        f.context.start(e.stacks + t * (kStack + page) + page, fiber_main);
+        char* const stack = e.stacks + t * kStack;
+        memcpy(stack, &kCanary, sizeof(kCanary));
+        f.context.start(stack, fiber_main);
     }
     for (;;) {
         bool progress = false, unfinished = false;
@@ -212,7 +218,7 @@ inline void run_block(void (*body)(void*), void* argument, bool reverse) {
             }
             unfinished |= f.state != State::kFinished;
         }
-        if (!unfinished) return;
+        if (!unfinished) return check_stacks(e);
         if (!progress) return report_deadlock(e);
     }
 }

@@ -74,6 +74,12 @@ extern "C" __global__ void read_without_a_barrier(int* out) {
     out[threadIdx.x] = values[63 - threadIdx.x];
 }
 
+extern "C" __global__ void large_local_array(int* out) {
+    volatile int local[70000];
+    for (int i = 0; i < 70000; ++i) local[i] = i;
+    out[threadIdx.x] = local[out[threadIdx.x]];
+}
+
 extern "C" __global__ void add_numbers(int a, long long b, float c, const float* d, float* out) {
     out[0] = float(a) + float(b) + c + (d ? d[0] : 0.0f);
 }
