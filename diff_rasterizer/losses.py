@@ -42,6 +42,27 @@ def l1_ssim_loss(
     return (1.0 - ssim_weight) * l1 + ssim_weight * (1.0 - ssim)
 
 
+@torch.no_grad()
+def mean_squared_error(image: Float[Tensor, "H W C"], target: Tensor) -> float:
+    """Returns the mean of (image - target)^2 over a picture, for figures: without a gradient.
+
+    `target` has the shape of `image` and is float in 0..1 or uint8. float32 on the CPU takes one pass over memory.
+    """
+    if image.shape != target.shape:
+        raise ValueError(
+            f"image and target must have the same shape, got {tuple(image.shape)} and {tuple(target.shape)}"
+        )
+    if image.device.type == "cpu" and image.dtype == torch.float32 and target.dtype in (torch.float32, torch.uint8):
+        from . import _cpu
+
+        target = target.detach().contiguous()[None]
+        given = (None, target) if target.dtype == torch.uint8 else (target, None)
+        total = _cpu.squared_error(image.detach().contiguous()[None], *given, torch.get_num_threads())
+        return total / image.numel()
+    scaled = target.to(image.dtype) / 255.0 if target.dtype == torch.uint8 else target
+    return float((image - scaled).square().mean())
+
+
 def _ssim_and_l1(image: Tensor, target: Tensor, padding: Padding, name: str) -> tuple[Tensor, Tensor]:
     check_tensor(name, image, FLOATS)
     check_tensor("target", target, (*FLOATS, torch.uint8), (name, image))

@@ -145,6 +145,8 @@ def _pairs(trainer: Trainer) -> int:
             **state.to_rasterizer(), viewmats=target.viewmat[None], Ks=target.K[None], width=target.width,
             height=target.height, near_plane=trainer.near, packed=False, backend="cpu",
         )  # fmt: skip
-        rows = [meta[name][0] for name in ("means2d", "conics", "opacities", "depths", "radii")]
-        total += cpu.count_pairs(*rows, target.width, target.height)
+        means2d, conics, opacities, depths, radii = (
+            meta[name][0] for name in ("means2d", "conics", "opacities", "depths", "radii")
+        )
+        total += cpu.count_pairs(means2d, conics, opacities, depths, radii, target.width, target.height)
     return total // len(trainer.targets)

@@ -59,8 +59,9 @@ def _peak(scene: BenchScene) -> tuple[float, int]:
     with contextlib.suppress(OSError):
         _CLEAR.write_text("5")
     renders, _, meta = rasterization(
-        *leaves, scene.viewmat[0], scene.K[0], scene.width, scene.height, packed=False, backend="cpu"
-    )
+        scene.means, scene.quats, scene.scales, scene.opacities, scene.colors, scene.viewmat[0], scene.K[0],
+        scene.width, scene.height, packed=False, backend="cpu",
+    )  # fmt: skip
     renders.backward(torch.ones_like(renders))
     peak = _status("VmHWM") - before
     # Counted afterwards: the tile lists of meta are made when they are read.

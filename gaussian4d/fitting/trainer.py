@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from diff_rasterizer import FusedAdam, rasterization
+from diff_rasterizer.losses import mean_squared_error
 
 from ..model import DynamicGaussians
 from ..motion import Params, make_motion
@@ -155,9 +156,7 @@ class Trainer:
         composed = compose(target, color.detach())
         loss = picture_loss(self.config, target, composed, rgb, alphas[0])
         loss = loss + regularisation(self.config, self.table.params, state)
-        with torch.no_grad():
-            scale = 255.0 if composed.dtype == torch.uint8 else 1.0
-            error = float((rgb - composed / scale).square().mean())
+        error = mean_squared_error(rgb.detach(), composed)
         return loss, error, means2d, (meta["radii"][0] > 0).all(dim=-1)
 
     def _skip(self) -> None:

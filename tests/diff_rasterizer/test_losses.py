@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from diff_rasterizer import fused_ssim, l1_ssim_loss
+from diff_rasterizer import fused_ssim, l1_ssim_loss, losses
 from diff_rasterizer.losses import torch_ssim_l1
 
 SHAPES = [(1, 23, 31, 3), (2, 16, 16, 1), (1, 5, 7, 4), (1, 40, 129, 3)]
@@ -63,3 +63,17 @@ def test_float64_goes_through_torch() -> None:
 def test_refuses(image: tuple[int, ...], target: tuple[int, ...], padding: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         fused_ssim(torch.rand(image), torch.rand(target), padding)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.uint8])
+def test_mean_squared_error_is_torchs(dtype: torch.dtype) -> None:
+    g = torch.Generator().manual_seed(3)
+    # A width that is no multiple of any pack, more than one span of the kernel.
+    image = torch.rand(13, 71, 3, generator=g)
+    target = torch.rand(13, 71, 3, generator=g)
+    if dtype == torch.uint8:
+        target = (target * 255).to(torch.uint8)
+    wanted = (image.double() - (target.double() / 255 if dtype == torch.uint8 else target.double())).square().mean()
+    assert losses.mean_squared_error(image, target) == pytest.approx(float(wanted), rel=1e-6)
+    with pytest.raises(ValueError, match="same shape"):
+        losses.mean_squared_error(image, target[:, 1:])

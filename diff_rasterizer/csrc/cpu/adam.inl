@@ -6,7 +6,7 @@ namespace {
 void adam(const AdamArgs& a, int threads) {
     const float one_minus_1 = 1.0f - a.beta1, one_minus_2 = 1.0f - a.beta2;
     // Below this a thread costs more to wake than it saves.
-    const int team = a.count < 16384 ? 1 : threads;
+    const int team = a.count < 65536 ? 1 : threads;
 #pragma omp parallel for schedule(static) num_threads(team)
     for (int64_t i = 0; i < a.count; ++i) {
         const float g = a.grad[i];

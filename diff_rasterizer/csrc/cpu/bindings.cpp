@@ -549,6 +549,21 @@ NB_MODULE(_cpu, m) {
         nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
         nb::arg());
 
+    m.def(
+        "squared_error",
+        [](const Floats& image, const Maybe<Floats>& target, const Maybe<Bytes>& target_u8, int threads) {
+            SsimArgs a = ssim_args(image, target, target_u8, false);
+            checked_threads(threads);
+            std::vector<double> rows(a.images * a.height);
+            nb::gil_scoped_release release;
+            a.ssim_rows = rows.data();
+            kernels().squared_error(a, threads);
+            double total = 0.0;
+            for (double row : rows) total += row;
+            return total;
+        },
+        nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg());
+
     m.def("adam", [](const Floats& param, const Floats& grad, const Floats& exp_avg, const Floats& exp_avg_sq,
                      float beta1, float beta2, float step_size, float inv_sqrt_correction2, float eps, int threads) {
         AdamArgs a = {};

@@ -287,7 +287,7 @@ template <int kChannels>
 void forward_all(const BlendArgs& a, int threads) {
     const int64_t tiles = int64_t(a.n_images) * a.tiles_x * a.tiles_y;
     const TileGrid grid;
-#pragma omp parallel for schedule(dynamic, 4) num_threads(threads)
+#pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
     for (int64_t t = 0; t < tiles; ++t) {
         if (a.tile_pairs)
             forward_tile<kChannels, true>(a, t, grid);
@@ -352,7 +352,7 @@ template <int kChannels, bool kAbs>
 void backward_all(const BlendArgs& a, int threads) {
     const int64_t tiles = int64_t(a.n_images) * a.tiles_x * a.tiles_y;
     const TileGrid grid;
-#pragma omp parallel for schedule(dynamic, 4) num_threads(threads)
+#pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
     for (int64_t t = 0; t < tiles; ++t) backward_tile<kChannels, kAbs>(a, t, grid);
     reduce_instances<kChannels, kAbs>(a, threads);
 }

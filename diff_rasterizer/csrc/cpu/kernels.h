@@ -138,6 +138,7 @@ struct Kernels {
     void (*blend_backward)(const BlendArgs&, int threads);
     void (*ssim_forward)(const SsimArgs&, int threads);
     void (*ssim_backward)(const SsimArgs&, int threads);
+    void (*squared_error)(const SsimArgs&, int threads);
     void (*adam)(const AdamArgs&, int threads);
 };
 

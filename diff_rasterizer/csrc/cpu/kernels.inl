@@ -31,4 +31,5 @@
      gd::blend_backward,      \
      gd::ssim_forward,        \
      gd::ssim_backward,       \
+     gd::squared_error,       \
      gd::adam}

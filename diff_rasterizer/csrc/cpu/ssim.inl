@@ -227,5 +227,28 @@ void ssim_backward(const SsimArgs& a, int threads) {
     }
 }
 
+// Sums of (image - target)^2 per row, to ssim_rows.
+void squared_error(const SsimArgs& a, int threads) {
+    const int64_t width = int64_t(a.width) * a.channels;
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t row = 0; row < a.images * a.height; ++row) {
+        const int64_t at = row * width;
+        alignas(64) float x[kSpan], y[kSpan];
+        double total = 0.0;
+        for (int64_t j0 = 0; j0 < width; j0 += kSpan) {
+            // Zeros behind the row's end add nothing.
+            copy_padded(a.image + at, width, j0, j0 + kSpan, x);
+            copy_target(a, at, width, j0, j0 + kSpan, y);
+            Pack sum_of_squares = broadcast<Pack>(0.0f);
+            for (int j = 0; j < kSpan; j += Pack::kLanes) {
+                const Pack d = load(x + j) - load(y + j);
+                sum_of_squares = gd_fma(d, d, sum_of_squares);
+            }
+            total += sum(sum_of_squares);
+        }
+        a.ssim_rows[row] = total;
+    }
+}
+
 }  // namespace
 }  // namespace gd
