@@ -59,15 +59,14 @@ int checked_range(int value, int least, int most, const char* name) {
 int checked_threads(int threads) { return checked_range(threads, 1, 1024, "threads"); }
 constexpr int kMaxSide = 1 << 26;  // pixels; far from where a side times a few bytes leaves 32 bits
 
-// Rows and tiles are counted in 32 bits, and three numbers per row are indexed so; with this, pixels fit into 64.
+// Rows and tiles are counted in 32 bits; with this, pixels fit into 64.
 void check_counts(int64_t rows, int n_images, int width, int height) {
     checked_range(width, 1, kMaxSide, "width"), checked_range(height, 1, kMaxSide, "height");
     checked_range(n_images, 0, std::numeric_limits<int>::max(), "n_images");
     constexpr int64_t kMost = int64_t(1) << 31;
     const int64_t tiles = int64_t((width + kTile - 1) / kTile) * ((height + kTile - 1) / kTile);
-    if (rows >= kMost / 3)
-        throw std::length_error("rows must be fewer than 2^31 / 3, got " + std::to_string(rows) +
-                                "; use fewer Gaussians");
+    if (rows >= kMost)
+        throw std::length_error("rows must be fewer than 2^31, got " + std::to_string(rows) + "; use fewer Gaussians");
     if (tiles >= kMost || tiles * n_images >= kMost)
         throw std::length_error("width, height and n_images must give fewer than 2^31 tiles of 16 pixels; use less");
 }

@@ -51,6 +51,40 @@ uint32_t sortable(float value) {
     return bits ^ (bits >> 31 ? 0xffffffffu : 0x80000000u);
 }
 
+bool is_drawn(const BinningInput& in, int64_t row) {
+    if (in.radii[2 * row] <= 0 && in.radii[2 * row + 1] <= 0) return false;
+    const float* conic = in.conics + 3 * row;
+    const float opacity = in.opacities[row];
+    // One row that is not finite would spread over its tiles.
+    float check = in.means2d[2 * row] + in.means2d[2 * row + 1] + conic[0] + conic[1] + conic[2];
+    for (int d = 0; d < in.channels; ++d) check += in.colors[row * in.color_stride + d];
+    return gd_finite(check) && opacity >= kAlphaThreshold && gd_finite(opacity);
+}
+
+// Fills `keys` with the rows [begin, end) that are drawn, in order.
+void collect_keys(const BinningInput& in, int64_t begin, int64_t end, int threads, std::vector<Key>& keys) {
+    constexpr int64_t kShare = 16384;  // rows that are worth a thread
+    const int64_t size = end - begin;
+    const int parts = static_cast<int>(std::min<int64_t>(std::max(threads, 1), size / kShare + 1));
+    const int64_t share = (size + parts - 1) / parts;
+    std::vector<int64_t> counts(parts);
+    keys.resize(size);
+#pragma omp parallel for schedule(static, 1) num_threads(parts)
+    for (int part = 0; part < parts; ++part) {
+        Key* const first = keys.data() + part * share;
+        Key* out = first;
+        for (int64_t row = begin + part * share; row < std::min(end, begin + (part + 1) * share); ++row)
+            if (is_drawn(in, row)) *out++ = {sortable(in.depths[row]), static_cast<uint32_t>(row)};
+        counts[part] = out - first;
+    }
+    int64_t total = counts[0];
+    for (int part = 1; part < parts; ++part) {
+        std::copy_n(keys.begin() + part * share, counts[part], keys.begin() + total);
+        total += counts[part];
+    }
+    keys.resize(total);
+}
+
 // Stable radix sort by depth, 11 bits at a time. In each pass a part counts and moves its own share of the keys; where
 // it may write follows from the counts of all.
 void sort_by_depth(std::vector<Key>& keys, std::vector<Key>& scratch, int threads) {
@@ -132,17 +166,9 @@ Bins bin_gaussians(const BinningInput& in, int threads) {
     int64_t row = 0;
     for (int image = 0; image < in.n_images; ++image) {
         image_begin[image] = static_cast<int64_t>(order.size());
-        keys.clear();
-        for (; row < in.rows && in.image_ids[row] == image; ++row) {
-            if (in.radii[2 * row] <= 0 && in.radii[2 * row + 1] <= 0) continue;
-            const float* conic = in.conics + 3 * row;
-            const float opacity = in.opacities[row];
-            // One row that is not finite would spread over its tiles.
-            float check = in.means2d[2 * row] + in.means2d[2 * row + 1] + conic[0] + conic[1] + conic[2];
-            for (int d = 0; d < in.channels; ++d) check += in.colors[row * in.color_stride + d];
-            if (!gd_finite(check) || !(opacity >= kAlphaThreshold) || !gd_finite(opacity)) continue;
-            keys.push_back({sortable(in.depths[row]), static_cast<uint32_t>(row)});
-        }
+        const int64_t end = std::upper_bound(in.image_ids + row, in.image_ids + in.rows, image) - in.image_ids;
+        collect_keys(in, row, end, threads, keys);
+        row = end;
         sort_by_depth(keys, scratch, threads);
         order.insert(order.end(), keys.begin(), keys.end());
     }
