@@ -6,6 +6,10 @@ import importlib.util
 import os
 import warnings
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # The workers share the cores; threads of their own would only wait for each other.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
