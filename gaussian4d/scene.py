@@ -64,6 +64,11 @@ class Frame:
             return pixels.mask
         return pixels.image[..., 3] if pixels.image.shape[-1] == 4 else None
 
+    @property
+    def covisible(self) -> np.ndarray | None:
+        """uint8 [H, W], 255 where training frames saw what this frame shows; None where the data does not say."""
+        return self._store.covisible(self._key)
+
     def __iter__(self) -> Iterator[Camera | float | np.ndarray]:
         yield self.camera
         yield self.time

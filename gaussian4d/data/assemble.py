@@ -69,12 +69,12 @@ def assemble(
         if time in index_of:
             chosen.append((dataclasses.replace(frame, time=time), index_of[time]))
     splits, split_note = _splits(chosen, len(kept), test_every)
-    factor = _factor([frame.lens for frame, _ in chosen], downscale)
+    factor = _factor([frame.lens for frame, _ in chosen], record.downscale if downscale is None else downscale)
     alpha = _alpha([frame for frame, _ in chosen], problems)
     plans = _plans(chosen, splits, factor, alpha, problems)
     order = {"train": 0, "test": 1, "val": 2}
     plans.sort(key=lambda plan: order[plan.split])
-    notes = list(record.notes) + _size_notes(chosen, factor, downscale)
+    notes = list(record.notes) + _size_notes(chosen, factor, downscale, record)
     return Assembled(plans, kept, record.fps, record.duration, factor, alpha, split_note, notes)
 
 
@@ -186,7 +186,7 @@ def _plans(
             cameras[name] = known
         if known[1] is None:
             continue
-        job = FrameJob(frame.picture, resampling, frame.mask, alpha and isinstance(frame.picture, ImagePicture))
+        job = FrameJob(frame.picture, resampling, frame.mask, alpha and isinstance(frame.picture, ImagePicture), frame.covisible)
         plans.append(FramePlan(known[1], frame.time, time_index, split, job))
     return plans
 
@@ -213,10 +213,17 @@ def _camera(name: str, frame: FrameRecord, served: Lens, problems: ProblemList) 
         return None
 
 
-def _size_notes(chosen: list[tuple[FrameRecord, int]], factor: float, downscale: float | None) -> list[str]:
+def _size_notes(
+    chosen: list[tuple[FrameRecord, int]], factor: float, downscale: float | None, record: SceneRecord
+) -> list[str]:
     notes = []
     if factor != 1:
-        how = "as asked" if downscale is not None else "automatic: the smallest factor with at most 720x480 pixels"
+        if downscale is not None:
+            how = "as asked"
+        elif record.downscale is not None:
+            how = f"as published figures for {record.format} scenes use"
+        else:
+            how = "automatic: the smallest factor with at most 720x480 pixels"
         notes.append(f"pictures are served at 1/{factor:g} of their size ({how})")
     bent = {frame.lens for frame, _ in chosen if not frame.lens.straight}
     if bent:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 
 from ..errors import UserError
+from .images import read_header
 from .problems import ProblemList
 from .records import Lens
 from .video import Video
@@ -88,6 +90,26 @@ def fit_lens(lens: Lens, video: Video, problems: ProblemList) -> tuple[Lens, Vid
         f"{video.path}: {calibrated}, and neither scaling nor cutting explains it; export the video at {w}x{h} or"
         " calibrate at its size"
     )
+
+
+def fit_lens_to_picture(lens: Lens, path: Path, problems: ProblemList) -> Lens:
+    """Returns the lens for pictures of the size of `path`, scaled when they are a smaller or larger copy.
+
+    Raises `UserError` when the shape differs, or the picture cannot be read.
+    """
+    header = read_header(path)
+    w, h = lens.width, lens.height
+    if (header.width, header.height) == (w, h):
+        return lens
+    calibrated = f"the calibration is for {w}x{h}, the picture is {header.width}x{header.height}"
+    scale = min(header.width / w, header.height / h)
+    # Whoever shrinks 1079 rows by two gets 539 or 540.
+    if abs(w * scale - header.width) > 1 or abs(h * scale - header.height) > 1:
+        raise UserError(
+            f"{path}: {calibrated}, which is no scaled copy; export the pictures at {w}x{h} or calibrate at their size"
+        )
+    problems.warning(path, f"{calibrated}: intrinsics are scaled with it")
+    return _moved(lens, header.width / w, header.height / h, 0.0, 0.0, header.width, header.height)
 
 
 def _moved(lens: Lens, sx: float, sy: float, dx: float, dy: float, width: int, height: int) -> Lens:

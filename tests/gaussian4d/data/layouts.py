@@ -1,0 +1,103 @@
+"""Tiny scenes in the exact layouts of published datasets, all of them of the same cameras and the same moving dot.
+
+Every writer spells its format's conventions out on its own; none uses the loaders' code.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tiny_scenes import FOCAL, HEIGHT, WIDTH, dot, picture, pixel, poses, write_video
+
+# Enough that a tenth frame follows the ninth.
+FRAMES = 12
+
+# The one point that every loader must put on the same pixel; beside all axes and all dots.
+POINT = np.array([0.31, -0.17, 0.23])
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """A format and what its loader must find in the tiny scene."""
+
+    name: str
+    write: Callable[[Path], object]
+    format: str
+    cameras: tuple[str, ...]
+    """Camera ids, in the order of `poses()`; ids of moving cameras start with them."""
+    test: tuple[str, ...]
+    """Cameras held out as test; empty: instants are held out."""
+    downscale: float = 1.0
+    fps: float | None = None
+    tolerance: float = 0.15
+    """Pixels, of the drawn dots; the projection itself is exact."""
+
+
+def shot(c: int, k: int) -> np.ndarray:
+    """Returns the picture of camera `c` at frame `k`, uint8 [H, W, 3]."""
+    return picture(*pixel(poses()[c], dot(k)))
+
+
+def save(path: Path, image: np.ndarray) -> None:
+    """Writes a picture, with all its folders."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(path, **({"quality": 97} if path.suffix == ".jpg" else {}))
+
+
+def save_clip(path: Path, c: int, count: int = FRAMES) -> None:
+    """Writes the video of camera `c`."""
+    write_video(path, [shot(c, k) for k in range(count)], fps=30)
+
+
+def llff_rows() -> np.ndarray:
+    """Returns `poses_bounds` [3, 17]: axes down, right, back; place; height, width, focal length; near, far."""
+    rows = []
+    for pose in poses():
+        right, down, forward = pose[:3, :3]
+        place = -pose[:3, :3].T @ pose[:3, 3]
+        matrix = np.stack([down, right, -forward, place, [HEIGHT, WIDTH, FOCAL]], axis=1)
+        rows.append(np.concatenate([matrix.ravel(), [0.5, 9.0]]))
+    return np.array(rows)
+
+
+def write_n3dv(folder: Path) -> None:
+    """Videos of cameras 0, 2 and 10 (others were filtered out), and `poses_bounds.npy`."""
+    for c, number in enumerate((0, 2, 10)):
+        save_clip(folder / f"cam{number:02d}.mp4", c)
+    np.save(folder / "poses_bounds.npy", llff_rows())
+
+
+def write_n3dv_unpacked(folder: Path) -> None:
+    """The layout 4DGaussians makes of it."""
+    for c in range(3):
+        for k in range(FRAMES):
+            save(folder / f"cam{c:02d}" / "images" / f"{k}.png", shot(c, k))
+    np.save(folder / "poses_bounds.npy", llff_rows())
+
+
+def ply(path: Path, points: list[tuple[float, float, float, int, int, int]]) -> None:
+    """Writes points and their colours as an ASCII PLY."""
+    header = f"ply\nformat ascii 1.0\nelement vertex {len(points)}\n"
+    header += "".join(f"property float {axis}\n" for axis in "xyz")
+    header += "".join(f"property uchar {channel}\n" for channel in ("red", "green", "blue")) + "end_header\n"
+    path.write_text(header + "".join(" ".join(map(str, point)) + "\n" for point in points))
+
+
+LAYOUTS = [
+    Layout("n3dv", write_n3dv, "n3dv", ("cam00", "cam02", "cam10"), ("cam00",), downscale=2, fps=30),
+    Layout(
+        "n3dv_unpacked", write_n3dv_unpacked, "n3dv", ("cam00", "cam01", "cam02"), ("cam00",), downscale=2, fps=30
+    ),
+]
+
+
+def rewrite_json(path: Path, change: Callable[[dict], object]) -> None:
+    """Changes a JSON file in place."""
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
