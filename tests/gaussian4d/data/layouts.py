@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from scipy.spatial.transform import Rotation
 from tiny_scenes import FOCAL, HEIGHT, WIDTH, dot, picture, pixel, poses, write_video
 
 # Enough that a tenth frame follows the ninth.
@@ -88,11 +90,76 @@ def ply(path: Path, points: list[tuple[float, float, float, int, int, int]]) -> 
     path.write_text(header + "".join(" ".join(map(str, point)) + "\n" for point in points))
 
 
+def colmap_images() -> list[tuple[int, str, np.ndarray, np.ndarray]]:
+    """Returns (id, stem, quaternion wxyz, translation) of the registered images, in an order of COLMAP's own."""
+    rows = []
+    for c in (2, 0, 1):
+        x, y, z, w = Rotation.from_matrix(poses()[c][:3, :3]).as_quat()
+        rows.append((10 + c, f"cam{c:02d}", np.array([w, x, y, z]), poses()[c][:3, 3]))
+    return rows
+
+
+def write_colmap_text(
+    model: Path, camera: str = f"PINHOLE {WIDTH} {HEIGHT} {FOCAL} {FOCAL} {WIDTH / 2} {HEIGHT / 2}", name: str = "{}.png"
+) -> None:
+    """Writes a text model; the images have no 2D points but for the first."""
+    model.mkdir(parents=True, exist_ok=True)
+    (model / "cameras.txt").write_text(f"# Camera list\n# Number of cameras: 1\n7 {camera}\n")
+    lines = ["# Image list with two lines of data per image:", "# Number of images: 3, mean observations per image: 1"]
+    for id, stem, quat, place in colmap_images():
+        numbers = " ".join(repr(float(x)) for x in (*quat, *place))
+        lines += [f"{id} {numbers} 7 {name.format(stem)}", "10.5 20.5 1" if id == 12 else ""]
+    (model / "images.txt").write_text("\n".join(lines) + "\n")
+    x, y, z = POINT
+    (model / "points3D.txt").write_text(f"# Number of points: 1, mean track length: 1\n1 {x} {y} {z} 9 8 7 0.5 12 0\n")
+
+
+def write_colmap_binary(model: Path, name: str = "{}.png") -> None:
+    """Writes a binary model."""
+    model.mkdir(parents=True, exist_ok=True)
+    data = struct.pack("<QIiQQ4d", 1, 7, 1, WIDTH, HEIGHT, FOCAL, FOCAL, WIDTH / 2, HEIGHT / 2)
+    (model / "cameras.bin").write_bytes(data)
+    data = struct.pack("<Q", 3)
+    for id, stem, quat, place in colmap_images():
+        data += struct.pack("<I7dI", id, *quat, *place, 7) + name.format(stem).encode() + b"\0"
+        data += struct.pack("<Q2dq", 1, 10.5, 20.5, 1)
+    (model / "images.bin").write_bytes(data)
+    (model / "points3D.bin").write_bytes(struct.pack("<QQ3d3BdQII", 1, 1, *POINT, 9, 8, 7, 0.5, 1, 12, 0))
+
+
+def write_colmap_videos(folder: Path) -> None:
+    """A binary model of one instant and a video per camera."""
+    write_colmap_binary(folder / "sparse" / "0")
+    for c in range(3):
+        save_clip(folder / "videos" / f"cam{c:02d}.mp4", c)
+
+
+def write_colmap_folders(folder: Path) -> None:
+    """A text model of each camera's first picture, and a folder of pictures per camera (FreeTimeGS's layout)."""
+    write_colmap_text(folder / "sparse", name="{}/0.png")
+    for c in range(3):
+        for k in range(FRAMES):
+            save(folder / "images" / f"cam{c:02d}" / f"{k}.png", shot(c, k))
+
+
+def write_colmap_frames(folder: Path) -> None:
+    """A text model of one instant, and a folder per frame."""
+    write_colmap_text(folder / "sparse" / "0")
+    for c in range(3):
+        for k in range(FRAMES):
+            save(folder / "images" / f"frame_{k}" / f"cam{c:02d}.png", shot(c, k))
+
+
+CAMERAS = ("cam00", "cam01", "cam02")
+
 LAYOUTS = [
     Layout("n3dv", write_n3dv, "n3dv", ("cam00", "cam02", "cam10"), ("cam00",), downscale=2, fps=30),
     Layout(
-        "n3dv_unpacked", write_n3dv_unpacked, "n3dv", ("cam00", "cam01", "cam02"), ("cam00",), downscale=2, fps=30
+        "n3dv_unpacked", write_n3dv_unpacked, "n3dv", CAMERAS, ("cam00",), downscale=2, fps=30
     ),
+    Layout("colmap_videos", write_colmap_videos, "colmap", CAMERAS, (), fps=30),
+    Layout("colmap_folders", write_colmap_folders, "colmap", CAMERAS, ()),
+    Layout("colmap_frames", write_colmap_frames, "colmap", CAMERAS, ()),
 ]
 
 
