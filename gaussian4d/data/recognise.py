@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import UserError
-from . import colmap, dnerf, nerfstudio, neural3d, panoptic, videos
+from . import colmap, dnerf, dycheck, nerfies, nerfstudio, neural3d, panoptic, videos
 from .problems import ProblemList
 from .records import SceneRecord
 
-READERS = (dnerf, panoptic, nerfstudio, neural3d, colmap, videos)
+READERS = (dnerf, panoptic, nerfstudio, neural3d, dycheck, nerfies, colmap, videos)
 
 LOOKED_FOR = (
     "transforms_train.json (D-NeRF), train_meta.json (PanopticSports), transforms.json (nerfstudio), or one video per"

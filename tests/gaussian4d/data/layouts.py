@@ -150,6 +150,60 @@ def write_colmap_frames(folder: Path) -> None:
             save(folder / "images" / f"frame_{k}" / f"cam{c:02d}.png", shot(c, k))
 
 
+def write_nerfies_pictures(folder: Path, names: dict[tuple[int, int], str], factor: int = 2) -> None:
+    """Writes `camera/` and `rgb/Fx/` for pictures {(camera, frame): id}; cameras are stated for `rgb/1x`."""
+    (folder / "camera").mkdir(parents=True)
+    for (c, k), id in names.items():
+        pose = poses()[c]
+        camera = {
+            "orientation": pose[:3, :3].tolist(),
+            "position": (-pose[:3, :3].T @ pose[:3, 3]).tolist(),
+            "focal_length": FOCAL * factor,
+            "principal_point": [WIDTH / 2 * factor, HEIGHT / 2 * factor],
+            "skew": 0.0,
+            "pixel_aspect_ratio": 1.0,
+            "radial_distortion": [0.0, 0.0, 0.0],
+            "tangential_distortion": [0.0, 0.0],
+            "image_size": [WIDTH * factor, HEIGHT * factor],
+        }
+        (folder / "camera" / f"{id}.json").write_text(json.dumps(camera))
+        save(folder / "rgb" / f"{factor}x" / f"{id}.png", shot(c, k))
+    np.save(folder / "points.npy", POINT[None].astype(np.float32))
+    (folder / "scene.json").write_text(json.dumps({"scale": 0.02, "center": [1, 2, 3], "near": 0.1, "far": 2.0}))
+
+
+def write_nerfies(folder: Path) -> None:
+    """HyperNeRF's validation rig: cameras 0 and 1 train, camera 2 is `val_ids`."""
+    names = {(c, k): f"{'left right val'.split()[c]}_{k}" for k in range(FRAMES) for c in range(3)}
+    write_nerfies_pictures(folder, names)
+    metadata = {id: {"warp_id": k, "appearance_id": k, "camera_id": c} for (c, k), id in names.items()}
+    (folder / "metadata.json").write_text(json.dumps(metadata))
+    ids = {"ids": list(names.values()), "count": len(names), "num_exemplars": 2 * FRAMES}
+    ids["train_ids"] = [id for (c, _), id in names.items() if c < 2]
+    ids["val_ids"] = [id for (c, _), id in names.items() if c == 2]
+    (folder / "dataset.json").write_text(json.dumps(ids))
+
+
+def write_dycheck(folder: Path) -> None:
+    """DyCheck: camera 0 trains, cameras 1 and 2 are `val` with masks of what was seen: the left half."""
+    names = {(c, k): f"{c}_{k:05d}" for k in range(FRAMES) for c in range(3)}
+    write_nerfies_pictures(folder, names)
+    metadata = {id: {"warp_id": k, "appearance_id": k, "camera_id": c} for (c, k), id in names.items()}
+    (folder / "metadata.json").write_text(json.dumps(metadata))
+    (folder / "dataset.json").write_text(json.dumps({"ids": list(names.values()), "count": len(names)}))
+    (folder / "extra.json").write_text(json.dumps({"factor": 2, "fps": 30, "bbox": [[-1] * 3, [1] * 3]}))
+    (folder / "splits").mkdir()
+    for split, chosen in (("train", (0,)), ("val", (1, 2))):
+        rows = [(id, c, k) for (c, k), id in names.items() if c in chosen]
+        columns = dict(zip(("frame_names", "camera_ids", "time_ids"), map(list, zip(*rows))))
+        (folder / "splits" / f"{split}.json").write_text(json.dumps(columns))
+    seen = np.zeros((HEIGHT, WIDTH), np.uint8)
+    seen[:, : WIDTH // 2] = 255
+    for (c, _), id in names.items():
+        if c:
+            save(folder / "covisible" / "2x" / "val" / f"{id}.png", seen)
+
+
 CAMERAS = ("cam00", "cam01", "cam02")
 
 LAYOUTS = [
@@ -160,6 +214,8 @@ LAYOUTS = [
     Layout("colmap_videos", write_colmap_videos, "colmap", CAMERAS, (), fps=30),
     Layout("colmap_folders", write_colmap_folders, "colmap", CAMERAS, ()),
     Layout("colmap_frames", write_colmap_frames, "colmap", CAMERAS, ()),
+    Layout("nerfies", write_nerfies, "nerfies", ("0", "1", "2"), ("2",)),
+    Layout("dycheck", write_dycheck, "dycheck", ("0", "1", "2"), ("1", "2"), fps=30),
 ]
 
 
