@@ -186,7 +186,9 @@ def _plans(
             cameras[name] = known
         if known[1] is None:
             continue
-        job = FrameJob(frame.picture, resampling, frame.mask, alpha and isinstance(frame.picture, ImagePicture), frame.covisible)
+        job = FrameJob(
+            frame.picture, resampling, frame.mask, alpha and isinstance(frame.picture, ImagePicture), frame.covisible
+        )
         plans.append(FramePlan(known[1], frame.time, time_index, split, job))
     return plans
 

@@ -12,7 +12,7 @@ import numpy as np
 from ..conventions import frame_times, numeric_key
 from ..errors import UserError
 from .clips import common_instants, fit_lens, fit_lens_to_picture
-from .images import IMAGE_ENDINGS
+from .images import IMAGE_ENDINGS, read_header
 from .problems import ProblemList
 from .records import FrameRecord, ImagePicture, Lens, Split, VideoPicture
 from .video import VIDEO_ENDINGS, Video, probe_all
@@ -40,7 +40,7 @@ class FixedCamera:
     viewmat: np.ndarray
     """[4, 4] world-to-camera, OpenCV axes."""
     lens: Lens
-    """At the size of its calibration."""
+    """At the size of its calibration; width and height 0 where that states none."""
     recording: Recording
     stated_in: Path
     split: Split | None = None
@@ -134,7 +134,8 @@ def _clip_of_videos(cameras: Sequence[FixedCamera], problems: ProblemList) -> Cl
         try:
             if isinstance(found, UserError):
                 raise found
-            lenses[camera.name], videos[camera.name] = fit_lens(camera.lens, found, problems)
+            stated = _sized(camera.lens, found.width, found.height)
+            lenses[camera.name], videos[camera.name] = fit_lens(stated, found, problems)
         except UserError as error:
             problems.take(camera.recording.path, error)
     if not videos:
@@ -165,7 +166,9 @@ def _clip_of_pictures(cameras: Sequence[FixedCamera], problems: ProblemList, fps
                 f" {lacking[0]}); the others are used, restore the rest",
             )
         try:
-            lens = fit_lens_to_picture(camera.lens, pictures[0][1], problems)
+            header = read_header(pictures[0][1])
+            stated = _sized(camera.lens, header.width, header.height)
+            lens = fit_lens_to_picture(stated, pictures[0][1], problems)
         except UserError as error:
             problems.take(pictures[0][1], error)
             continue
@@ -180,6 +183,10 @@ def _frame(camera: FixedCamera, lens: Lens, picture: ImagePicture | VideoPicture
     return FrameRecord(
         camera.name, camera.viewmat, lens, picture, float(time), camera.split, mask, stated_in=str(camera.stated_in)
     )
+
+
+def _sized(lens: Lens, width: int, height: int) -> Lens:
+    return lens if lens.width and lens.height else dataclasses.replace(lens, width=width, height=height)
 
 
 def _mask(folder: Path, picture: Path) -> Path | None:

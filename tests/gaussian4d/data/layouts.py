@@ -90,17 +90,19 @@ def ply(path: Path, points: list[tuple[float, float, float, int, int, int]]) -> 
     path.write_text(header + "".join(" ".join(map(str, point)) + "\n" for point in points))
 
 
-def colmap_images() -> list[tuple[int, str, np.ndarray, np.ndarray]]:
-    """Returns (id, stem, quaternion wxyz, translation) of the registered images, in an order of COLMAP's own."""
+def colmap_images(first: int = 0) -> list[tuple[int, str, np.ndarray, np.ndarray]]:
+    """Returns (id, number, quaternion wxyz, translation) of the registered images, in an order of COLMAP's own."""
     rows = []
     for c in (2, 0, 1):
         x, y, z, w = Rotation.from_matrix(poses()[c][:3, :3]).as_quat()
-        rows.append((10 + c, f"cam{c:02d}", np.array([w, x, y, z]), poses()[c][:3, 3]))
+        rows.append((10 + c, f"{c + first:02d}", np.array([w, x, y, z]), poses()[c][:3, 3]))
     return rows
 
 
 def write_colmap_text(
-    model: Path, camera: str = f"PINHOLE {WIDTH} {HEIGHT} {FOCAL} {FOCAL} {WIDTH / 2} {HEIGHT / 2}", name: str = "{}.png"
+    model: Path,
+    camera: str = f"PINHOLE {WIDTH} {HEIGHT} {FOCAL} {FOCAL} {WIDTH / 2} {HEIGHT / 2}",
+    name: str = "cam{}.png",
 ) -> None:
     """Writes a text model; the images have no 2D points but for the first."""
     model.mkdir(parents=True, exist_ok=True)
@@ -114,13 +116,13 @@ def write_colmap_text(
     (model / "points3D.txt").write_text(f"# Number of points: 1, mean track length: 1\n1 {x} {y} {z} 9 8 7 0.5 12 0\n")
 
 
-def write_colmap_binary(model: Path, name: str = "{}.png") -> None:
+def write_colmap_binary(model: Path, name: str = "cam{}.png", first: int = 0) -> None:
     """Writes a binary model."""
     model.mkdir(parents=True, exist_ok=True)
     data = struct.pack("<QIiQQ4d", 1, 7, 1, WIDTH, HEIGHT, FOCAL, FOCAL, WIDTH / 2, HEIGHT / 2)
     (model / "cameras.bin").write_bytes(data)
     data = struct.pack("<Q", 3)
-    for id, stem, quat, place in colmap_images():
+    for id, stem, quat, place in colmap_images(first):
         data += struct.pack("<I7dI", id, *quat, *place, 7) + name.format(stem).encode() + b"\0"
         data += struct.pack("<Q2dq", 1, 10.5, 20.5, 1)
     (model / "images.bin").write_bytes(data)
@@ -136,7 +138,7 @@ def write_colmap_videos(folder: Path) -> None:
 
 def write_colmap_folders(folder: Path) -> None:
     """A text model of each camera's first picture, and a folder of pictures per camera (FreeTimeGS's layout)."""
-    write_colmap_text(folder / "sparse", name="{}/0.png")
+    write_colmap_text(folder / "sparse", name="cam{}/0.png")
     for c in range(3):
         for k in range(FRAMES):
             save(folder / "images" / f"cam{c:02d}" / f"{k}.png", shot(c, k))
@@ -174,7 +176,7 @@ def write_nerfies_pictures(folder: Path, names: dict[tuple[int, int], str], fact
 
 def write_nerfies(folder: Path) -> None:
     """HyperNeRF's validation rig: cameras 0 and 1 train, camera 2 is `val_ids`."""
-    names = {(c, k): f"{'left right val'.split()[c]}_{k}" for k in range(FRAMES) for c in range(3)}
+    names = {(c, k): f"{['left', 'right', 'val'][c]}_{k}" for k in range(FRAMES) for c in range(3)}
     write_nerfies_pictures(folder, names)
     metadata = {id: {"warp_id": k, "appearance_id": k, "camera_id": c} for (c, k), id in names.items()}
     (folder / "metadata.json").write_text(json.dumps(metadata))
@@ -204,18 +206,78 @@ def write_dycheck(folder: Path) -> None:
             save(folder / "covisible" / "2x" / "val" / f"{id}.png", seen)
 
 
+def write_technicolor(folder: Path) -> None:
+    """Pictures of cameras 0, 3 and 10 of a rig of 11; frames numbered from 95 on, without zeros in front."""
+    rows = ["f cu cv ar sk qw qx qy qz tx ty tz"]
+    for row in range(11):
+        pose = poses()[{0: 0, 3: 1, 10: 2}.get(row, 0)]
+        x, y, z, w = Rotation.from_matrix(pose[:3, :3]).as_quat()
+        numbers = (FOCAL, WIDTH / 2, HEIGHT / 2, 1.0, 0.0, w, x, y, z, *pose[:3, 3])
+        rows.append(" ".join(repr(float(number)) for number in numbers))
+    (folder / "cameras_parameters.txt").write_text("\n".join(rows) + "\n")
+    for c, camera in enumerate((0, 3, 10)):
+        for k in range(FRAMES):
+            save(folder / f"Painter_undist_{95 + k}_{camera:02d}.png", shot(c, k))
+
+
+def write_easyvolcap(folder: Path, *, videos: bool = False) -> None:
+    """`intri.yml`, `extri.yml`, pictures (or videos) and masks per camera; pixel centres at +0.5, t_ is a time."""
+
+    def entry(name: str, values: np.ndarray) -> str:
+        rows, cols = values.shape
+        data = ", ".join(repr(float(x)) for x in values.ravel())
+        return f"{name}: !!opencv-matrix\n   rows: {rows}\n   cols: {cols}\n   dt: d\n   data: [ {data} ]\n"
+
+    K = np.array([[FOCAL, 0, WIDTH / 2], [0, FOCAL, HEIGHT / 2], [0, 0, 1.0]])
+    intri = extri = '%YAML:1.0\n---\nnames:\n   - "00"\n   - "01"\n   - "02"\n'
+    for c, pose in enumerate(poses()):
+        name = f"{c:02d}"
+        intri += (
+            entry(f"K_{name}", K) + f"H_{name}: {HEIGHT}.\nW_{name}: {WIDTH}.\n" + entry(f"D_{name}", np.zeros((5, 1)))
+        )
+        extri += entry(f"R_{name}", Rotation.from_matrix(pose[:3, :3]).as_rotvec()[:, None])
+        extri += entry(f"Rot_{name}", pose[:3, :3]) + entry(f"T_{name}", pose[:3, 3:]) + f"t_{name}: 0.\n"
+        if videos:
+            save_clip(folder / "videos" / f"{name}.mp4", c)
+            continue
+        for k in range(FRAMES):
+            save(folder / "images" / name / f"{k}.jpg", shot(c, k))
+            save(folder / "masks" / name / f"{k}.png", np.where(shot(c, k)[..., 0] > 100, 255, 0).astype(np.uint8))
+    (folder / "intri.yml").write_text(intri)
+    (folder / "extri.yml").write_text(extri)
+
+
+def write_multipleview(folder: Path) -> None:
+    """4DGaussians' own: cameras and frames counted from 1, a binary model of one instant, points, a path."""
+    write_colmap_binary(folder / "sparse_", name="image{}.png", first=1)
+    for c in range(3):
+        for k in range(FRAMES):
+            save(folder / f"cam{c + 1:02d}" / f"frame_{k + 1:05d}.jpg", shot(c, k))
+    ply(folder / "points3D_multipleview.ply", [(*POINT, 200, 100, 50)])
+    np.save(folder / "poses_bounds_multipleview.npy", llff_rows())
+
+
 CAMERAS = ("cam00", "cam01", "cam02")
 
 LAYOUTS = [
     Layout("n3dv", write_n3dv, "n3dv", ("cam00", "cam02", "cam10"), ("cam00",), downscale=2, fps=30),
-    Layout(
-        "n3dv_unpacked", write_n3dv_unpacked, "n3dv", CAMERAS, ("cam00",), downscale=2, fps=30
-    ),
+    Layout("n3dv_unpacked", write_n3dv_unpacked, "n3dv", CAMERAS, ("cam00",), downscale=2, fps=30),
     Layout("colmap_videos", write_colmap_videos, "colmap", CAMERAS, (), fps=30),
     Layout("colmap_folders", write_colmap_folders, "colmap", CAMERAS, ()),
     Layout("colmap_frames", write_colmap_frames, "colmap", CAMERAS, ()),
     Layout("nerfies", write_nerfies, "nerfies", ("0", "1", "2"), ("2",)),
     Layout("dycheck", write_dycheck, "dycheck", ("0", "1", "2"), ("1", "2"), fps=30),
+    Layout("technicolor", write_technicolor, "technicolor", ("00", "03", "10"), ("10",)),
+    Layout("easyvolcap", write_easyvolcap, "easyvolcap", ("00", "01", "02"), ()),
+    Layout(
+        "easyvolcap_videos",
+        lambda folder: write_easyvolcap(folder, videos=True),
+        "easyvolcap",
+        ("00", "01", "02"),
+        (),
+        fps=30,
+    ),
+    Layout("multipleview", write_multipleview, "multipleview", ("cam01", "cam02", "cam03"), ()),
 ]
 
 
