@@ -1,4 +1,4 @@
-"""COLMAP's sparse model, binary or text: cameras, registered images, points. Sizes are checked before they are believed.
+"""COLMAP's sparse model, binary or text: cameras, registered images, points. No stated count is believed unchecked.
 
 Layouts are those of COLMAP's documentation ("Output Format"): little-endian, counts of 8 bytes, world-to-camera poses
 with OpenCV axes and quaternions wxyz, pixel centres at +0.5.

@@ -13,9 +13,10 @@ from typing import Any
 
 from ..errors import UserError
 from ..files import read_json
+from .images import read_header
 from .nerfies import CameraReader, checked_id, choose_factor, read_points_npy
 from .problems import ProblemList
-from .records import FrameRecord, ImagePicture, SceneRecord, Split
+from .records import FrameRecord, ImagePicture, Lens, SceneRecord, Split
 from .values import number
 
 # The reduction of all published iPhone scenes, should extra.json be missing.
@@ -49,20 +50,25 @@ def read(folder: Path, problems: ProblemList) -> SceneRecord:
         except UserError as error:
             problems.error(cameras.file(id), str(error))
             continue
-        covisible = folder / "covisible" / f"{factor}x" / name / f"{id}.png"
-        if split == "test" and not covisible.is_file():
-            unmasked += 1
+        covisible = None
+        if split == "test":
+            covisible = folder / "covisible" / f"{factor}x" / name / f"{id}.png"
+            if not covisible.is_file():
+                unmasked += 1
+                covisible = None
+            else:
+                _check_mask(covisible, lens, problems)
         frames.append(
             FrameRecord(
                 camera, viewmat, lens, ImagePicture(picture), time / last, split,
-                covisible=covisible if split == "test" and covisible.is_file() else None, stated_in=str(path),
+                covisible=covisible, stated_in=str(path),
             )
         )  # fmt: skip
     if unmasked:
         problems.warning(
             folder / "covisible",
-            f"{unmasked} test frames have no covisibility mask in {factor}x/val: their figures are not masked and cannot"
-            " be compared with published ones; restore the masks",
+            f"{unmasked} test frames have no covisibility mask in {factor}x/val: their figures are not masked and"
+            " cannot be compared with published ones; restore the masks",
         )
     fps = extra.get("fps")
     notes = [f"pictures of rgb/{factor}x", "depth is not used"]
@@ -92,6 +98,21 @@ def _rows(path: Path) -> list[tuple[str, int, str]]:
             raise UserError(f"{path}: the time id of {id} must be a whole number from 0 on, got {instant:g}; mend it")
         rows.append((str(camera), int(instant), id))
     return rows
+
+
+def _check_mask(path: Path, lens: Lens, problems: ProblemList) -> None:
+    """Notes a mask of another size than its picture now: it is read when figures are taken, after a long fit."""
+    try:
+        header = read_header(path)
+    except UserError as error:
+        problems.take(path, error)
+        return
+    if (header.width, header.height) != (lens.width, lens.height):
+        problems.error(
+            path,
+            f"the mask is {header.width}x{header.height}, its picture {lens.width}x{lens.height}; make them the same"
+            " size",
+        )
 
 
 def _extra(folder: Path) -> dict[str, Any]:

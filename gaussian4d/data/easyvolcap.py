@@ -13,6 +13,7 @@ from pathlib import Path
 from ..conventions import numeric_key
 from ..errors import UserError
 from .calibration import CalibratedCamera, read_opencv
+from .opencv_storage import read_storage
 from .problems import ProblemList
 from .recordings import FixedCamera, Recording, clip_of, recordings_in
 from .records import Lens, SceneRecord, Split
@@ -35,6 +36,8 @@ def read(folder: Path, problems: ProblemList) -> SceneRecord:
     for name in FILES:
         if not (folder / name).is_file():
             raise UserError(f"{folder / name}: expected the file beside the other calibration file; restore it")
+        # A file that cannot be read is one mistake; without this every camera would lack its half.
+        read_storage(folder / name)
     calibrated = {}
     for camera in read_opencv([folder / name for name in FILES], problems, centre=0.5):
         calibrated[camera.name] = camera
