@@ -64,7 +64,8 @@ def _fixed_cameras(
     per_folder = Counter(image.folder for image in images)
     for place in PLACES:
         recordings = recordings_in(folder / place)
-        frames = _by_frame(recordings)
+        # Pictures registered from several folders are of several cameras, whatever those folders' names look like.
+        frames = _by_frame(recordings) if len(per_folder) == 1 else {}
         cameras, missing = [], []
         for image in images:
             # A folder with several registered pictures is a moving camera, not the name of a fixed one.
