@@ -107,7 +107,9 @@ def read_qualisys(path: Path, problems: ProblemList) -> list[CalibratedCamera]:
         except UserError as error:
             problems.error(path, f"camera {name}: {error}")
             continue
-        if camera is not None:
+        if camera is not None and any(other.name == name for other in cameras):
+            problems.error(path, f"camera {name} is listed twice; every camera needs a name of its own: rename one")
+        elif camera is not None:
             cameras.append(camera)
     if not cameras and not problems.errors:
         problems.error(path, "names no camera with a transform and an intrinsic; export the calibration again")
@@ -176,6 +178,13 @@ def read_opencv(paths: Iterable[Path], problems: ProblemList, *, centre: float =
             problems.take(path, error)
             continue
         for name, fields in _cameras_in(path, content):
+            if "K" in fields and "K" in parts.get(name, {}):
+                problems.error(
+                    path,
+                    f"camera {name} has intrinsics in {files[name].name} too; every camera needs a name of its own:"
+                    " rename or remove one",
+                )
+                continue
             parts.setdefault(name, {}).update(fields)
             # The file with the intrinsics is the one to name when something is wrong with the camera.
             if "K" in fields or name not in files:

@@ -180,6 +180,8 @@ class FrameStore:
                 f"{job.picture.source}: the picture is {picture.shape[1]}x{picture.shape[0]}, its camera says"
                 f" {expected[1]}x{expected[0]}; restore the picture or correct the camera file"
             )
+        if picture.ndim == 3 and picture.shape[2] == 4 and not job.alpha:
+            picture = np.ascontiguousarray(picture[..., :3])
         matrix = self._matrices.get(resampling)
         image = resampling.apply(picture, matrix)
         return Pixels(image, None if job.mask is None else self._resampled_mask(job, job.mask))

@@ -8,7 +8,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_scenes import HEIGHT, WIDTH, assert_dots, dot, dot_video, find_dot, opencv_xml, pixel, poses, write_dnerf
+from tiny_scenes import (
+    HEIGHT,
+    WIDTH,
+    assert_dots,
+    dot,
+    dot_video,
+    find_dot,
+    opencv_xml,
+    pixel,
+    poses,
+    spoil,
+    write_dnerf,
+)
 
 from gaussian4d.data.frames import FrameJob, FrameStore
 from gaussian4d.data.records import ImagePicture, Lens, VideoPicture
@@ -94,8 +106,7 @@ def test_prefetch_thread_ends_with_its_scene(tmp_path: Path) -> None:
 
 def test_prefetch_of_a_broken_frame_leaves_the_error_to_the_reader(tmp_path: Path) -> None:
     write_dnerf(tmp_path)
-    path = tmp_path / "train" / "c0_t1.png"
-    path.write_bytes(path.read_bytes()[:200])
+    spoil(tmp_path / "train" / "c0_t1.png")
     scene = load_scene(tmp_path)
     scene.prefetch(scene.frames("all"))
     with pytest.raises(ValueError, match="c0_t1"):
