@@ -38,7 +38,8 @@ def read(folder: Path, problems: ProblemList) -> SceneRecord:
         if not path.is_file() and split == "test":
             problems.warning(path, "no test frames: the file is missing")
             continue
-        rows += [(path, name, split, camera, time, id) for camera, time, id in _rows(path)]
+        for camera, time, id in _rows(path):
+            rows.append((path, name, split, camera, time, id))
     extra = _extra(folder)
     factor = choose_factor(folder, rows[0][5], extra.get("factor", PAPER_FACTOR))
     last = max(time for _, _, _, _, time, _ in rows) or 1

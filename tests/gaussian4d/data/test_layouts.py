@@ -40,8 +40,12 @@ def test_frames_are_in_numeric_order_and_show_the_dot(loaded: tuple[Layout, Scen
     np.testing.assert_allclose(scene.times, np.arange(FRAMES) / (FRAMES - 1))
     assert len(scene.frames("all")) == 3 * FRAMES
     for c in range(3):
-        own = [frame.time_index for frame in scene.frames("all") if camera_of(layout, frame.camera_id) == c]
-        assert sorted(own) == list(range(FRAMES))
+        own = {
+            split: [frame.time_index for frame in scene.frames(split) if camera_of(layout, frame.camera_id) == c]
+            for split in ("train", "test")
+        }
+        assert sorted(own["train"] + own["test"]) == list(range(FRAMES))
+        assert all(order == sorted(order) for order in own.values())
     assert_dots(scene, layout.tolerance)
 
 
