@@ -72,6 +72,7 @@ def assemble(
     factor = _factor([frame.lens for frame, _ in chosen], record.downscale if downscale is None else downscale)
     alpha = _alpha([frame for frame, _ in chosen], problems)
     _check_pictures([frame for frame, _ in chosen], problems)
+    _check_masks([frame for frame, _ in chosen], problems)
     _check_names(chosen, splits, problems)
     plans = _plans(chosen, splits, factor, alpha, problems)
     order = {"train": 0, "test": 1, "val": 2}
@@ -179,6 +180,26 @@ def _check_pictures(frames: list[FrameRecord], problems: ProblemList) -> None:
             check_end(path)
         except UserError as error:
             problems.take(path, error)
+
+
+def _check_masks(frames: list[FrameRecord], problems: ProblemList) -> None:
+    """Notes cameras whose first mask is of another size than its picture."""
+    seen: set[str] = set()
+    for frame in frames:
+        if frame.mask is None or frame.camera_id in seen:
+            continue
+        seen.add(frame.camera_id)
+        try:
+            header = read_header(frame.mask)
+        except UserError as error:
+            problems.take(frame.mask, error)
+            continue
+        if (header.width, header.height) != (frame.lens.width, frame.lens.height):
+            problems.error(
+                frame.mask,
+                f"the mask is {header.width}x{header.height}, its picture {frame.lens.width}x{frame.lens.height}; make"
+                " them the same size",
+            )
 
 
 def _check_names(chosen: list[tuple[FrameRecord, int]], splits: list[Split], problems: ProblemList) -> None:

@@ -21,7 +21,7 @@ from ..files import inside
 from .clips import fit_lens_to_picture
 from .colmap_model import RegisteredImage, is_model, read_model, read_model_points
 from .problems import ProblemList
-from .recordings import FixedCamera, Recording, clip_of, frame_number, recordings_in
+from .recordings import FixedCamera, Recording, clip_of, frame_number, pictures_in, recordings_in
 from .records import FrameRecord, ImagePicture, Lens, PointCloud, SceneRecord
 
 MODELS = ("sparse/0", "sparse", "colmap/sparse/0")
@@ -65,7 +65,7 @@ def _fixed_cameras(
     for place in PLACES:
         recordings = recordings_in(folder / place)
         # Pictures registered from several folders are of several cameras, whatever those folders' names look like.
-        frames = _by_frame(recordings) if len(per_folder) == 1 else {}
+        frames = _by_frame(folder / place) if len(per_folder) == 1 and (folder / place).is_dir() else {}
         cameras, missing = [], []
         for image in images:
             # A folder with several registered pictures is a moving camera, not the name of a fixed one.
@@ -93,18 +93,17 @@ def _fixed_cameras(
     return []
 
 
-def _by_frame(recordings: dict[str, Recording]) -> dict[str, Recording]:
+def _by_frame(place: Path) -> dict[str, Recording]:
     """Returns recordings by picture stem from folders per frame, `000000/cam01.png`; none from folders per camera."""
-    folders = {frame_number(name): found for name, found in recordings.items() if not found.is_video}
-    if len(folders) < 2 or None in folders:
+    found: dict[str, dict[int, Path]] = {}
+    folders = [path for path in place.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    numbers = {frame_number(path.name): path for path in folders}
+    if len(folders) < 2 or None in numbers or len(numbers) < len(folders):
         return {}
-    stems = [{path.stem for _, path in found.pictures} for found in folders.values()]
-    pictures: dict[str, list[tuple[int, Path]]] = {}
-    for stem in set.intersection(*stems):
-        for number, found in folders.items():
-            assert number is not None
-            pictures.setdefault(stem, []).extend((number, path) for _, path in found.pictures if path.stem == stem)
-    return {stem: Recording(found[0][1].parent, tuple(sorted(found))) for stem, found in pictures.items()}
+    for number, folder in numbers.items():
+        for path in pictures_in(folder):
+            found.setdefault(path.stem, {})[number or 0] = path
+    return {stem: Recording(place, tuple(sorted(pictures.items()))) for stem, pictures in found.items()}
 
 
 def _pictures(

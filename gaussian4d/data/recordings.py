@@ -26,6 +26,8 @@ class Recording:
     """The video, or the folder of the pictures."""
     pictures: tuple[tuple[int, Path], ...] = ()
     """(frame number, file) in numeric order; empty for a video."""
+    fault: str | None = None
+    """What keeps it from being used; raised when a camera uses it, so that folders beside the recording may be odd."""
 
     @property
     def is_video(self) -> bool:
@@ -62,7 +64,7 @@ def recordings_in(place: Path) -> dict[str, Recording]:
     """Returns the recordings in a folder by name: videos by their stem, folders of pictures by theirs.
 
     A folder may hold its pictures in a subfolder `images`, as 4DGaussians unpacks videos; beside a video of the same
-    name it is left out. Raises `UserError` for two videos of one name.
+    name it is left out.
     """
     videos: dict[str, Recording] = {}
     folders: dict[str, Recording] = {}
@@ -72,12 +74,13 @@ def recordings_in(place: Path) -> dict[str, Recording]:
         if path.name.startswith("."):
             continue
         if path.suffix.lower() in VIDEO_ENDINGS and path.is_file():
+            fault = None
             if path.stem in videos:
-                raise UserError(
+                fault = (
                     f"{path}: two videos are named {path.stem} ({videos[path.stem].path.name} is the other); every"
                     " camera needs a name of its own: rename or remove one"
                 )
-            videos[path.stem] = Recording(path)
+            videos[path.stem] = Recording(path, fault=fault)
         elif path.is_dir():
             recording = numbered_pictures(path) or numbered_pictures(path / "images")
             if recording is not None:
@@ -86,21 +89,26 @@ def recordings_in(place: Path) -> dict[str, Recording]:
 
 
 def numbered_pictures(folder: Path) -> Recording | None:
-    """Returns the pictures of a folder in the order of their numbers, None when it holds none with a number.
-
-    Raises `UserError` for two pictures with the same number.
-    """
+    """Returns the pictures of a folder in the order of their numbers, None when it holds none with a number."""
     if not folder.is_dir():
         return None
     numbered: dict[int, Path] = {}
-    for path in sorted(folder.iterdir(), key=lambda p: p.name):
+    fault = None
+    for path in pictures_in(folder):
         number = frame_number(path.stem)
-        if path.suffix.lower() not in IMAGE_ENDINGS or number is None or path.name.startswith("."):
+        if number is None:
             continue
         if number in numbered:
-            raise UserError(f"{path}: frame {number} is there twice, also as {numbered[number].name}; remove one")
+            fault = f"{path}: frame {number} is there twice, also as {numbered[number].name}; remove one"
         numbered[number] = path
-    return Recording(folder, tuple(sorted(numbered.items()))) if numbered else None
+    return Recording(folder, tuple(sorted(numbered.items())), fault) if numbered else None
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """Returns the picture files of a folder, sorted by name as text."""
+    return sorted(
+        path for path in folder.iterdir() if path.suffix.lower() in IMAGE_ENDINGS and not path.name.startswith(".")
+    )
 
 
 def frame_number(stem: str) -> int | None:
@@ -117,6 +125,9 @@ def clip_of(cameras: Sequence[FixedCamera], problems: ProblemList, *, fps: float
         problems: Takes videos and pictures that cannot be used.
         fps: Frame rate of pictures, which state none.
     """
+    for camera in cameras:
+        if camera.recording.fault is not None:
+            raise UserError(camera.recording.fault)
     filmed = [camera for camera in cameras if camera.recording.is_video]
     if filmed and len(filmed) < len(cameras):
         other = next(camera for camera in cameras if not camera.recording.is_video)

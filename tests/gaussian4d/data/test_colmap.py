@@ -130,6 +130,18 @@ def test_two_moving_cameras_are_not_taken_for_folders_per_frame(tmp_path: Path) 
     assert_dots(scene)
 
 
+def test_folders_per_frame_with_names_without_numbers(tmp_path: Path) -> None:
+    """Also: what lies beside the recording may be odd, here two files of one number."""
+    moving_model(tmp_path / "sparse", ["left.png", "right.png"], poses(2))
+    for c, name in enumerate(("left", "right")):
+        for k in range(FRAMES):
+            save(tmp_path / "frames" / str(k) / f"{name}.png", shot(c, k))
+        save(tmp_path / "depth" / f"{name}_1.png", shot(c, 0))
+    scene = load_scene(tmp_path)
+    assert list(scene.cameras) == ["left", "right"] and len(scene.times) == FRAMES
+    assert_dots(scene)
+
+
 def test_pictures_without_numbers_are_one_instant(tmp_path: Path) -> None:
     moving_model(tmp_path / "sparse", ["left.png", "right.png"], poses(2))
     for c, name in enumerate(("left", "right")):

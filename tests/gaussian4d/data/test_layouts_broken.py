@@ -217,6 +217,18 @@ BROKEN: list[tuple[str, str, Callable[[Path], object], tuple[str, ...]]] = [
     ),
     (
         "easyvolcap",
+        "camera twice",
+        lambda f: replace(f / "intri.yml", "K_01:", "K_00:"),
+        ("intri.yml", "K_00 is stated twice"),
+    ),
+    (
+        "easyvolcap",
+        "mask size",
+        lambda f: save(f / "masks/02/0.png", np.zeros((9, 9), np.uint8)),
+        ("masks/02/0.png", "9x9", "64x48", "same size"),
+    ),
+    (
+        "easyvolcap",
         "code",
         lambda f: replace(f / "intri.yml", "!!opencv-matrix", "!!python/object/apply:os.system"),
         ("intri.yml", "!!python/object/apply:os.system"),
