@@ -22,7 +22,7 @@ from ..errors import UserError
 from .images import read_image, read_mask
 from .records import Picture, VideoPicture
 from .resample import Resampling
-from .spill import Pixels, SpillFile
+from .spill import Pixels, SpillFile, own_pages
 from .video import Decoder, Video
 
 _MATRIX_BUDGET = 256 << 20
@@ -184,7 +184,9 @@ class FrameStore:
             picture = np.ascontiguousarray(picture[..., :3])
         matrix = self._matrices.get(resampling)
         image = resampling.apply(picture, matrix)
-        return Pixels(image, None if job.mask is None else self._resampled_mask(job, job.mask))
+        held = own_pages(image.shape)
+        held[...] = image
+        return Pixels(held, None if job.mask is None else self._resampled_mask(job, job.mask))
 
     def _resampled_mask(self, job: FrameJob, path: Path) -> np.ndarray:
         stated = read_mask(path)

@@ -3,7 +3,7 @@
 Writes `--cameras` H.264 videos of `--frames` frames at 1352x1014 (300 frames of 20 cameras is the shape of a published
 N3DV sequence, 24.7 GB decoded), loads them as an N3DV scene, and asks for frames of random cameras and instants, as
 training does. Prints by how much the process's resident memory grew at its peak, measured by Linux (VmHWM), beside the
-budget `--cache-mb` and the overhead stated in OVERHEAD. Exits with 1 when it grew further.
+budget `--cache-mb` and the overhead stated below. Exits with 1 when it grew further.
 
     python scripts/bench/read_path.py --cameras 3 --frames 300 --cache-mb 256
 """
@@ -22,8 +22,8 @@ WIDTH, HEIGHT = 1352, 1014
 
 # Beside the cache, megabytes: FIXED for the libraries of decoding; per open video the decoder's reference pictures, one
 # set for each of its threads, and the picture in flight.
-FIXED_MB = 150
-DECODER_MB = 40
+FIXED_MB = 100
+DECODER_MB = 25
 
 
 def main() -> int:
