@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import statistics
 import time
 from collections.abc import Sequence
@@ -18,13 +19,25 @@ from .cameras import Camera
 from .errors import UserError
 from .files import atomic_write, read_json, write_json
 from .fitting.normalise import Normalisation
-from .metrics import MOVING_THRESHOLD, SSIM_DEFINITION, mean_or_none, moving_mask, psnr, ssim
+from .metrics import (
+    MASKED_SSIM_DEFINITION,
+    MOVING_THRESHOLD,
+    SSIM_DEFINITION,
+    masked_ssim,
+    mean_or_none,
+    moving_mask,
+    psnr,
+    ssim,
+)
 from .model import DynamicGaussians, load_model
 from .rendering import render
 from .scene import Frame, Scene, load_scene
 
 _SAMPLES_PER_CAMERA = 3
 _MAX_SAMPLES = 12
+
+# Figures that only data with covisibility masks has; metrics.json holds them for such data.
+_COVISIBLE = ("mpsnr", "mssim")
 
 
 def evaluate(
@@ -70,6 +83,7 @@ def evaluate(
         "split": split,
         "views": [
             {"camera": frame.camera_id, "time": float(frame.time), "psnr": view["psnr"], "ssim": view["ssim"]}
+            | {key: view[key] for key in _COVISIBLE if key in view}
             for frame, view in zip(frames, views)
         ],
         **_means(views),
@@ -114,17 +128,31 @@ class _Judge:
         return self._means[camera_id]
 
     def figures(self, frame: Frame, image: Tensor) -> dict[str, float | None]:
-        """Returns PSNR over all, foreground and moving pixels, and SSIM, of a prediction of `frame`."""
+        """Returns PSNR over all, foreground and moving pixels, and SSIM, of a prediction of `frame`.
+
+        Where the data says which pixels training frames saw, also both over those (`mpsnr`, `mssim`).
+        """
         truth = self.truth(frame)
         mask, mean = frame.mask, self.temporal_mean(frame.camera_id)
         foreground = None if mask is None else torch.from_numpy(mask > 127)
         self._from_masks |= mask is not None and not self.scene.has_alpha
-        return {
+        figures = {
             "psnr": psnr(image, truth),
             "ssim": ssim(image, truth),
             "psnr_foreground": None if foreground is None else psnr(image, truth, foreground),
             "psnr_moving": None if mean is None else psnr(image, truth, moving_mask(truth, mean)),
         }
+        if self.covisible:
+            stated = frame.covisible
+            seen = None if stated is None else torch.from_numpy(stated > 127)
+            figures["mpsnr"] = None if seen is None else psnr(image, truth, seen)
+            figures["mssim"] = None if seen is None else masked_ssim(image, truth, seen)
+        return figures
+
+    @functools.cached_property
+    def covisible(self) -> bool:
+        """True when the data has covisibility masks for frames of the split."""
+        return any(frame.has_covisible for frame in self.frames)
 
     def baselines(self) -> dict[str, dict[str, float | None] | None]:
         """Returns the figures of the camera's own temporal mean, and of the nearest training frame."""
@@ -143,7 +171,7 @@ class _Judge:
         color = str([round(float(c), 4) for c in self.background])
         background = {"[1.0, 1.0, 1.0]": "white", "[0.0, 0.0, 0.0]": "black"}.get(color, f"model {color}")
         source = "alpha" if self.scene.has_alpha else ("masks of the data" if self._from_masks else "none")
-        return {
+        protocol = {
             "resolution": ", ".join(f"{w}x{h}" for w, h in sorted(sizes)),
             "background": background if self.scene.has_alpha else f"{background}, behind the Gaussians only",
             "ssim": SSIM_DEFINITION,
@@ -151,6 +179,13 @@ class _Judge:
             " mean of the split, largest channel; PSNR per view, mean over views",
             "colour_correction": "none",
         }
+        if self.covisible:
+            masked = sum(frame.has_covisible for frame in self.frames)
+            protocol["covisible"] = (
+                f"mpsnr, mssim: pixels of the data's covisibility masks ({masked} of {len(self.frames)} views have"
+                f" one); mssim: {MASKED_SSIM_DEFINITION}; mean over views"
+            )
+        return protocol
 
     def _mean_of(self, frame: Frame) -> Tensor:
         mean = self.temporal_mean(frame.camera_id)
@@ -197,9 +232,8 @@ def _background(model: DynamicGaussians, scene: Scene) -> Float[Tensor, "3"]:
 
 
 def _means(views: Sequence[dict[str, float | None]]) -> dict[str, float | None]:
-    return {
-        key: mean_or_none([view[key] for view in views]) for key in ("psnr", "ssim", "psnr_foreground", "psnr_moving")
-    }
+    keys = ("psnr", "ssim", "psnr_foreground", "psnr_moving", *(key for key in _COVISIBLE if key in views[0]))
+    return {key: mean_or_none([view[key] for view in views]) for key in keys}
 
 
 def _scene_of(run: Path | None) -> Scene:

@@ -25,7 +25,7 @@ _SPLITS = ("train", "test", "val")
 class Frame:
     """One picture of a scene; `camera, time, image = frame` unpacks it. Pixels are decoded on first use."""
 
-    __slots__ = ("_key", "_store", "camera", "source", "split", "time", "time_index")
+    __slots__ = ("_key", "_store", "camera", "has_covisible", "source", "split", "time", "time_index")
 
     camera: Camera
     """The pinhole camera of the served (undistorted, downscaled) picture."""
@@ -37,6 +37,8 @@ class Frame:
     """`train`, `test` or `val`."""
     source: str
     """The file it comes from, `FILE#INDEX` for a video."""
+    has_covisible: bool
+    """Whether `covisible` is not None; reads no file."""
 
     def __init__(self, plan: FramePlan, store: FrameStore, key: int) -> None:
         self.camera = plan.camera
@@ -44,6 +46,7 @@ class Frame:
         self.time_index = plan.time_index
         self.split = plan.split
         self.source = plan.job.picture.source
+        self.has_covisible = plan.job.covisible is not None
         self._store = store
         self._key = key
 
@@ -63,6 +66,11 @@ class Frame:
         if pixels.mask is not None:
             return pixels.mask
         return pixels.image[..., 3] if pixels.image.shape[-1] == 4 else None
+
+    @property
+    def covisible(self) -> np.ndarray | None:
+        """uint8 [H, W], 255 where training frames saw what this frame shows; None where the data does not say."""
+        return self._store.covisible(self._key)
 
     def __iter__(self) -> Iterator[Camera | float | np.ndarray]:
         yield self.camera
@@ -119,7 +127,8 @@ class Scene:
         self.options = options
         """The arguments with which `load_scene` gives the same frames again; a run keeps them."""
         self.format: str = format
-        """`dnerf`, `panoptic`, `nerfstudio` or `videos`."""
+        """`dnerf`, `panoptic`, `nerfstudio`, `n3dv`, `nerfies`, `dycheck`, `technicolor`, `easyvolcap`, `multipleview`,
+        `colmap` or `videos`."""
         self.times = assembled.times
         """[T] sorted distinct clip times of the selected frames."""
         self.fps = assembled.fps
@@ -180,9 +189,10 @@ def load_scene(
     """Returns the scene in a folder; its format is recognised. Raises `UserError` at the first thing that is broken.
 
     Args:
-        path: Folder of a D-NeRF, PanopticSports or nerfstudio scene, or of one video per camera with a calibration.
-        downscale: Factor, at least 1, by which pictures and intrinsics shrink; area averaged. None chooses the smallest
-            of 1, 2, 3, 4, 6, 8, ... with which the largest picture has at most 345,600 pixels (720x480).
+        path: Folder of a scene; the README lists the formats.
+        downscale: Factor, at least 1, by which pictures and intrinsics shrink; area averaged. None takes the factor
+            that published figures for the format use (N3DV, HyperNeRF, DyCheck), else the smallest of 1, 2, 3, 4, 6,
+            8, ... with which the largest picture has at most 345,600 pixels (720x480).
         frames: `START:STOP:STEP`, a Python slice of the instants of all splits. Times stay those of the full clip.
         cache_mb: Memory for decoded frames; what does not fit is kept in a scratch file.
         test_every: Where the data states no split, every `test_every`-th instant, from `test_every // 2` on, is test

@@ -55,21 +55,26 @@ def _peak(scene: BenchScene) -> tuple[float, int]:
     # What earlier work freed would be taken again without showing.
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
-    before = _status("VmRSS")
-    with contextlib.suppress(OSError):
-        _CLEAR.write_text("5")
+    before = resident_bytes("VmRSS")
+    restart_peak()
     renders, _, meta = rasterization(
         scene.means, scene.quats, scene.scales, scene.opacities, scene.colors, scene.viewmat[0], scene.K[0],
         scene.width, scene.height, packed=False, backend="cpu",
     )  # fmt: skip
     renders.backward(torch.ones_like(renders))
-    peak = _status("VmHWM") - before
+    peak = resident_bytes("VmHWM") - before
     # Counted afterwards: the tile lists of meta are made when they are read.
     return peak, len(meta["isect_ids"])
 
 
-def _status(name: str) -> float:
-    """Returns a size of this process in bytes, NaN where there is no such file."""
+def restart_peak() -> None:
+    """Makes `resident_bytes("VmHWM")` count from here on, on systems that can."""
+    with contextlib.suppress(OSError):
+        _CLEAR.write_text("5")
+
+
+def resident_bytes(name: str) -> float:
+    """Returns VmRSS (now) or VmHWM (peak) of this process in bytes, NaN where the system does not tell."""
     try:
         for line in _STATUS.read_text(encoding="ascii").splitlines():
             if line.startswith(f"{name}:"):

@@ -75,6 +75,9 @@ def _print_scene(scene: Scene) -> None:
     print(f"split      {scene.split_note}")
     sizes = Counter((frame.camera.width, frame.camera.height) for frame in everything)
     print(f"pictures   {', '.join(f'{width}x{height}' for width, height in sizes)}, alpha {_yes(scene.has_alpha)}")
+    covisible = sum(frame.has_covisible for frame in everything)
+    if covisible:
+        print(f"covisible  {covisible} frames have a covisibility mask: mpsnr and mssim are over its pixels")
     points = "none" if scene.points is None else f"{len(scene.points.xyz):,}"
     print(f"points     {points}")
     for note in scene.notes:

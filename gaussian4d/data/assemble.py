@@ -11,9 +11,9 @@ import numpy as np
 from ..cameras import Camera
 from ..errors import UserError
 from .frames import FrameJob
-from .images import read_header
+from .images import check_end, read_header
 from .problems import ProblemList
-from .records import FrameRecord, ImagePicture, Lens, SceneRecord, Split
+from .records import FrameRecord, ImagePicture, Lens, Picture, SceneRecord, Split, VideoPicture
 from .resample import Resampling, automatic_factor
 
 # Times nearer than this are one instant.
@@ -69,12 +69,15 @@ def assemble(
         if time in index_of:
             chosen.append((dataclasses.replace(frame, time=time), index_of[time]))
     splits, split_note = _splits(chosen, len(kept), test_every)
-    factor = _factor([frame.lens for frame, _ in chosen], downscale)
+    factor = _factor([frame.lens for frame, _ in chosen], record.downscale if downscale is None else downscale)
     alpha = _alpha([frame for frame, _ in chosen], problems)
+    _check_pictures([frame for frame, _ in chosen], problems)
+    _check_masks([frame for frame, _ in chosen], problems)
+    _check_names(chosen, splits, problems)
     plans = _plans(chosen, splits, factor, alpha, problems)
     order = {"train": 0, "test": 1, "val": 2}
     plans.sort(key=lambda plan: order[plan.split])
-    notes = list(record.notes) + _size_notes(chosen, factor, downscale)
+    notes = list(record.notes) + _size_notes(chosen, factor, downscale, record)
     return Assembled(plans, kept, record.fps, record.duration, factor, alpha, split_note, notes)
 
 
@@ -148,18 +151,70 @@ def _factor(lenses: list[Lens], downscale: float | None) -> float:
 
 
 def _alpha(frames: list[FrameRecord], problems: ProblemList) -> bool:
-    """Tells whether the scene has alpha, by the first picture of every camera."""
-    firsts: dict[str, Path] = {}
+    """Tells whether the scene has alpha, by the first picture of every camera; all of them must have it."""
+    firsts: dict[str, Picture] = {}
     for frame in frames:
-        if isinstance(frame.picture, ImagePicture):
-            firsts.setdefault(frame.camera_id, frame.picture.path)
-    found = []
-    for path in firsts.values():
+        firsts.setdefault(frame.camera_id, frame.picture)
+    found: dict[Path, bool] = {}
+    for picture in firsts.values():
+        if isinstance(picture, VideoPicture):
+            found[picture.video.path] = picture.video.alpha
+            continue
         try:
-            found.append(read_header(path).alpha)
+            found[picture.path] = read_header(picture.path).alpha
+        except UserError as error:
+            problems.take(picture.path, error)
+    if any(found.values()) and not all(found.values()):
+        with_alpha, without = (next(path for path, alpha in found.items() if alpha is kind) for kind in (True, False))
+        problems.warning(
+            with_alpha,
+            f"has an alpha channel, {without} has none: alpha is not used; give every camera one, or none",
+        )
+    return bool(found) and all(found.values())
+
+
+def _check_pictures(frames: list[FrameRecord], problems: ProblemList) -> None:
+    """Notes picture files that end early, now rather than in the middle of a fit."""
+    for path in dict.fromkeys(frame.picture.path for frame in frames if isinstance(frame.picture, ImagePicture)):
+        try:
+            check_end(path)
         except UserError as error:
             problems.take(path, error)
-    return bool(found) and all(found)
+
+
+def _check_masks(frames: list[FrameRecord], problems: ProblemList) -> None:
+    """Notes cameras whose first mask is of another size than its picture."""
+    seen: set[str] = set()
+    for frame in frames:
+        if frame.mask is None or frame.camera_id in seen:
+            continue
+        seen.add(frame.camera_id)
+        try:
+            header = read_header(frame.mask)
+        except UserError as error:
+            problems.take(frame.mask, error)
+            continue
+        if (header.width, header.height) != (frame.lens.width, frame.lens.height):
+            problems.error(
+                frame.mask,
+                f"the mask is {header.width}x{header.height}, its picture {frame.lens.width}x{frame.lens.height}; make"
+                " them the same size",
+            )
+
+
+def _check_names(chosen: list[tuple[FrameRecord, int]], splits: list[Split], problems: ProblemList) -> None:
+    """Notes two pictures of one camera at one instant: two cameras share a name."""
+    seen: dict[tuple[str, int, Split], FrameRecord] = {}
+    told: set[str] = set()
+    for (frame, k), split in zip(chosen, splits):
+        first = seen.setdefault((frame.camera_id, k, split), frame)
+        if first is not frame and frame.camera_id not in told:
+            told.add(frame.camera_id)
+            problems.error(
+                frame.stated_in or frame.picture.source,
+                f"camera {frame.camera_id} has two pictures at instant {k} ({first.picture.source} and"
+                f" {frame.picture.source}): every camera needs a name of its own; rename one",
+            )
 
 
 def _plans(
@@ -186,7 +241,7 @@ def _plans(
             cameras[name] = known
         if known[1] is None:
             continue
-        job = FrameJob(frame.picture, resampling, frame.mask, alpha and isinstance(frame.picture, ImagePicture))
+        job = FrameJob(frame.picture, resampling, frame.mask, alpha, frame.covisible)
         plans.append(FramePlan(known[1], frame.time, time_index, split, job))
     return plans
 
@@ -213,10 +268,17 @@ def _camera(name: str, frame: FrameRecord, served: Lens, problems: ProblemList) 
         return None
 
 
-def _size_notes(chosen: list[tuple[FrameRecord, int]], factor: float, downscale: float | None) -> list[str]:
+def _size_notes(
+    chosen: list[tuple[FrameRecord, int]], factor: float, downscale: float | None, record: SceneRecord
+) -> list[str]:
     notes = []
     if factor != 1:
-        how = "as asked" if downscale is not None else "automatic: the smallest factor with at most 720x480 pixels"
+        if downscale is not None:
+            how = "as asked"
+        elif record.downscale is not None:
+            how = f"as published figures for {record.format} scenes use"
+        else:
+            how = "automatic: the smallest factor with at most 720x480 pixels"
         notes.append(f"pictures are served at 1/{factor:g} of their size ({how})")
     bent = {frame.lens for frame, _ in chosen if not frame.lens.straight}
     if bent:

@@ -107,7 +107,9 @@ def read_qualisys(path: Path, problems: ProblemList) -> list[CalibratedCamera]:
         except UserError as error:
             problems.error(path, f"camera {name}: {error}")
             continue
-        if camera is not None:
+        if camera is not None and any(other.name == name for other in cameras):
+            problems.error(path, f"camera {name} is listed twice; every camera needs a name of its own: rename one")
+        elif camera is not None:
             cameras.append(camera)
     if not cameras and not problems.errors:
         problems.error(path, "names no camera with a transform and an intrinsic; export the calibration again")
@@ -159,8 +161,10 @@ def _qualisys_camera(path: Path, name: str, element: ET.Element) -> CalibratedCa
     return CalibratedCamera(name, path, K, viewmat, "brown", (k1, k2, p1, p2, k3), size)
 
 
-def read_opencv(paths: Iterable[Path], problems: ProblemList) -> list[CalibratedCamera]:
+def read_opencv(paths: Iterable[Path], problems: ProblemList, *, centre: float = 0.0) -> list[CalibratedCamera]:
     """Returns the cameras of the OpenCV FileStorage files of one folder.
+
+    `centre` is where the files put the centre of the first pixel: 0 as OpenCV does, or 0.5.
 
     Understood: a camera per file (named by the file), maps per camera, and names with a camera's suffix (`K_01`,
     `Rot_01`, `T_01`), also spread over two files. Rotations are 3x3 or Rodrigues vectors; all are world-to-camera.
@@ -174,6 +178,13 @@ def read_opencv(paths: Iterable[Path], problems: ProblemList) -> list[Calibrated
             problems.take(path, error)
             continue
         for name, fields in _cameras_in(path, content):
+            if "K" in fields and "K" in parts.get(name, {}):
+                problems.error(
+                    path,
+                    f"camera {name} has intrinsics in {files[name].name} too; every camera needs a name of its own:"
+                    " rename or remove one",
+                )
+                continue
             parts.setdefault(name, {}).update(fields)
             # The file with the intrinsics is the one to name when something is wrong with the camera.
             if "K" in fields or name not in files:
@@ -181,7 +192,7 @@ def read_opencv(paths: Iterable[Path], problems: ProblemList) -> list[Calibrated
     cameras = []
     for name, fields in parts.items():
         try:
-            cameras.append(_opencv_camera(name, files[name], fields))
+            cameras.append(_opencv_camera(name, files[name], fields, _HALF - centre))
         except UserError as error:
             problems.error(files[name], f"camera {name}: {error}")
     return cameras
@@ -198,6 +209,9 @@ def _cameras_in(path: Path, content: dict[str, Any]) -> list[tuple[str, dict[str
     for key, value in content.items():
         field_name, _, camera = key.partition("_")
         field = _field_of(field_name)
+        if field == "T" and np.size(value) != 3:
+            # EasyVolcap writes a time t_00 beside the translation T_00.
+            continue
         if field and camera and not isinstance(value, dict):
             known = suffixed.setdefault(camera, {})
             # Rot_ (3x3) beside R_ (Rodrigues) says the same; the matrix needs no conversion.
@@ -224,11 +238,11 @@ def _field_of(key: str) -> str | None:
     return next((field for field, names in _FIELDS.items() if plain in names), None)
 
 
-def _opencv_camera(name: str, path: Path, fields: dict[str, Any]) -> CalibratedCamera:
+def _opencv_camera(name: str, path: Path, fields: dict[str, Any], shift: float) -> CalibratedCamera:
     if "K" not in fields:
         raise UserError("no 3x3 camera matrix (CameraMatrix, K, ...) is given; add it")
     K = matrix(fields["K"], "the camera matrix", (3, 3)).copy()
-    K[:2, 2] += _HALF
+    K[:2, 2] += shift
     _check_K(K)
     if "pose" in fields:
         viewmat = pose(fields["pose"], "the extrinsic matrix")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 
 from ..errors import UserError
+from .images import read_header
 from .problems import ProblemList
 from .records import Lens
 from .video import Video
@@ -24,24 +26,30 @@ def common_instants(
 ) -> tuple[dict[str, np.ndarray], int, float | None]:
     """Returns for every camera the frame number at each common instant, the number of instants, and the frame rate.
 
-    All videos start together. Rates that differ: the instants are those of the slowest video, the other cameras give
-    their nearest frame. Lengths that differ: the shortest decides.
+    All videos start together. Rates that differ or vary: the instants are those of the slowest video, evenly spaced,
+    and cameras give their nearest frame. Lengths that differ: the shortest decides. Whatever is odd about a video is
+    noted as a warning.
     """
+    for video in videos.values():
+        for warning in video.warnings:
+            problems.warning(video.path, warning)
     rates = {name: video.fps for name, video in videos.items() if video.fps}
     counts = {name: video.count for name, video in videos.items()}
     slowest = min(rates.values()) if rates else None
-    if slowest is not None and len(rates) == len(videos) and max(rates.values()) > slowest * (1 + _SAME_RATE):
-        count = min(math.floor((videos[name].count - 1) / rates[name] * slowest + 1e-6) + 1 for name in videos)
-        indices = {
-            name: np.minimum(np.round(np.arange(count) / slowest * rates[name]).astype(int), videos[name].count - 1)
-            for name in videos
-        }
-        listed = ", ".join(f"{name} {rate:g}" for name, rate in rates.items())
-        problems.warning(
-            next(iter(videos.values())).path.parent,
-            f"frame rates differ ({listed}): {count} instants at {slowest:g} a second, other cameras by their nearest"
-            " frame",
-        )
+    differ = slowest is not None and max(rates.values()) > slowest * (1 + _SAME_RATE)
+    varies = any(video.stamps is not None for video in videos.values())
+    if slowest is not None and len(rates) == len(videos) and (differ or varies):
+        seconds = {name: _seconds(video, rates[name]) for name, video in videos.items()}
+        count = min(math.floor(float(of[-1]) * slowest + 1e-6) + 1 for of in seconds.values())
+        instants = np.arange(count) / slowest
+        indices = {name: _nearest(of, instants) for name, of in seconds.items()}
+        if differ:
+            listed = ", ".join(f"{name} {rate:g}" for name, rate in rates.items())
+            problems.warning(
+                next(iter(videos.values())).path.parent,
+                f"frame rates differ ({listed}): {count} instants at {slowest:g} a second, other cameras by their"
+                " nearest frame",
+            )
         return indices, count, slowest
     count = min(counts.values())
     if max(counts.values()) != count:
@@ -51,6 +59,17 @@ def common_instants(
             f"frame counts differ ({listed}): the first {count} frames of each are used; check that all start together",
         )
     return {name: np.arange(count) for name in videos}, count, slowest
+
+
+def _seconds(video: Video, rate: float) -> np.ndarray:
+    """Returns the seconds [count] of every frame since the first."""
+    return np.arange(video.count) / rate if video.stamps is None else np.array(video.stamps)
+
+
+def _nearest(seconds: np.ndarray, instants: np.ndarray) -> np.ndarray:
+    """Returns for every instant the index of the frame nearest to it; halfway between two, the later one."""
+    middles = 0.5 * (seconds[1:] + seconds[:-1])
+    return np.searchsorted(middles, instants + 1e-9)
 
 
 def fit_lens(lens: Lens, video: Video, problems: ProblemList) -> tuple[Lens, Video]:
@@ -84,10 +103,35 @@ def fit_lens(lens: Lens, video: Video, problems: ProblemList) -> tuple[Lens, Vid
     if 0 <= w - video.width <= _CODEC_CUT and 0 <= h - video.height <= _CODEC_CUT:
         problems.warning(video.path, f"{calibrated}: taken as cut off on the right and at the bottom")
         return _moved(lens, 1.0, 1.0, 0.0, 0.0, video.width, video.height), video
+    if (w, h) == (video.height, video.width):
+        raise UserError(
+            f"{video.path}: {calibrated}: one of them lies on its side; videos are turned upright as their rotation"
+            " metadata says, so calibrate with upright pictures, or remove the rotation from the video"
+        )
     raise UserError(
         f"{video.path}: {calibrated}, and neither scaling nor cutting explains it; export the video at {w}x{h} or"
         " calibrate at its size"
     )
+
+
+def fit_lens_to_picture(lens: Lens, path: Path, problems: ProblemList) -> Lens:
+    """Returns the lens for pictures of the size of `path`, scaled when they are a smaller or larger copy.
+
+    Raises `UserError` when the shape differs, or the picture cannot be read.
+    """
+    header = read_header(path)
+    w, h = lens.width, lens.height
+    if (header.width, header.height) == (w, h):
+        return lens
+    calibrated = f"the calibration is for {w}x{h}, the picture is {header.width}x{header.height}"
+    scale = min(header.width / w, header.height / h)
+    # Whoever shrinks 1079 rows by two gets 539 or 540.
+    if abs(w * scale - header.width) > 1 or abs(h * scale - header.height) > 1:
+        raise UserError(
+            f"{path}: {calibrated}, which is no scaled copy; export the pictures at {w}x{h} or calibrate at their size"
+        )
+    problems.warning(path, f"{calibrated}: intrinsics are scaled with it")
+    return _moved(lens, header.width / w, header.height / h, 0.0, 0.0, header.width, header.height)
 
 
 def _moved(lens: Lens, sx: float, sy: float, dx: float, dy: float, width: int, height: int) -> Lens:

@@ -22,7 +22,7 @@ from ..errors import UserError
 from .images import read_image, read_mask
 from .records import Picture, VideoPicture
 from .resample import Resampling
-from .spill import Pixels, SpillFile
+from .spill import Pixels, SpillFile, own_pages
 from .video import Decoder, Video
 
 _MATRIX_BUDGET = 256 << 20
@@ -37,6 +37,7 @@ class FrameJob:
     resampling: Resampling
     mask: Path | None
     alpha: bool
+    covisible: Path | None = None
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -107,6 +108,14 @@ class FrameStore:
                 self._keep(key, pixels)
             return pixels
 
+    def covisible(self, key: int) -> np.ndarray | None:
+        """Returns the covisibility uint8 [H, W] of frame `key`, None without one.
+
+        Read at every call and not cached: only an evaluation asks, once per frame.
+        """
+        job = self._jobs[key]
+        return None if job.covisible is None else self._resampled_mask(job, job.covisible)
+
     def prefetch(self, keys: Iterable[int]) -> None:
         """Asks a background thread to have these frames ready; returns at once. Failures surface at `get`."""
         # Waking the thread costs the caller a turn of the interpreter, so not for what is there.
@@ -171,18 +180,23 @@ class FrameStore:
                 f"{job.picture.source}: the picture is {picture.shape[1]}x{picture.shape[0]}, its camera says"
                 f" {expected[1]}x{expected[0]}; restore the picture or correct the camera file"
             )
+        if picture.ndim == 3 and picture.shape[2] == 4 and not job.alpha:
+            picture = np.ascontiguousarray(picture[..., :3])
         matrix = self._matrices.get(resampling)
         image = resampling.apply(picture, matrix)
-        mask = None
-        if job.mask is not None:
-            stated = read_mask(job.mask)
-            if stated.shape != expected:
-                raise UserError(
-                    f"{job.mask}: the mask is {stated.shape[1]}x{stated.shape[0]}, its picture"
-                    f" {expected[1]}x{expected[0]}; make them the same size"
-                )
-            mask = resampling.apply(stated, matrix)
-        return Pixels(image, mask)
+        held = own_pages(image.shape)
+        held[...] = image
+        return Pixels(held, None if job.mask is None else self._resampled_mask(job, job.mask))
+
+    def _resampled_mask(self, job: FrameJob, path: Path) -> np.ndarray:
+        stated = read_mask(path)
+        lens = job.resampling.lens
+        if stated.shape != (lens.height, lens.width):
+            raise UserError(
+                f"{path}: the mask is {stated.shape[1]}x{stated.shape[0]}, its picture"
+                f" {lens.width}x{lens.height}; make them the same size"
+            )
+        return job.resampling.apply(stated, self._matrices.get(job.resampling))
 
     def _decode_video(self, key: int, picture: VideoPicture) -> Pixels:
         cursor = self._cursors[picture.video]

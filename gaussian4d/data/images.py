@@ -13,6 +13,9 @@ from ..errors import UserError
 # Endings tried, in this order, for names without one (D-NeRF) and taken for pictures in folders.
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
+# Within this many bytes of a file's end its end marker is looked for; programs append little notes.
+_TAIL = 4096
+
 _WITH_ALPHA = {"RGBA", "LA", "PA", "RGBa", "La"}
 _WIDE = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
 
@@ -60,6 +63,27 @@ def read_mask(path: Path) -> np.ndarray:
         else:
             values = np.asarray(image.convert("RGB")).max(axis=-1)
         return np.where(values > 0, np.uint8(255), np.uint8(0))
+
+
+def check_end(path: Path) -> None:
+    """Raises `UserError` when a PNG or JPEG file lacks its end marker: the copy was cut. Pixels are not decoded."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(8)
+            file.seek(max(path.stat().st_size - _TAIL, 0))
+            tail = file.read()
+    except OSError:
+        # Missing files are the readers' business.
+        return
+    if head.startswith(b"\x89PNG"):
+        whole = b"IEND" in tail
+    elif head.startswith(b"\xff\xd8"):
+        # Phones append a short video to a picture.
+        whole = b"\xff\xd9" in tail or b"ftyp" in path.read_bytes()
+    else:
+        return
+    if not whole:
+        raise UserError(f"{path}: the picture is damaged (it ends early); restore it from its source")
 
 
 def _open(path: Path) -> Image.Image:

@@ -164,6 +164,7 @@ def _frames(
     frames: list[FrameRecord] = []
     count = 0
     if clips:
+        _check_unique(path, clips, names, problems)
         named = {names[id(entry)]: videos[entry.path] for entry in clips if entry.path in videos}
         indices, count, rate = common_instants(named, problems) if named else ({}, 0, None)
         fps = fps or rate
@@ -194,6 +195,19 @@ def _frames(
     elif span and fps:
         duration = span / fps
     return frames, fps, duration
+
+
+def _check_unique(path: Path, clips: list[_Entry], names: dict[int, str], problems: ProblemList) -> None:
+    """Notes two videos of one camera name."""
+    seen: dict[str, _Entry] = {}
+    for entry in clips:
+        first = seen.setdefault(names[id(entry)], entry)
+        if first is not entry:
+            problems.error(
+                path,
+                f"{entry.where}: camera {names[id(entry)]} has a video already ({first.path.name}, {first.where});"
+                " every camera needs a name of its own: rename one",
+            )
 
 
 def _single(

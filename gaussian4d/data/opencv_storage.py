@@ -70,6 +70,9 @@ def _from_element(element: ET.Element) -> Any:
         return words[0] if len(words) == 1 else words
     if all(child.tag == "_" for child in children):
         return [_from_element(child) for child in children]
+    tags = [child.tag for child in children]
+    if len(set(tags)) < len(tags):
+        raise ValueError(f"{next(tag for tag in tags if tags.count(tag) > 1)} is stated twice")
     return {child.tag: _from_element(child) for child in children}
 
 
@@ -146,6 +149,8 @@ class _Yaml:
         while self._at < len(self._lines) and self._lines[self._at][0] == start:
             key, rest = self._key(self._lines[self._at][1])
             self._at += 1
+            if key in result:
+                raise ValueError(f"{key} is stated twice")
             result[key] = self._value(rest, start, depth)
         return result
 

@@ -50,6 +50,10 @@ class ProblemList:
         """Notes a caught `UserError` as an error of `file`, named once."""
         self.error(file, str(error).removeprefix(f"{file}: "))
 
+    def take_warning(self, file: str | Path, error: UserError) -> None:
+        """Notes a caught `UserError` about something that is left out, named once."""
+        self.warning(file, f"left out: {str(error).removeprefix(f'{file}: ')}")
+
     @property
     def errors(self) -> list[Problem]:
         return [problem for problem in self._problems if problem.severity == "error"]

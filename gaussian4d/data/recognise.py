@@ -5,15 +5,43 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import UserError
-from . import dnerf, nerfstudio, panoptic, videos
+from . import (
+    colmap,
+    dnerf,
+    dycheck,
+    easyvolcap,
+    multipleview,
+    nerfies,
+    nerfstudio,
+    neural3d,
+    panoptic,
+    technicolor,
+    videos,
+)
 from .problems import ProblemList
 from .records import SceneRecord
 
-READERS = (dnerf, panoptic, nerfstudio, videos)
+# The first that recognises a folder reads it. Folders of published scenes often hold a COLMAP model or videos beside
+# their own files, so these come last.
+READERS = (
+    dnerf,
+    panoptic,
+    nerfstudio,
+    multipleview,
+    neural3d,
+    dycheck,
+    nerfies,
+    technicolor,
+    easyvolcap,
+    colmap,
+    videos,
+)
 
 LOOKED_FOR = (
-    "transforms_train.json (D-NeRF), train_meta.json (PanopticSports), transforms.json (nerfstudio), or one video per"
-    " camera with a calibration file (Qualisys .qca.txt, OpenCV .xml/.yml)"
+    "transforms_train.json (D-NeRF), train_meta.json (PanopticSports), transforms.json (nerfstudio), poses_bounds.npy"
+    " (N3DV), dataset.json and camera/ (HyperNeRF, DyCheck), cameras_parameters.txt (Technicolor), intri.yml and"
+    " extri.yml (EasyVolcap), sparse/0 (COLMAP), sparse_ (4DGaussians), or one video per camera with a calibration file"
+    " (Qualisys .qca.txt, OpenCV .xml/.yml)"
 )
 
 

@@ -84,6 +84,8 @@ class FrameRecord:
     """None: the data states no split."""
     mask: Path | None = None
     """Foreground mask image, not zero inside."""
+    covisible: Path | None = None
+    """Image that is not zero where training frames saw what this test frame shows (DyCheck)."""
     stated_in: str = ""
     """The file that states this frame's camera, for error messages."""
 
@@ -113,5 +115,8 @@ class SceneRecord:
     duration: float | None = None
     """Seconds between clip time 0 and 1, or None when the data does not know."""
     points: PointCloud | None = None
+    downscale: float | None = None
+    """Factor that the published figures for this data use, taken unless the user names one; None where none is
+    customary."""
     notes: list[str] = dataclasses.field(default_factory=list)
     """Choices the reader made, one sentence each, for `gaussian4d info`."""

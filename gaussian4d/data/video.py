@@ -9,6 +9,7 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 import os
+import warnings
 from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,23 @@ from typing import Any
 import numpy as np
 
 from ..errors import UserError
+from .packets import packet_check
 
 VIDEO_ENDINGS = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".mts")
 
 # MPEG-4 part 2 packs skipped and paired frames into odd packets, so only decoding tells how many frames there are;
-# it is also the cheapest to decode.
-_COUNT_BY_DECODING = {"mpeg4", "msmpeg4v1", "msmpeg4v2", "msmpeg4v3", "mpeg1video", "mpeg2video", "h263", "wmv2"}
+# it is also the cheapest to decode. VP8, VP9 and AV1 hide frames in packets too, and refuse damaged ones, which nothing
+# but decoding shows.
+_COUNT_BY_DECODING = {"mpeg4", "msmpeg4v1", "msmpeg4v2", "msmpeg4v3", "mpeg1video", "mpeg2video", "h263", "wmv2"} | {
+    "vp8", "vp9", "av1", "libdav1d",
+}  # fmt: skip
+
+# Share of a frame's duration that a time stamp may be off an even spacing: rounding stays far below, one dropped frame
+# is a whole one.
+_UNEVEN = 0.6
+
+# Transfer characteristics (ITU-T H.273) of high dynamic range.
+_HDR = {16: "PQ", 18: "HLG"}
 
 # Rows or columns darker than this on average (of 255) are the bars of a letterboxed picture.
 _BAR_LEVEL = 20.0
@@ -54,6 +66,14 @@ class Video:
     """Columns cropped on the left."""
     top: int = 0
     """Rows cropped at the top."""
+    alpha: bool = False
+    """Whether pictures have an alpha channel; they are decoded to four channels then."""
+    stamps: tuple[float, ...] | None = None
+    """Seconds of every frame since the first, for videos whose frames are not evenly spaced; else None."""
+    pts: tuple[int, ...] | None = None
+    """Time stamp of every frame in display order, None where the file's are of no use."""
+    warnings: tuple[str, ...] = ()
+    """What is odd about the video and how it is read."""
 
     def cropped(self, left: int, top: int, width: int, height: int) -> Video:
         """Returns the video with every picture cut to a window."""
@@ -79,16 +99,36 @@ def probe(path: Path) -> Video:
             rate = stream.average_rate or stream.guessed_rate
             fps = float(rate) if rate else None
             stated = _stated_count(container, stream, fps)
-            packets = [(p.pts, p.is_keyframe, p.is_corrupt) for p in container.demux(stream) if p.size]
             exact = stream.codec_context.name in _COUNT_BY_DECODING
+            fault = packet_check(stream)
+            packets, hidden, torn = [], 0, None
+            for p in container.demux(stream):
+                # Phones cut a clip without encoding it anew: what was cut stays in the file, marked to be left out.
+                hidden += bool(p.size and p.is_discard)
+                if not p.size or p.is_discard:
+                    continue
+                reason = fault(p) if torn is None else None
+                torn = torn if reason is None else (len(packets), reason)
+                packets.append((p.pts, p.is_keyframe, p.is_corrupt))
+            stated = None if stated is None else stated - hidden
+            pts = _pts(container.format.name, packets) if not exact else None
+            stamps = uneven_stamps(pts, float(stream.time_base or 0))
+            odd = _oddities(stream, stamps)
         count = len(packets)
         if count == 0:
             raise UserError(f"{path}: the video holds no frames; copy it again from its source")
         if (stated is not None and count < stated) or packets[-1][2]:
             raise UserError(_truncated(path, count, stated))
-        first, decoded = _first_frame(path, count_all=exact)
+        if torn is not None:
+            raise UserError(_damaged(path, *torn))
+        first, decoded, hdr = _first_frame(path, count_all=exact)
         _check_end(path, packets)
-        return Video(path, first.shape[1], first.shape[0], decoded if exact else count, fps, _bars(first))
+        if stamps is not None:
+            fps = (count - 1) / stamps[-1]
+        return Video(
+            path, first.shape[1], first.shape[0], decoded if exact else count, fps, _bars(first[..., :3]),
+            alpha=first.shape[2] == 4, stamps=stamps, pts=pts, warnings=odd + hdr,
+        )  # fmt: skip
     except av.error.FFmpegError as error:
         reason = error.strerror or str(error)
         raise UserError(
@@ -119,9 +159,10 @@ class Decoder:
         self._container, self._frames = _open(video.path)
         self.position = 0
         """Index of the next frame."""
+        self._mended = False
 
     def read(self, index: int, wanted: Container[int]) -> Iterator[tuple[int, np.ndarray]]:
-        """Yields (number, uint8 [H, W, 3]) of the wanted frames from the position up to `index`.
+        """Yields (number, uint8 [H, W, 3], or [H, W, 4] with alpha) of the wanted frames up to `index`.
 
         Raises `UserError` naming the video when it ends before `index` or cannot be decoded.
         """
@@ -132,6 +173,7 @@ class Decoder:
             k = self.position
             try:
                 frame = next(self._frames)
+                self._check(frame, k)
                 picture = _rgb(frame) if k in wanted else None
             except StopIteration:
                 raise UserError(_truncated(video.path, k, video.count)) from None
@@ -143,6 +185,19 @@ class Decoder:
             self.position += 1
             if picture is not None:
                 yield k, picture[video.top : video.top + video.height, video.left : video.left + video.width]
+
+    def _check(self, frame: Any, k: int) -> None:
+        """Raises `UserError` when the decoder left frame `k` out; warns once of one that it mended."""
+        video = self._video
+        if video.pts is not None and frame.pts is not None and frame.pts > video.pts[k] and frame.pts in video.pts[k:]:
+            raise UserError(_damaged(video.path, k, "the decoder leaves it out"))
+        if frame.is_corrupt and not self._mended:
+            self._mended = True
+            warnings.warn(
+                f"{video.path}: frame {k} of {video.count} is damaged and shown as the decoder mended it; copy the"
+                " video again from its source",
+                stacklevel=2,
+            )
 
     def close(self) -> None:
         """Frees the decoder's threads and buffers."""
@@ -159,13 +214,14 @@ def _open(path: Path) -> tuple[Any, Iterator[Any]]:
 
 
 def _rgb(frame: Any) -> np.ndarray:
-    """Returns a decoded frame as uint8 [H, W, 3], upright.
+    """Returns a decoded frame as uint8 [H, W, 3], or [H, W, 4] when it has alpha, upright.
 
     Files that do not name their colour matrix are read as players do: BT.709 for HD, BT.601 below.
     """
     unspecified = int(frame.colorspace) == 2
     matrix = ("ITU709" if min(frame.width, frame.height) >= 720 else "ITU601") if unspecified else None
-    picture = frame.reformat(format="rgb24", src_colorspace=matrix).to_ndarray()
+    alpha = any(component.is_alpha for component in frame.format.components)
+    picture = frame.reformat(format="rgba" if alpha else "rgb24", src_colorspace=matrix).to_ndarray()
     turns = round(getattr(frame, "rotation", 0) / 90) % 4
     return np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture
 
@@ -187,16 +243,57 @@ def _stated_count(container: Any, stream: Any, fps: float | None) -> int | None:
     return int(seconds * fps * 0.95 - 2) if fps else None
 
 
-def _first_frame(path: Path, *, count_all: bool) -> tuple[np.ndarray, int]:
-    """Returns the first picture and the number of frames decoded (1 unless `count_all`)."""
+def _pts(container: str, packets: list[tuple[int | None, bool, bool]]) -> tuple[int, ...] | None:
+    """Returns the time stamps in display order, None unless every frame has one of its own."""
+    stamps = sorted(pts for pts, _, _ in packets if pts is not None)
+    if container == "avi" or len(stamps) != len(packets) or len(set(stamps)) != len(stamps):
+        return None
+    return tuple(stamps)
+
+
+def uneven_stamps(pts: tuple[int, ...] | None, time_base: float) -> tuple[float, ...] | None:
+    """Returns the seconds of every frame since the first when they are further than `_UNEVEN` off an even spacing."""
+    if pts is None or len(pts) < 3 or time_base <= 0:
+        return None
+    seconds = (np.array(pts, dtype=np.float64) - pts[0]) * time_base
+    step = seconds[-1] / (len(seconds) - 1)
+    off = np.abs(seconds - step * np.arange(len(seconds))).max()
+    return tuple(float(second) for second in seconds) if off > _UNEVEN * step else None
+
+
+def _oddities(stream: Any, stamps: tuple[float, ...] | None) -> tuple[str, ...]:
+    """Returns what the header says that changes how the video is read, one sentence each."""
+    odd = []
+    if stamps is not None:
+        steps = np.diff(stamps)
+        odd.append(
+            f"the frame rate varies ({1 / steps.max():.3g} to {1 / max(steps.min(), 1e-6):.3g} a second): the frame"
+            " nearest to each instant is used; export at a constant rate for exact times"
+        )
+    if stream.codec_context.name in ("vp8", "vp9") and str(stream.metadata.get("alpha_mode", "0")) == "1":
+        odd.append("the alpha channel of VP8 and VP9 is not read; export with ProRes 4444, or PNG pictures, to keep it")
+    return tuple(odd)
+
+
+def _first_frame(path: Path, *, count_all: bool) -> tuple[np.ndarray, int, tuple[str, ...]]:
+    """Returns the first picture, how many frames were decoded (1 unless `count_all`), and a warning if it is HDR."""
+    import av.error
+
     container, frames = _open(path)
     with container:
         frame = next(frames, None)
         if frame is None:
             raise UserError(f"{path}: no frame of the video can be decoded; copy it again from its source")
         picture = _rgb(frame)
-        count = 1 + (sum(1 for _ in frames) if count_all else 0)
-    return picture, count
+        transfer = _HDR.get(int(frame.color_trc))
+        count = 1
+        try:
+            while count_all and next(frames, None) is not None:
+                count += 1
+        except av.error.FFmpegError as error:
+            raise UserError(_damaged(path, count, error.strerror or str(error))) from None
+    hdr = f"HDR ({transfer}) is read without tone mapping, colours look flat; export as SDR (BT.709) for true colours"
+    return picture, count, (hdr,) if transfer else ()
 
 
 def _check_end(path: Path, packets: list[tuple[int | None, bool, bool]]) -> None:
@@ -215,6 +312,13 @@ def _check_end(path: Path, packets: list[tuple[int | None, bool, bool]]) -> None
             f"{path}: the last frames of the video cannot be decoded: it is truncated or damaged;"
             " copy it again from its source, or export it anew"
         )
+
+
+def _damaged(path: Path, frame: int, reason: str) -> str:
+    return (
+        f"{path}: frame {frame} cannot be decoded, it is damaged ({reason}); copy it again from its source, or export"
+        " the video anew without that part"
+    )
 
 
 def _truncated(path: Path, count: int, stated: int | None) -> str:

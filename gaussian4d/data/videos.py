@@ -47,6 +47,7 @@ def read(folder: Path, problems: ProblemList) -> SceneRecord:
             f" {', '.join(camera.name for camera in cameras)}, videos {', '.join(video.stem for video in group)};"
             " name each video after its camera"
         )
+    _check_unique(group, matched)
     notes = _leftovers(folder, videos, group, cameras, matched, problems)
     names = sorted(matched, key=numeric_key)
     probed: dict[str, Video] = {}
@@ -152,6 +153,17 @@ def _best_match(
                 best = (score, {c: (by_name[c], named[v]) for c, v in pairs.items()}, group, cameras)
     assert best is not None, "called with videos and calibrations"
     return best[1], best[2], best[3]
+
+
+def _check_unique(group: list[Path], matched: dict[str, tuple[CalibratedCamera, Path]]) -> None:
+    """Raises `UserError` when a camera has two videos of its name, such as `cam1.mp4` and `cam1.avi`."""
+    for camera, (_, video) in matched.items():
+        other = next((path for path in group if path.with_suffix("") == video.with_suffix("") and path != video), None)
+        if other is not None:
+            raise UserError(
+                f"{other}: camera {camera} has two videos of one name, {video.name} is the other; every camera needs"
+                " one video of its own: rename or remove one"
+            )
 
 
 def _leftovers(

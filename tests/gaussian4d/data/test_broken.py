@@ -8,6 +8,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from PIL import Image
 from tiny_scenes import (
     COUNT,
     HEIGHT,
@@ -22,6 +23,7 @@ from tiny_scenes import (
     pixel,
     poses,
     qualisys_text,
+    spoil,
     write_dnerf,
     write_panoptic,
     write_video,
@@ -279,10 +281,23 @@ def test_lengths_and_rates_that_differ(tmp_path: Path) -> None:
 
 def test_damaged_picture_is_named_when_decoded(tmp_path: Path) -> None:
     write_dnerf(tmp_path)
-    cut(tmp_path / "train" / "c0_t1.png", 0.6)
+    spoil(tmp_path / "train" / "c0_t1.png")
     scene = load_scene(tmp_path)
     with pytest.raises(UserError, match=r"c0_t1\.png.*restore"):
         _ = scene.frames()[1].image
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg"])
+def test_picture_that_was_cut_is_named_at_load(tmp_path: Path, ending: str) -> None:
+    frames = nerfstudio_images(tmp_path)
+    for frame in frames:
+        path = tmp_path / frame["file_path"]
+        frame["file_path"] = str(Path(frame["file_path"]).with_suffix(f".{ending}"))
+        Image.open(path).save(tmp_path / frame["file_path"])
+    nerfstudio(tmp_path, frames)
+    load_scene(tmp_path)
+    cut(tmp_path / frames[2]["file_path"], 0.9)
+    fails(tmp_path, f"frame_9.{ending}", "ends early", "restore")
 
 
 def test_points_that_cannot_be_read_are_left_out_with_a_warning(tmp_path: Path) -> None:

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import mmap
 import threading
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_scenes import HEIGHT, WIDTH, assert_dots, dot, dot_video, find_dot, opencv_xml, pixel, poses, write_dnerf
+from PIL import Image
+from tiny_scenes import (
+    HEIGHT,
+    WIDTH,
+    assert_dots,
+    dot,
+    dot_video,
+    find_dot,
+    opencv_xml,
+    pixel,
+    poses,
+    spoil,
+    write_dnerf,
+)
 
 from gaussian4d.data.frames import FrameJob, FrameStore
 from gaussian4d.data.records import ImagePicture, Lens, VideoPicture
 from gaussian4d.data.resample import Resampling
+from gaussian4d.data.spill import own_pages
 from gaussian4d.data.video import probe
 from gaussian4d.scene import Scene, load_scene
 
@@ -94,8 +109,7 @@ def test_prefetch_thread_ends_with_its_scene(tmp_path: Path) -> None:
 
 def test_prefetch_of_a_broken_frame_leaves_the_error_to_the_reader(tmp_path: Path) -> None:
     write_dnerf(tmp_path)
-    path = tmp_path / "train" / "c0_t1.png"
-    path.write_bytes(path.read_bytes()[:200])
+    spoil(tmp_path / "train" / "c0_t1.png")
     scene = load_scene(tmp_path)
     scene.prefetch(scene.frames("all"))
     with pytest.raises(ValueError, match="c0_t1"):
@@ -143,3 +157,33 @@ def test_unwanted_frames_are_not_kept(tmp_path: Path) -> None:
     scene = load_scene(write_dnerf(tmp_path), frames="0:1")
     assert len(scene._store._jobs) == 3
     assert all(isinstance(job.picture, ImagePicture) for job in scene._store._jobs)
+
+
+def test_large_frames_have_pages_of_their_own() -> None:
+    """Memory that goes back to the system when a frame leaves the cache; on the heap it would stay as holes."""
+    frame = own_pages((400, 500, 3))
+    root = frame
+    while isinstance(root, np.ndarray) and root.base is not None:
+        root = root.base
+    if isinstance(root, memoryview):
+        root = root.obj
+    assert isinstance(root, mmap.mmap) and len(root) == frame.nbytes
+    frame[:] = 7
+    assert frame.flags.writeable and (frame == 7).all() and not (own_pages((400, 500, 3)) == 7).any()
+    assert own_pages((4, 5, 3)).base is None, "small ones would waste pages"
+
+
+def test_large_frames_survive_the_cache_and_the_scratch_file(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    truths = [random.integers(0, 256, (400, 500, 3), dtype=np.uint8) for _ in range(4)]
+    jobs = []
+    for k, truth in enumerate(truths):
+        Image.fromarray(truth).save(tmp_path / f"{k}.png")
+        lens = Lens(100.0, 100.0, 250.0, 200.0, 500, 400)
+        jobs.append(FrameJob(ImagePicture(tmp_path / f"{k}.png"), Resampling(lens, 1), None, False))
+    store = FrameStore(jobs, truths[0].nbytes + 10)
+    kept = store.get(0).image
+    for k in (1, 2, 3, 0, 2, 1):
+        np.testing.assert_array_equal(store.get(k).image, truths[k])
+    np.testing.assert_array_equal(kept, truths[0], "a frame in use outlives its place in the cache")
+    assert store.counts.decoded == 4 and store.counts.reloaded == 3

@@ -165,6 +165,14 @@ def write_panoptic(folder: Path, count: int = COUNT) -> Path:
     return folder
 
 
+def spoil(path: Path) -> None:
+    """Overwrites the middle of a file with zeros; its beginning and end stay whole."""
+    data = bytearray(path.read_bytes())
+    low, high = int(0.4 * len(data)), int(0.8 * len(data))
+    data[low:high] = bytes(high - low)
+    path.write_bytes(data)
+
+
 def nerfstudio(folder: Path, frames: list[dict], **extra: object) -> Path:
     """Writes a nerfstudio `transforms.json`."""
     content = {"fl_x": FOCAL, "fl_y": FOCAL, "cx": WIDTH / 2, "cy": HEIGHT / 2, "w": WIDTH, "h": HEIGHT}

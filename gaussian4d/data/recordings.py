@@ -1,0 +1,204 @@
+"""What fixed cameras recorded, a video or a folder of numbered pictures each, as the frames of one clip."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..conventions import frame_times, numeric_key
+from ..errors import UserError
+from .clips import common_instants, fit_lens, fit_lens_to_picture
+from .images import IMAGE_ENDINGS, read_header
+from .problems import ProblemList
+from .records import FrameRecord, ImagePicture, Lens, Split, VideoPicture
+from .video import VIDEO_ENDINGS, Video, probe_all
+
+
+@dataclasses.dataclass(frozen=True)
+class Recording:
+    """A video, or pictures by their frame number."""
+
+    path: Path
+    """The video, or the folder of the pictures."""
+    pictures: tuple[tuple[int, Path], ...] = ()
+    """(frame number, file) in numeric order; empty for a video."""
+    fault: str | None = None
+    """What keeps it from being used; raised when a camera uses it, so that folders beside the recording may be odd."""
+
+    @property
+    def is_video(self) -> bool:
+        return not self.pictures
+
+
+@dataclasses.dataclass(frozen=True)
+class FixedCamera:
+    """A camera that does not move, and what it recorded."""
+
+    name: str
+    viewmat: np.ndarray
+    """[4, 4] world-to-camera, OpenCV axes."""
+    lens: Lens
+    """At the size of its calibration; width and height 0 where that states none."""
+    recording: Recording
+    stated_in: Path
+    split: Split | None = None
+    masks: Path | None = None
+    """Folder with a mask for every picture, of the picture's stem."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Clip:
+    """The frames of all cameras."""
+
+    frames: list[FrameRecord]
+    fps: float | None
+    duration: float | None
+    """Seconds."""
+
+
+def recordings_in(place: Path) -> dict[str, Recording]:
+    """Returns the recordings in a folder by name: videos by their stem, folders of pictures by theirs.
+
+    A folder may hold its pictures in a subfolder `images`, as 4DGaussians unpacks videos; beside a video of the same
+    name it is left out.
+    """
+    videos: dict[str, Recording] = {}
+    folders: dict[str, Recording] = {}
+    if not place.is_dir():
+        return {}
+    for path in sorted(place.iterdir(), key=lambda p: numeric_key(p.name)):
+        if path.name.startswith("."):
+            continue
+        if path.suffix.lower() in VIDEO_ENDINGS and path.is_file():
+            fault = None
+            if path.stem in videos:
+                fault = (
+                    f"{path}: two videos are named {path.stem} ({videos[path.stem].path.name} is the other); every"
+                    " camera needs a name of its own: rename or remove one"
+                )
+            videos[path.stem] = Recording(path, fault=fault)
+        elif path.is_dir():
+            recording = numbered_pictures(path) or numbered_pictures(path / "images")
+            if recording is not None:
+                folders[path.name] = recording
+    return folders | videos
+
+
+def numbered_pictures(folder: Path) -> Recording | None:
+    """Returns the pictures of a folder in the order of their numbers, None when it holds none with a number."""
+    if not folder.is_dir():
+        return None
+    numbered: dict[int, Path] = {}
+    fault = None
+    for path in pictures_in(folder):
+        number = frame_number(path.stem)
+        if number is None:
+            continue
+        if number in numbered:
+            fault = f"{path}: frame {number} is there twice, also as {numbered[number].name}; remove one"
+        numbered[number] = path
+    return Recording(folder, tuple(sorted(numbered.items())), fault) if numbered else None
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """Returns the picture files of a folder, sorted by name as text."""
+    return sorted(
+        path for path in folder.iterdir() if path.suffix.lower() in IMAGE_ENDINGS and not path.name.startswith(".")
+    )
+
+
+def frame_number(stem: str) -> int | None:
+    """Returns the last number in a name, None without one."""
+    digits = re.findall(r"\d+", stem)
+    return int(digits[-1]) if digits else None
+
+
+def clip_of(cameras: Sequence[FixedCamera], problems: ProblemList, *, fps: float | None = None) -> Clip:
+    """Returns the frames of all cameras at their common instants; what is wrong with one goes to `problems`.
+
+    Args:
+        cameras: At least one.
+        problems: Takes videos and pictures that cannot be used.
+        fps: Frame rate of pictures, which state none.
+    """
+    for camera in cameras:
+        if camera.recording.fault is not None:
+            raise UserError(camera.recording.fault)
+    filmed = [camera for camera in cameras if camera.recording.is_video]
+    if filmed and len(filmed) < len(cameras):
+        other = next(camera for camera in cameras if not camera.recording.is_video)
+        raise UserError(
+            f"{other.recording.path}: camera {other.name} has pictures while {filmed[0].name} has a video"
+            f" ({filmed[0].recording.path.name}); give every camera a video, or every camera pictures"
+        )
+    return _clip_of_videos(cameras, problems) if filmed else _clip_of_pictures(cameras, problems, fps)
+
+
+def _clip_of_videos(cameras: Sequence[FixedCamera], problems: ProblemList) -> Clip:
+    lenses: dict[str, Lens] = {}
+    videos: dict[str, Video] = {}
+    for camera, found in zip(cameras, probe_all([camera.recording.path for camera in cameras])):
+        try:
+            if isinstance(found, UserError):
+                raise found
+            stated = _sized(camera.lens, found.width, found.height)
+            lenses[camera.name], videos[camera.name] = fit_lens(stated, found, problems)
+        except UserError as error:
+            problems.take(camera.recording.path, error)
+    if not videos:
+        return Clip([], None, None)
+    indices, count, fps = common_instants(videos, problems)
+    times = frame_times(count)
+    frames = [
+        _frame(camera, lenses[camera.name], VideoPicture(videos[camera.name], int(indices[camera.name][k])), times[k])
+        for camera in cameras
+        if camera.name in videos
+        for k in range(count)
+    ]
+    return Clip(frames, fps, (count - 1) / fps if fps and count > 1 else None)
+
+
+def _clip_of_pictures(cameras: Sequence[FixedCamera], problems: ProblemList, fps: float | None) -> Clip:
+    numbers = sorted({number for camera in cameras for number, _ in camera.recording.pictures})
+    first, span = numbers[0], numbers[-1] - numbers[0]
+    steps = np.gcd.reduce(np.diff(numbers)) if len(numbers) > 1 else 1
+    frames = []
+    for camera in cameras:
+        pictures = camera.recording.pictures
+        if len(pictures) < len(numbers):
+            lacking = sorted(set(numbers) - {number for number, _ in pictures})
+            problems.warning(
+                camera.recording.path,
+                f"camera {camera.name} has {len(pictures)} of {len(numbers)} frames (the first it lacks is"
+                f" {lacking[0]}); the others are used, restore the rest",
+            )
+        try:
+            header = read_header(pictures[0][1])
+            stated = _sized(camera.lens, header.width, header.height)
+            lens = fit_lens_to_picture(stated, pictures[0][1], problems)
+        except UserError as error:
+            problems.take(pictures[0][1], error)
+            continue
+        for number, path in pictures:
+            time = (number - first) / span if span else 0.0
+            frames.append(_frame(camera, lens, ImagePicture(path), time))
+    return Clip(frames, fps, span / steps / fps if fps and span else None)
+
+
+def _frame(camera: FixedCamera, lens: Lens, picture: ImagePicture | VideoPicture, time: float) -> FrameRecord:
+    mask = _mask(camera.masks, picture.path) if camera.masks and isinstance(picture, ImagePicture) else None
+    return FrameRecord(
+        camera.name, camera.viewmat, lens, picture, float(time), camera.split, mask, stated_in=str(camera.stated_in)
+    )
+
+
+def _sized(lens: Lens, width: int, height: int) -> Lens:
+    return lens if lens.width and lens.height else dataclasses.replace(lens, width=width, height=height)
+
+
+def _mask(folder: Path, picture: Path) -> Path | None:
+    return next((path for ending in IMAGE_ENDINGS if (path := folder / f"{picture.stem}{ending}").is_file()), None)
