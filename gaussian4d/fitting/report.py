@@ -8,7 +8,9 @@ _ROWS = (
     ("psnr", "PSNR, full frame", "dB"),
     ("psnr_foreground", "PSNR, foreground", "dB"),
     ("psnr_moving", "PSNR, moving pixels", "dB"),
+    ("mpsnr", "PSNR, covisible pixels", "dB"),
     ("ssim", "SSIM", ""),
+    ("mssim", "SSIM, covisible pixels", ""),
 )
 
 
@@ -18,13 +20,13 @@ def report_lines(metrics: dict[str, Any]) -> list[str]:
     lines = [
         f"{metrics['split']}: {len(metrics['views'])} views at {protocol['resolution']},"
         f" background {protocol['background']}",
-        f"{'':22}{'model':>10}{'static':>10}{'nearest view':>14}",
+        f"{'':24}{'model':>10}{'static':>10}{'nearest view':>14}",
     ]
     for key, title, unit in _ROWS:
-        values = [metrics[key], *((baselines[name] or {}).get(key) for name in ("static", "nearest_view"))]
+        values = [metrics.get(key), *((baselines[name] or {}).get(key) for name in ("static", "nearest_view"))]
         if any(value is not None for value in values):
             cells = [_cell(value, unit) for value in values]
-            lines.append(f"{title:22}{cells[0]:>10}{cells[1]:>10}{cells[2]:>14}")
+            lines.append(f"{title:24}{cells[0]:>10}{cells[1]:>10}{cells[2]:>14}")
     lines.append(
         f"SSIM: {protocol['ssim']}; masks: {protocol['mask']}; colour correction: {protocol['colour_correction']}"
     )
