@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gaussian4d.errors import UserError
-from gaussian4d.motion import MOTIONS, FreeTime, make_motion
+from gaussian4d.motion import MOTIONS, FreeTime, is_shared, make_motion
 
 
 def table() -> dict[str, torch.Tensor]:
@@ -63,8 +63,11 @@ def test_columns_and_rates_agree(name: str) -> None:
     motion = make_motion(name)
     columns = motion.columns()
     assert {key: tuple(value.shape[1:]) for key, value in motion.init(3).items()} == columns
-    assert set(motion.learning_rates()) == set(columns)
-    assert set(motion.length_columns) <= set(columns)
+    shared = motion.init_shared(torch.rand(3, 3), torch.Generator())
+    assert {key: tuple(value.shape) for key, value in shared.items()} == motion.shared_shapes()
+    assert all(is_shared(key) for key in shared) and not any(is_shared(key) for key in columns)
+    assert set(motion.learning_rates()) == set(columns) | set(shared)
+    assert set(motion.length_columns) | set(motion.position_columns) <= set(columns) | set(shared)
     assert make_motion(name, motion.config_dict()).config == motion.config
 
 
