@@ -43,13 +43,17 @@ def preset_config(name: str, scene: Scene, overrides: dict[str, Any]) -> FitConf
 def _for_motion(config: FitConfig, scene: Scene) -> dict[str, Any]:
     """Returns what a motion model wants to be set otherwise, for whichever was chosen.
 
-    hexplane: time resolution, first stage at rest and weights of the planes as 4DGaussians has them for multi-view
-    scenes (half the frames; 3000 of 17,000 steps; 2e-4, 1e-3, 1e-4).
+    hexplane: what 4DGaussians sets for multi-view scenes: half as many grid points in time as frames, a first stage at
+    rest (3000 of 17,000 steps), weights 2e-4, 1e-3 and 1e-4 of the planes' penalties, and, where not only a subject
+    cut out is seen, opacities that change.
     """
     if config.motion != "hexplane":
         return {}
     return {
-        "motion_config": {"time_resolution": max(len(scene.times) // 2, 2)},
+        "motion_config": {
+            "time_resolution": max(len(scene.times) // 2, 3),
+            "deform_opacities": not scene.has_alpha,
+        },
         "coarse": 0.17,
         "plane_variation_weight": 2e-4,
         "time_roughness_weight": 1e-3,

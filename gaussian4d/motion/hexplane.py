@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..errors import UserError
 from ..gaussians import Gaussians
 from .base import SHARED, MotionModel, Params, colors_of
 
@@ -54,6 +55,12 @@ class HexPlaneConfig:
     def __post_init__(self) -> None:
         # From JSON it comes as a list.
         self.levels = tuple(self.levels)
+        least = {"space_resolution": 2, "time_resolution": 3, "features": 1, "width": 1}
+        for name, value in least.items():
+            if getattr(self, name) < value:
+                raise UserError(f"hexplane: {name} must be at least {value}, got {getattr(self, name)}")
+        if not self.levels or min(self.levels) < 1:
+            raise UserError(f"hexplane: levels must be one or more factors of at least 1, got {self.levels}")
 
 
 class HexPlane(MotionModel):
@@ -112,9 +119,9 @@ class HexPlane(MotionModel):
             if name == BOUNDS:
                 rates[name] = (0.0, 0.0)
             elif name.startswith((f"{SHARED}space.", f"{SHARED}time.")):
-                rates[name] = (8e-3, 8e-4)
+                rates[name] = (2e-2, 2e-3)
             else:
-                rates[name] = (8e-4, 8e-5)
+                rates[name] = (2e-3, 2e-4)
         return rates
 
     def at(self, params: Params, time: float, sh_degree: int | None = None) -> Gaussians:
@@ -193,12 +200,12 @@ def plane_variation(params: Params) -> Tensor:
 
 
 def time_roughness(params: Params) -> Tensor:
-    """Returns the mean squared second difference of the time planes along time, summed over levels (K-Planes, 3.3)."""
+    """Returns the mean squared second difference of the time planes along time, summed over levels (as in K-Planes)."""
     return _sum(planes.diff(n=2, dim=2).square().mean() for planes in _planes(params, "time"))
 
 
 def time_activity(params: Params) -> Tensor:
-    """Returns the mean distance of the time planes from one, where nothing changes with time (K-Planes, 3.3)."""
+    """Returns the mean distance of the time planes from one, where nothing changes with time (as in K-Planes)."""
     return _sum((planes - 1.0).abs().mean() for planes in _planes(params, "time"))
 
 

@@ -21,6 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ..errors import UserError
 from ..gaussians import Gaussians
 from . import window
 from .base import MotionModel, Params, colors_of
@@ -36,6 +37,10 @@ class SpacetimeConfig:
     """Highest power of time in the position."""
     static_duration: float = 4.0 * math.sqrt(2.0)
     """s, in clips, of a Gaussian that starts out static."""
+
+    def __post_init__(self) -> None:
+        if self.degree < 1:
+            raise UserError(f"spacetime: degree must be at least 1, got {self.degree}; for no motion use static")
 
 
 class Spacetime(MotionModel):
