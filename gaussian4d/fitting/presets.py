@@ -44,8 +44,8 @@ def _for_motion(config: FitConfig, scene: Scene) -> dict[str, Any]:
     """Returns what a motion model wants to be set otherwise, for whichever was chosen.
 
     hexplane: what 4DGaussians sets for multi-view scenes: half as many grid points in time as frames, a first stage at
-    rest (3000 of 17,000 steps), weights 2e-4, 1e-3 and 1e-4 of the planes' penalties, and, where not only a subject
-    cut out is seen, opacities that change.
+    rest (3000 of 17,000 steps), weights 2e-4, 1e-3 and 1e-4 of the planes' penalties, opacities that change. A subject
+    cut out has no surroundings to settle first: there the stage at rest was found to cost quality, and is left out.
     """
     if config.motion != "hexplane":
         return {}
@@ -54,7 +54,7 @@ def _for_motion(config: FitConfig, scene: Scene) -> dict[str, Any]:
             "time_resolution": max(len(scene.times) // 2, 3),
             "deform_opacities": not scene.has_alpha,
         },
-        "coarse": 0.17,
+        "coarse": 0.0 if scene.has_alpha else 0.17,
         "plane_variation_weight": 2e-4,
         "time_roughness_weight": 1e-3,
         "time_activity_weight": 1e-4,
