@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -76,3 +78,17 @@ def test_unknown_names_are_explained() -> None:
         make_motion("freetime")
     with pytest.raises(UserError, match="static_duration"):
         make_motion("free-time", {"duration": 1.0})
+
+
+def test_the_page_on_motion_models_counts_their_parameters() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "motion.md").read_text(encoding="utf-8")
+    rows = {name: (int(own), row) for row, name, own in re.findall(r"^(\| `([a-z-]+)` \| (\d+) \|.*)$", page, re.M)}
+    assert list(rows) == list(MOTIONS)
+    for name, (own, row) in rows.items():
+        motion = make_motion(name)
+        assert own == sum(math.prod(shape) for shape in motion.columns().values()), name
+        shared = sum(math.prod(shape) for shape in motion.shared_shapes().values())
+        assert (f"{shared:,} floats" in row) == (shared > 0), (name, shared)
+        assert f"\n## {name}\n" in page
+    appearing = make_motion("dual-domain", {"temporal_opacity": True}).columns()
+    assert f"({sum(math.prod(shape) for shape in appearing.values())})" in rows["dual-domain"][1]
