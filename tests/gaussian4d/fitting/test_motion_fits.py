@@ -16,9 +16,13 @@ from gaussian4d.errors import UserError
 from gaussian4d.fitting import fit
 from gaussian4d.fitting.checkpoint import list_checkpoints, load_checkpoint
 from gaussian4d.fitting.config import FitConfig
+from gaussian4d.fitting.losses import regularisation
 from gaussian4d.fitting.presets import preset_config
 from gaussian4d.fitting.trainer import Trainer
+from gaussian4d.gaussians import Gaussians
 from gaussian4d.model import load_model
+from gaussian4d.motion import make_motion
+from gaussian4d.motion.hexplane import plane_variation, time_activity, time_roughness
 from gaussian4d.scene import load_scene
 
 SMALL_PLANES = {"space_resolution": 8, "time_resolution": 3, "features": 4, "width": 16}
@@ -129,3 +133,23 @@ def test_settings_that_fit_no_model_are_explained() -> None:
     ):
         with pytest.raises(UserError, match=word):
             FitConfig(max_steps=1, **settings)
+
+
+def test_each_weight_adds_its_penalty_on_the_planes() -> None:
+    generator = torch.Generator().manual_seed(0)
+    motion = make_motion("hexplane", SMALL_PLANES)
+    params = motion.init_shared(torch.rand(5, 3, generator=generator), generator)
+    params["shared.time.0"] += torch.rand(params["shared.time.0"].shape, generator=generator)
+    others = {"opacity_weight": 0.0, "anisotropy_weight": 0.0, "motion": "hexplane", "max_steps": 1}
+    state = Gaussians(*(torch.zeros(0, 3) for _ in range(5)))
+    assert regularisation(FitConfig(**others), params, state) == 0.0
+    for name, penalty in (
+        ("plane_variation_weight", plane_variation),
+        ("time_roughness_weight", time_roughness),
+        ("time_activity_weight", time_activity),
+    ):
+        value = float(regularisation(FitConfig(**others, **{name: 0.5}), params, state))
+        assert value == pytest.approx(0.5 * float(penalty(params))) and value > 0
+    # Other models have no planes to penalise.
+    static = FitConfig(**{**others, "motion": "static"}, time_activity_weight=1.0)
+    assert regularisation(static, {"means": torch.zeros(3, 3)}, state) == 0.0
