@@ -23,6 +23,7 @@ from gaussian4d.gaussians import Gaussians
 from gaussian4d.model import load_model
 from gaussian4d.motion import make_motion
 from gaussian4d.motion.hexplane import plane_variation, time_activity, time_roughness
+from gaussian4d.rendering import render
 from gaussian4d.scene import load_scene
 
 SMALL_PLANES = {"space_resolution": 8, "time_resolution": 3, "features": 4, "width": 16}
@@ -96,6 +97,21 @@ def test_moving_models_beat_the_static_one_on_moving_pixels(write_ball: Callable
         figures[kind] = result.metrics["psnr_moving"]
     still = figures.pop("static")
     assert all(figure > still + 1.0 for figure in figures.values()), (still, figures)
+
+
+def test_what_appears_half_way_leaves_no_ghost_before(write_ball: Callable[..., Path], tmp_path: Path) -> None:
+    scene = load_scene(write_ball(tmp_path / "ball", cameras=8, instants=6, appears=0.5))
+    camera = scene.frames("test")[0].camera
+    kinds = {name: KINDS[name] for name in ("spacetime", "appearing dual-domain")}
+    settings = {**SETTINGS, "max_steps": 150, "init_points": 300, "init_instants": 6, "checkpoint_every": 500}
+    for kind, changes in {**kinds, "permanent": {"motion": "dual-domain"}}.items():
+        model = fit(scene, "quick", tmp_path / kind, **{**settings, **changes}).model
+        alphas = [render(model, camera, time, ("alpha",)).alpha for time in (0.0, 0.2, 0.8, 1.0)]
+        before_0, before_1, after_0, after_1 = (float(alpha.mean()) for alpha in alphas if alpha is not None)
+        ghost = (before_0 + before_1) / (after_0 + after_1)
+        # Without a window a particle is seen all the time, however it moves: what the switch is for.
+        assert ghost > 0.6 if kind == "permanent" else ghost < 0.15, (kind, ghost)
+        assert after_1 > 0.05, kind
 
 
 def test_the_first_stage_is_at_rest(ball_scene: Path, tmp_path: Path) -> None:
