@@ -22,7 +22,8 @@ class DynamicGaussians:
     """Gaussians that move, in the units and coordinates of the data they were fitted to."""
 
     params: Params
-    """The parameter table: canonical columns (see `motion.base`) and the motion model's own, all with N rows."""
+    """The parameter table: canonical columns (see `motion.base`) and the motion model's own, all with N rows, and the
+    motion model's shared tensors, whose names begin with `shared.`."""
     motion: MotionModel
     background: Tensor | None = None
     """[3] colour behind the Gaussians, or None where none belongs to the scene."""
@@ -128,6 +129,10 @@ def _from_arrays(path: Path, arrays: dict[str, np.ndarray], manifest: dict[str, 
         got = arrays[name].shape if name in arrays else None
         if got != (rows, *shape):
             raise UserError(f"{path}: column {name} must have shape {(rows, *shape)}, got {got}; the file is damaged")
+    for name, shape in motion.shared_shapes().items():
+        got = arrays[name].shape if name in arrays else None
+        if got != shape:
+            raise UserError(f"{path}: array {name} must have shape {shape}, got {got}; the file is damaged")
     return DynamicGaussians(
         params={name: _tensor(value) for name, value in arrays.items()},
         motion=motion,

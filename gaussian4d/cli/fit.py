@@ -32,7 +32,7 @@ class Fit:
     preset: Literal["quick", "balanced", "best"] | None = None
     """How much effort: a minute or two, about ten minutes, an hour or more. Default: quick, but balanced when
     --max-minutes grants 4 or more."""
-    motion: Literal["static", "dual-domain", "free-time"] | None = None
+    motion: Literal["static", "dual-domain", "free-time", "spacetime", "hexplane"] | None = None
     """How Gaussians move. Default: what the preset chooses for this scene."""
     max_steps: int | None = None
     """Stop after this many steps."""

@@ -67,10 +67,18 @@ class FitConfig:
     """Weight of the mean speed (free-time), in units per clip."""
     series_weight: float = 0.0
     """Weight of the mean size of the moving coefficients (dual-domain)."""
+    plane_variation_weight: float = 0.0
+    """Weight of the total variation of the space planes (hexplane)."""
+    time_roughness_weight: float = 0.0
+    """Weight of the second differences of the time planes (hexplane)."""
+    time_activity_weight: float = 0.0
+    """Weight of the distance of the time planes from rest (hexplane)."""
     exposure: bool = False
     """Fits a gain and an offset per training camera; unseen cameras get none."""
 
     # How the steps are taken.
+    coarse: float = 0.0
+    """Progress until which the Gaussians are fitted without their motion (4DGaussians: 3000 of 17000 steps)."""
     lr_means: tuple[float, float] = (4e-4, 4e-6)
     lr_scales: tuple[float, float] = (5e-3, 1e-3)
     lr_quats: tuple[float, float] = (1e-3, 2e-4)
@@ -100,6 +108,11 @@ class FitConfig:
     """Gaussians longer than this split, shorter ones are cloned."""
     prune_opacity: float = 0.01
     prune_scale: float = 1.0
+    static_after: float | None = None
+    """Gaussians whose temporal opacity has a standard deviation of more clips than this stop for good and are always
+    there (free-time and spacetime); looked at whenever Gaussians are refined. None: never.
+
+    Oh et al., "Hybrid 3D-4D Gaussian Splatting for Fast Dynamic Scene Representation", 2025."""
     noise: float = 0.0
     """Strength of the exploring noise of `relocate`, in mean learning rates."""
 
@@ -111,7 +124,14 @@ class FitConfig:
     def __post_init__(self) -> None:
         if self.motion not in MOTIONS:
             raise UserError(f"expected a motion model out of {', '.join(MOTIONS)}, got {self.motion!r}")
-        make_motion(self.motion, self.motion_config)
+        motion = make_motion(self.motion, self.motion_config)
+        if self.static_after is not None and not (self.static_after > 0 and motion.can_freeze):
+            raise UserError(
+                "static_after must be a positive number of clips and the motion free-time or spacetime, got"
+                f" {self.static_after} with {self.motion}; leave static_after out"
+            )
+        if not 0.0 <= self.coarse < 1.0:
+            raise UserError(f"coarse is a part of the fit, 0 up to but not including 1, got {self.coarse}")
         if self.background not in BACKGROUNDS:
             raise UserError(f"expected a background out of {', '.join(BACKGROUNDS)}, got {self.background!r}")
         if self.strategy not in ("densify", "relocate"):

@@ -53,6 +53,8 @@ class Densifier:
             self._relocate(table)
         else:
             self._densify(table)
+        if self.config.static_after is not None:
+            self._freeze(table, self.config.static_after)
         for value in table.statistics.values():
             value.zero_()
 
@@ -98,6 +100,11 @@ class Densifier:
         rows = table.rows(drawn)
         table.overwrite(free, {name: value[: len(free)] for name, value in rows.items()})
         table.rebuild(torch.arange(n), {name: value[len(free) :] for name, value in rows.items()})
+
+    def _freeze(self, table: ParameterTable, clips: float) -> None:
+        """Stops the Gaussians that are there for more than `clips`."""
+        chosen = self.motion.outlasting(table.params, clips).nonzero()[:, 0]
+        table.overwrite(chosen, self.motion.frozen(table.rows(chosen)))
 
     @torch.no_grad()
     def explore(self, table: ParameterTable, progress: float) -> None:

@@ -17,7 +17,7 @@ from scipy.spatial import KDTree
 
 from ..conventions import sh0_from_rgb
 from ..errors import UserError
-from ..motion import MotionModel, Params
+from ..motion import MotionModel, Params, make_motion
 from ..scene import Frame, Scene
 from .config import FitConfig
 from .hull import carve
@@ -127,15 +127,9 @@ def initial_params(points: InitialPoints, motion: MotionModel, config: FitConfig
         "opacities": torch.full((n,), math.log(config.init_opacity / (1.0 - config.init_opacity))),
         "sh0": torch.tensor(sh0_from_rgb(points.rgb), dtype=torch.float32)[:, None],
         "shN": torch.zeros(n, (config.sh_degree + 1) ** 2 - 1, 3),
-        **motion.init(n),
+        **motion.init_at(torch.tensor(points.times, dtype=torch.float32), config.init_duration * points.spacing),
     }
-    if motion.name == "free-time":
-        found = torch.tensor(np.isfinite(points.times))
-        times = torch.tensor(np.nan_to_num(points.times, nan=0.5), dtype=torch.float32)
-        params["times"] = torch.where(found, times, params["times"])
-        brief = math.log(config.init_duration * points.spacing)
-        params["durations"] = torch.where(found, torch.tensor(brief), params["durations"])
-    return params
+    return {**params, **motion.init_shared(params["means"], torch.Generator().manual_seed(config.seed))}
 
 
 def instant_groups(frames: Sequence[Frame], instants: int) -> tuple[list[list[Frame]], float]:
@@ -172,7 +166,7 @@ def neighbour_distance(xyz: np.ndarray) -> np.ndarray:
 
 def _instants(config: FitConfig) -> int:
     """Returns at how many instants points are looked for: one where every Gaussian lives for the whole clip."""
-    return config.init_instants if config.motion == "free-time" else 1
+    return config.init_instants if make_motion(config.motion, config.motion_config).windowed else 1
 
 
 def _given(scene: Scene, normalisation: Normalisation, config: FitConfig, rng: np.random.Generator) -> InitialPoints:

@@ -11,6 +11,7 @@ from diff_rasterizer import l1_ssim_loss
 
 from ..gaussians import Gaussians
 from ..motion import Params
+from ..motion.hexplane import BOUNDS, plane_variation, time_activity, time_roughness
 from .config import FitConfig
 from .targets import Target
 
@@ -54,4 +55,19 @@ def regularisation(config: FitConfig, params: Params, state: Gaussians) -> Tenso
         total = total + config.velocity_weight * params["velocities"].abs().mean()
     if config.series_weight and "means_series" in params:
         total = total + config.series_weight * params["means_series"].abs().mean()
+    return total + _plane_penalties(config, params)
+
+
+def _plane_penalties(config: FitConfig, params: Params) -> Tensor | float:
+    """Returns the weighted penalties on the planes of a hexplane model; 0 for other models."""
+    total: Tensor | float = 0.0
+    if BOUNDS not in params:
+        return total
+    for weight, penalty in (
+        (config.plane_variation_weight, plane_variation),
+        (config.time_roughness_weight, time_roughness),
+        (config.time_activity_weight, time_activity),
+    ):
+        if weight:
+            total = total + weight * penalty(params)
     return total

@@ -56,8 +56,10 @@ class Normalisation:
         """Returns a copy of the parameter table in world coordinates and units."""
         world = {name: value.detach().clone() for name, value in params.items()}
         centre = torch.as_tensor(self.centre, dtype=world["means"].dtype, device=world["means"].device)
-        world["means"] = world["means"] / self.scale + centre
         world["scales"] = world["scales"] - math.log(self.scale)
+        for name in ("means", *motion.position_columns):
+            if name in world:
+                world[name] = world[name] / self.scale + centre
         for name in motion.length_columns:
             if name in world:
                 world[name] = world[name] / self.scale

@@ -65,7 +65,7 @@ def fit(
         scene: What to fit.
         preset: `quick`, `balanced` or `best`.
         out: Run folder; it must not hold another fit, unless `resume`.
-        motion: `static`, `dual-domain` or `free-time`; None lets the preset choose.
+        motion: `static`, `dual-domain`, `free-time`, `spacetime` or `hexplane`; None lets the preset choose.
         max_steps: Steps to take; None keeps the preset's.
         max_minutes: Time limit; alone it lifts the preset's limit of steps. Two runs are then no longer equal.
         seed: Seed of everything random. Same seed, thread count and instruction set give the same model.

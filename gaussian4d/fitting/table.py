@@ -9,7 +9,7 @@ from torch import Tensor
 
 from diff_rasterizer import FusedAdam
 
-from ..motion import Params
+from ..motion import Params, is_shared
 from .schedule import exponential
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -18,7 +18,8 @@ _MOMENTS = ("exp_avg", "exp_avg_sq")
 class ParameterTable:
     """Tensors with N rows each, one optimiser group per tensor, and per-row statistics that follow the rows.
 
-    Columns without elements (spherical harmonics of degree 0) are kept but not optimised.
+    Columns without elements (spherical harmonics of degree 0) are kept but not optimised. Shared tensors (see
+    `motion.base`) are optimised and saved like the others, but have no rows to add, copy or remove.
     """
 
     def __init__(self, params: Params, rates: Mapping[str, tuple[float, float]]) -> None:
@@ -38,6 +39,11 @@ class ParameterTable:
     def __len__(self) -> int:
         return self.params["means"].shape[0]
 
+    @property
+    def columns(self) -> list[str]:
+        """The names of the tensors that have a row per Gaussian."""
+        return [name for name in self.params if not is_shared(name)]
+
     def set_progress(self, progress: float) -> None:
         """Sets every group's learning rate to its schedule's value at `progress`."""
         for group in self.optimizer.param_groups:
@@ -56,7 +62,7 @@ class ParameterTable:
         """
         indices = keep.nonzero()[:, 0] if keep.dtype == torch.bool else keep
         added = new["means"].shape[0] if new else 0
-        for name in list(self.params):
+        for name in self.columns:
             kept = self.params[name].detach()[indices]
             value = torch.cat([kept, new[name]]) if new else kept
             self._replace(name, torch.nn.Parameter(value.contiguous()), indices, added)
@@ -68,8 +74,8 @@ class ParameterTable:
         """Sets the rows at indices `rows` to `values`, their moments and statistics to zero."""
         for name, value in values.items():
             self.params[name][rows] = value
-        for parameter in self.params.values():
-            state = self.optimizer.state.get(parameter, {})
+        for name in self.columns:
+            state = self.optimizer.state.get(self.params[name], {})
             for key in _MOMENTS:
                 if key in state:
                     state[key][rows] = 0.0
@@ -78,7 +84,7 @@ class ParameterTable:
 
     def rows(self, indices: Tensor) -> Params:
         """Returns a copy of the rows at `indices`."""
-        return {name: value.detach()[indices] for name, value in self.params.items()}
+        return {name: self.params[name].detach()[indices] for name in self.columns}
 
     def state(self) -> dict[str, Tensor]:
         """Returns every tensor needed to go on exactly: parameters, moments, step counts, statistics."""

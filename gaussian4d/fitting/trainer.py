@@ -15,7 +15,7 @@ from diff_rasterizer import FusedAdam, rasterization
 from diff_rasterizer.losses import mean_squared_error
 
 from ..model import DynamicGaussians
-from ..motion import Params, make_motion
+from ..motion import Params, Static, make_motion
 from ..scene import Scene
 from .background import Background
 from .checkpoint import save_checkpoint
@@ -62,6 +62,7 @@ class Trainer:
         self.scene, self.targets, self.config, self.normalisation = scene, targets, config, normalisation
         self.out, self.reporter, self.hooks = out, reporter, hooks
         self.motion = make_motion(config.motion, config.motion_config)
+        self.rest = Static()
         self.table = ParameterTable(params, _learning_rates(config, self.motion.learning_rates()))
         names = ("frames", "background", "densify")
         self.generators = {name: torch.Generator().manual_seed(config.seed * 1000 + k) for k, name in enumerate(names)}
@@ -136,7 +137,8 @@ class Trainer:
     def _loss(self, target: Target, progress: float) -> tuple[Tensor, float, Tensor, Tensor]:
         """Returns the loss, the mean squared error, the projected means and which Gaussians were drawn [N]."""
         degree = sh_degree_at(self.config.sh_degree, self.config.sh_start, progress)
-        state = self.motion.at(self.table.params, target.time, degree)
+        motion = self.rest if progress < self.config.coarse else self.motion
+        state = motion.at(self.table.params, target.time, degree)
         color = self.background.sample()
         renders, alphas, meta = rasterization(
             **state.to_rasterizer(),

@@ -9,28 +9,38 @@ import dataclasses
 from typing import Any
 
 from ..errors import UserError
-from .base import MotionModel, Params
+from .base import SHARED, MotionModel, Params, is_shared
 from .dual_domain import DualDomain, DualDomainConfig
 from .free_time import FreeTime, FreeTimeConfig
+from .hexplane import HexPlane, HexPlaneConfig
+from .spacetime import Spacetime, SpacetimeConfig
 from .static import Static, StaticConfig
 
 MOTIONS: dict[str, tuple[type[MotionModel], type]] = {
     "static": (Static, StaticConfig),
     "dual-domain": (DualDomain, DualDomainConfig),
     "free-time": (FreeTime, FreeTimeConfig),
+    "spacetime": (Spacetime, SpacetimeConfig),
+    "hexplane": (HexPlane, HexPlaneConfig),
 }
 """Each model's class and the dataclass of its settings, by name."""
 
 __all__ = [
     "MOTIONS",
+    "SHARED",
     "DualDomain",
     "DualDomainConfig",
     "FreeTime",
     "FreeTimeConfig",
+    "HexPlane",
+    "HexPlaneConfig",
     "MotionModel",
     "Params",
+    "Spacetime",
+    "SpacetimeConfig",
     "Static",
     "StaticConfig",
+    "is_shared",
     "make_motion",
 ]
 

@@ -1,8 +1,9 @@
 """What every motion model offers: named per-Gaussian columns and the Gaussians at a time.
 
-The parameter table is a dict of tensors that all have N rows. The canonical columns are the same for every model
-(`means`, `quats`, `scales` as logarithms, `opacities` as logits, `sh0` [N, 1, 3], `shN` [N, K-1, 3]); a model adds its
-own.
+The parameter table is a dict of tensors. Columns have N rows: the canonical ones are the same for every model (`means`,
+`quats`, `scales` as logarithms, `opacities` as logits, `sh0` [N, 1, 3], `shN` [N, K-1, 3]); a model adds its own.
+Tensors that belong to no Gaussian, such as the weights of a network, are shared: their names begin with `shared.`, and
+what adds, copies or removes Gaussians leaves them alone.
 """
 
 from __future__ import annotations
@@ -18,6 +19,13 @@ from ..gaussians import Gaussians
 
 Params = dict[str, Tensor]
 
+SHARED = "shared."
+
+
+def is_shared(name: str) -> bool:
+    """Returns whether the tensor `name` of a parameter table has no row per Gaussian."""
+    return name.startswith(SHARED)
+
 
 class MotionModel(abc.ABC):
     """Maps the parameter table and a clip time to a static set of Gaussians."""
@@ -25,10 +33,20 @@ class MotionModel(abc.ABC):
     name: ClassVar[str]
     """The name of the model in commands and files."""
     length_columns: ClassVar[tuple[str, ...]] = ()
-    """Own columns whose unit is a length, or a length per clip: they scale with the scene."""
+    """Own tensors whose unit is a length, or a length per clip: they scale with the scene."""
+    position_columns: ClassVar[tuple[str, ...]] = ()
+    """Own tensors [..., 3] that are positions: they move and scale with the scene."""
+
+    can_freeze: ClassVar[bool] = False
+    """Whether single Gaussians can be stopped for good (`frozen`)."""
 
     def __init__(self, config: Any) -> None:
         self.config = config
+
+    @property
+    def windowed(self) -> bool:
+        """Whether a Gaussian may appear and vanish: columns `times` and `durations` (see `window`)."""
+        return False
 
     def columns(self) -> dict[str, tuple[int, ...]]:
         """Returns the shape of one row of each own column."""
@@ -38,8 +56,34 @@ class MotionModel(abc.ABC):
         """Returns own columns [n, ...] that leave the Gaussians at rest and always visible."""
         return {name: torch.zeros(n, *shape) for name, shape in self.columns().items()}
 
+    def init_at(self, times: Tensor, duration: float) -> Params:
+        """Returns own columns of Gaussians found at the instants `times` [N], NaN where not at any one.
+
+        A windowed model lets those found at an instant last about `duration` clips; others start as in `init`.
+        """
+        return self.init(len(times))
+
+    def outlasting(self, params: Params, clips: float) -> Tensor:
+        """Returns [N] which Gaussians are not frozen yet though their window is longer than `clips` (its deviation)."""
+        return torch.zeros(len(params["means"]), dtype=torch.bool)
+
+    def frozen(self, rows: Params) -> Params:
+        """Returns the columns of `rows` stopped where they are at half the clip, and always there.
+
+        Frozen Gaussians stay so under the optimiser: their motion has no gradient. Only for models that `can_freeze`.
+        """
+        raise NotImplementedError(f"Gaussians of {self.name} cannot be frozen")
+
+    def shared_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Returns the shape of each shared tensor; their names begin with `shared.`."""
+        return {}
+
+    def init_shared(self, means: Tensor, generator: torch.Generator) -> Params:
+        """Returns the shared tensors of a fit that starts from Gaussians at `means` [N, 3]."""
+        return {}
+
     def learning_rates(self) -> dict[str, tuple[float, float]]:
-        """Returns the first and last learning rate of each own column, for a scene of unit size and clip."""
+        """Returns the first and last learning rate of each own tensor, for a scene of unit size and clip."""
         return {}
 
     @abc.abstractmethod

@@ -8,6 +8,9 @@ Per Gaussian and scalar channel, with coefficients a_n, b_n, c_n:
 
 The sum starts at n = 1: the terms of n = 0 are constants that S_0 already holds. Powers are built by multiplication, so
 the gradient at tau = 0 is finite. Polynomial and Fourier degrees may differ; N - 1 is the larger of the two.
+
+In the paper a particle is there for the whole clip. With `temporal_opacity` it may appear and vanish: its opacity gets
+the window of free-time Gaussians (see `window`), around an instant mu_t that is not the series' `time_center`.
 """
 
 from __future__ import annotations
@@ -22,12 +25,13 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..gaussians import Gaussians
+from . import window
 from .base import MotionModel, Params, colors_of
 
 
 @dataclasses.dataclass
 class DualDomainConfig:
-    """Degrees of the series per attribute, and the map from clip time to the series' argument."""
+    """Degrees of the series per attribute, the map from clip time to the series' argument, and who may vanish."""
 
     means_poly: int = 4
     means_fourier: int = 4
@@ -38,10 +42,14 @@ class DualDomainConfig:
     time_factor: float = 0.8
     """Below 1, so that the Fourier series need not return to its start at the end of the clip."""
     time_offset: float = 0.1
+    temporal_opacity: bool = False
+    """Whether particles may appear and vanish."""
+    static_duration: float = 4.0
+    """With `temporal_opacity`: standard deviation, in clips, of the window of a particle that starts out permanent."""
 
 
 class DualDomain(MotionModel):
-    """Position, rotation and base colour follow a polynomial plus a Fourier series; scale and opacity are constant."""
+    """Position, rotation and base colour follow a polynomial plus a Fourier series; scale is constant."""
 
     name = "dual-domain"
     length_columns = ("means_series",)
@@ -55,18 +63,33 @@ class DualDomain(MotionModel):
             "sh0_series": (c.sh0_poly, c.sh0_fourier, 3),
         }
 
+    @property
+    def windowed(self) -> bool:
+        return self.config.temporal_opacity
+
     def columns(self) -> dict[str, tuple[int, ...]]:
         """Returns the columns; a series [K, channels] holds the polynomial terms, then sines, then cosines."""
         shapes = {name: (p + 2 * f, channels) for name, (p, f, channels) in self._degrees.items() if p + f > 0}
-        return {**shapes, "time_centers": ()}
+        return {**shapes, "time_centers": (), **(window.COLUMNS if self.windowed else {})}
+
+    def init(self, n: int) -> Params:
+        brief = window.whole_clip(n, self.config.static_duration) if self.windowed else {}
+        return {**super().init(n), **brief}
+
+    def init_at(self, times: Tensor, duration: float) -> Params:
+        brief = window.around_instants(times, duration, self.config.static_duration) if self.windowed else {}
+        return {**super().init(len(times)), **brief}
 
     def learning_rates(self) -> dict[str, tuple[float, float]]:
-        return {
+        rates = {
             "means_series": (2e-3, 1e-4),
             "quats_series": (2e-3, 2e-4),
             "sh0_series": (2e-3, 5e-4),
             "time_centers": (1e-4, 1e-5),
+            "times": (2e-4, 2e-5),
+            "durations": (5e-3, 1e-3),
         }
+        return {name: rates[name] for name in self.columns()}
 
     def at(self, params: Params, time: float, sh_degree: int | None = None) -> Gaussians:
         tau = (self.config.time_factor * time + self.config.time_offset) - params["time_centers"]
@@ -79,13 +102,20 @@ class DualDomain(MotionModel):
                 params[column] + offsets[series].reshape(params[column].shape) if series in offsets else params[column]
             )
 
+        opacities = torch.sigmoid(params["opacities"])
+        if self.windowed:
+            opacities = opacities * window.presence(time - params["times"], params["durations"])
         return Gaussians(
             means=moved("means", "means_series"),
             quats=moved("quats", "quats_series"),
             scales=torch.exp(params["scales"]),
-            opacities=torch.sigmoid(params["opacities"]),
+            opacities=opacities,
             colors=colors_of(params, sh_degree, moved("sh0", "sh0_series")),
         )
+
+    def peak_opacities(self, params: Params) -> Tensor:
+        opacities = torch.sigmoid(params["opacities"])
+        return opacities * window.largest_presence(params) if self.windowed else opacities
 
 
 class _Series(torch.autograd.Function):

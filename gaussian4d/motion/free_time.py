@@ -10,12 +10,12 @@ Times and durations s are in clip time; durations are stored as logarithms. A lo
 from __future__ import annotations
 
 import dataclasses
-import math
 
 import torch
 from torch import Tensor
 
 from ..gaussians import Gaussians
+from . import window
 from .base import MotionModel, Params, colors_of
 
 
@@ -31,39 +31,45 @@ class FreeTime(MotionModel):
     """Linear motion and a temporal opacity window per Gaussian."""
 
     name = "free-time"
+    can_freeze = True
     length_columns = ("velocities",)
 
     def __init__(self, config: FreeTimeConfig | None = None) -> None:
         super().__init__(config or FreeTimeConfig())
 
+    @property
+    def windowed(self) -> bool:
+        return True
+
     def columns(self) -> dict[str, tuple[int, ...]]:
-        return {"velocities": (3,), "times": (), "durations": ()}
+        return {"velocities": (3,), **window.COLUMNS}
 
     def init(self, n: int) -> Params:
-        return {
-            "velocities": torch.zeros(n, 3),
-            "times": torch.full((n,), 0.5),
-            "durations": torch.full((n,), math.log(self.config.static_duration)),
-        }
+        return {**super().init(n), **window.whole_clip(n, self.config.static_duration)}
+
+    def init_at(self, times: Tensor, duration: float) -> Params:
+        return {**super().init(len(times)), **window.around_instants(times, duration, self.config.static_duration)}
 
     def learning_rates(self) -> dict[str, tuple[float, float]]:
         return {"velocities": (2e-3, 1e-4), "times": (2e-4, 2e-5), "durations": (5e-3, 1e-3)}
 
     def at(self, params: Params, time: float, sh_degree: int | None = None) -> Gaussians:
         since = time - params["times"]
+        moved = torch.where(window.is_frozen(params), 0.0, since)
         return Gaussians(
-            means=torch.addcmul(params["means"], params["velocities"], since[:, None]),
+            means=torch.addcmul(params["means"], params["velocities"], moved[:, None]),
             quats=params["quats"],
             scales=torch.exp(params["scales"]),
-            opacities=torch.sigmoid(params["opacities"]) * presence(since, params["durations"]),
+            opacities=torch.sigmoid(params["opacities"]) * window.presence(since, params["durations"]),
             colors=colors_of(params, sh_degree),
         )
 
     def peak_opacities(self, params: Params) -> Tensor:
-        since = params["times"].clamp(0.0, 1.0) - params["times"]
-        return torch.sigmoid(params["opacities"]) * presence(since, params["durations"])
+        return torch.sigmoid(params["opacities"]) * window.largest_presence(params)
 
+    def outlasting(self, params: Params, clips: float) -> Tensor:
+        return window.outlasting(params, clips)
 
-def presence(since: Tensor, log_durations: Tensor) -> Tensor:
-    """Returns [N] the temporal opacity factor in 0..1 at `since` [N] clips from each Gaussian's own instant."""
-    return torch.exp(-0.5 * (since * torch.exp(-log_durations)).square())
+    def frozen(self, rows: Params) -> Params:
+        means = self.at(rows, 0.5).means
+        return {"means": means, "velocities": torch.zeros_like(rows["velocities"]), **window.always(rows)}

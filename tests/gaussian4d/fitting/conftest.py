@@ -57,7 +57,10 @@ def ring_cameras(count: int, size: int = SIZE, focal: float = 1.6) -> list[Camer
     ]
 
 
-def write_ball_scene(path: Path, cameras: int = 6, instants: int = INSTANTS, test: tuple[int, ...] = (2,)) -> Path:
+def write_ball_scene(
+    path: Path, cameras: int = 6, instants: int = INSTANTS, test: tuple[int, ...] = (2,), appears: float = 0.0
+) -> Path:
+    """Writes the scene; before the clip time `appears` its pictures are empty."""
     files: dict[str, list[dict]] = {"train": [], "test": []}
     rig = ring_cameras(cameras)
     for k, camera in enumerate(rig):
@@ -66,7 +69,8 @@ def write_ball_scene(path: Path, cameras: int = 6, instants: int = INSTANTS, tes
         for index in range(instants):
             time = index / max(instants - 1, 1)
             name = f"{split}/cam{k:02d}_{index:03d}"
-            Image.fromarray(ball_picture(camera, time)).save(path / f"{name}.png")
+            picture = ball_picture(camera, time) * np.uint8(time >= appears)
+            Image.fromarray(picture).save(path / f"{name}.png")
             files[split].append(
                 {
                     "file_path": f"./{name}",

@@ -19,6 +19,7 @@ from gaussian4d.fitting import fit
 from gaussian4d.fitting.checkpoint import list_checkpoints, load_checkpoint
 from gaussian4d.fitting.trainer import Trainer
 from gaussian4d.model import load_model
+from gaussian4d.motion import MOTIONS
 from gaussian4d.rendering import render
 from gaussian4d.scene import Scene, load_scene
 
@@ -45,7 +46,7 @@ def same(a: Path, b: Path) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-@pytest.mark.parametrize("motion", ["free-time", "dual-domain", "static"])
+@pytest.mark.parametrize("motion", list(MOTIONS))
 def test_same_seed_same_model_other_seed_other_model(ball_scene: Path, tmp_path: Path, motion: str) -> None:
     scene = load_scene(ball_scene)
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):

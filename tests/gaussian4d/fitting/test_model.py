@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from gaussian4d.errors import UserError
+from gaussian4d.fitting.normalise import Normalisation
 from gaussian4d.io.g4d import load_g4d, save_g4d
 from gaussian4d.model import DynamicGaussians, load_model, splat_arrays
-from gaussian4d.motion import make_motion
+from gaussian4d.motion import MOTIONS, make_motion
 
 
 def random_model(name: str, sh_degree: int = 1, n: int = 9) -> DynamicGaussians:
@@ -27,6 +28,10 @@ def random_model(name: str, sh_degree: int = 1, n: int = 9) -> DynamicGaussians:
         **motion.columns(),
     }
     params = {key: torch.randn(n, *shape, generator=generator) for key, shape in shapes.items()}
+    shared = motion.init_shared(params["means"], generator)
+    # Only the box stays what it is: it says where the Gaussians lie.
+    shared |= {key: 0.5 * torch.randn(v.shape, generator=generator) for key, v in shared.items() if "bounds" not in key}
+    params |= shared
     return DynamicGaussians(
         params,
         motion,
@@ -37,7 +42,7 @@ def random_model(name: str, sh_degree: int = 1, n: int = 9) -> DynamicGaussians:
     )
 
 
-@pytest.mark.parametrize("name", ["static", "dual-domain", "free-time"])
+@pytest.mark.parametrize("name", list(MOTIONS))
 @pytest.mark.parametrize("sh_degree", [0, 2])
 def test_round_trip(tmp_path: Path, name: str, sh_degree: int) -> None:
     model = random_model(name, sh_degree)
@@ -50,7 +55,42 @@ def test_round_trip(tmp_path: Path, name: str, sh_degree: int) -> None:
     assert again.fps == 30.0 and again.meta == model.meta and again.sh_degree == sh_degree
     np.testing.assert_array_equal(again.times, model.times)
     assert again.near == pytest.approx(0.02) and again.frame_interval == pytest.approx(0.25)
-    torch.testing.assert_close(again.at(0.3).means, model.at(0.3).means)
+    for time in (0.3, 0.9):
+        before, after = model.at(time), again.at(time)
+        assert all(
+            torch.equal(getattr(before, f), getattr(after, f)) for f in ("means", "quats", "scales", "opacities")
+        )
+    assert len(again) == 9
+    if name != "static":
+        assert not torch.equal(model.at(0.3).means, model.at(0.9).means)
+
+
+@pytest.mark.parametrize("name", list(MOTIONS))
+def test_the_fits_frame_is_undone_at_every_time(name: str) -> None:
+    """The Gaussians of the undone table are those of the fit's table, moved and scaled."""
+    model = random_model(name)
+    normalisation = Normalisation(np.array([3.0, -2.0, 1.0]), 0.25)
+    world = DynamicGaussians(normalisation.undo(model.params, model.motion), model.motion)
+    centre = torch.tensor([3.0, -2.0, 1.0])
+    for time in (0.0, 0.6):
+        inside, outside = model.at(time), world.at(time)
+        torch.testing.assert_close(outside.means, inside.means / 0.25 + centre, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(outside.scales, inside.scales / 0.25, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(outside.quats, inside.quats, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(outside.opacities, inside.opacities, rtol=1e-4, atol=1e-4)
+
+
+def test_a_damaged_shared_tensor_is_named(tmp_path: Path) -> None:
+    path = random_model("hexplane").save(tmp_path / "x.g4d")
+    arrays, manifest = load_g4d(path)
+    arrays = {name: np.array(value) for name, value in arrays.items()}
+    save_g4d(tmp_path / "short.g4d", {**arrays, "shared.time.0": arrays["shared.time.0"][:2]}, manifest)
+    with pytest.raises(UserError, match=r"shared\.time\.0"):
+        load_model(tmp_path / "short.g4d")
+    del arrays["shared.bounds"]
+    save_g4d(tmp_path / "lacking.g4d", arrays, manifest)
+    with pytest.raises(UserError, match=r"shared\.bounds"):
+        load_model(tmp_path / "lacking.g4d")
 
 
 def test_ply_holds_the_gaussians_at_time_zero(tmp_path: Path) -> None:

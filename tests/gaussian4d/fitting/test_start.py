@@ -21,7 +21,7 @@ from gaussian4d.fitting.sampler import FrameSampler
 from gaussian4d.fitting.schedule import progress_of, resolution_at, sh_degree_at
 from gaussian4d.fitting.surroundings import agreement, surrounding_points
 from gaussian4d.fitting.views import View, project, seen_by
-from gaussian4d.motion import make_motion
+from gaussian4d.motion import MOTIONS, is_shared, make_motion
 from gaussian4d.scene import load_scene
 
 
@@ -121,7 +121,7 @@ def test_surroundings_are_seen_by_three_cameras_and_coloured(ring: Callable[...,
     assert np.all(spread[seen >= 3] < 0.5) and colors.shape == xyz.shape
 
 
-@pytest.mark.parametrize("name", ["static", "dual-domain", "free-time"])
+@pytest.mark.parametrize("name", list(MOTIONS))
 def test_start_of_a_fit_has_every_column(ball_scene: Path, name: str) -> None:
     scene = load_scene(ball_scene)
     frames = scene.frames("train")
@@ -132,11 +132,18 @@ def test_start_of_a_fit_has_every_column(ball_scene: Path, name: str) -> None:
     params = initial_params(points, motion, config)
     n = len(points)
     assert 100 < n <= 300
-    assert all(value.shape[0] == n and torch.isfinite(value).all() for value in params.values())
-    assert set(motion.columns()) <= set(params)
-    if name == "free-time":
+    assert all(torch.isfinite(value).all() for value in params.values())
+    assert all(value.shape[0] == n for name, value in params.items() if not is_shared(name))
+    assert set(motion.columns()) | set(motion.shared_shapes()) <= set(params)
+    if motion.windowed:
         assert sorted(set(params["times"].tolist())) == pytest.approx([0.0, 1 / 3, 2 / 3, 1.0])
-        torch.testing.assert_close(params["durations"], torch.full((n,), math.log(config.init_duration / 3)))
+        deviation = config.init_duration / 3 * (math.sqrt(2) if name == "spacetime" else 1.0)
+        torch.testing.assert_close(params["durations"], torch.full((n,), math.log(deviation)))
+    if name == "hexplane":
+        low, high = params["shared.bounds"]
+        assert torch.all(low < params["means"].amin(0)) and torch.all(params["means"].amax(0) < high)
+        other = initial_params(points, motion, config.replace(seed=1))
+        assert not torch.equal(other["shared.space.0"], params["shared.space.0"])
 
 
 def test_one_moving_camera_gives_windows_of_successive_frames(write_ball: Callable[..., Path], tmp_path: Path) -> None:

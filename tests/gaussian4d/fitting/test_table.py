@@ -20,7 +20,7 @@ RATES = {
 pytestmark = pytest.mark.usefixtures("cpu_backend")
 
 
-def make_table(n: int = 6) -> ParameterTable:
+def make_table(n: int = 6, shared: dict[str, torch.Tensor] | None = None) -> ParameterTable:
     motion = FreeTime()
     marks = torch.arange(n, dtype=torch.float32)
     params = {
@@ -32,12 +32,15 @@ def make_table(n: int = 6) -> ParameterTable:
         "shN": torch.zeros(n, 0, 3),
         **motion.init(n),
     }
-    table = ParameterTable(params, RATES)
+    shared = shared or {}
+    table = ParameterTable({**params, **shared}, {**RATES, **dict.fromkeys(shared, (1e-3, 1e-4))})
     # One step with gradients that differ by row, so that every moment bears its row's mark.
     sum(
         ((value.flatten(1) if value.ndim > 1 else value[:, None]).sum(1) * (marks + 1)).sum()
-        for value in table.params.values()
+        for value in (table.params[name] for name in params)
     ).backward()
+    for name in shared:
+        table.params[name].square().sum().backward()
     table.step()
     table.statistics = {"grad": marks.clone(), "count": torch.ones(n)}
     return table
@@ -148,6 +151,52 @@ def test_relocate_moves_the_dead_and_grows() -> None:
     assert torch.all(torch.sigmoid(table.params["opacities"]) > 0.01)
     # Dead rows took the colour marks of living ones.
     assert torch.all(table.params["sh0"].detach()[:2, 0, 0].round() >= 2)
+
+
+@pytest.mark.parametrize("strategy", ["densify", "relocate"])
+def test_shared_tensors_are_stepped_and_saved_but_never_refined(strategy: str) -> None:
+    # As many rows as there are Gaussians: only the name tells it apart.
+    weights = torch.arange(1.0, 7.0)[:, None].repeat(1, 3)
+    table = make_table(shared={"shared.weights": weights.clone()})
+    assert "shared.weights" not in table.columns and "shared.weights" not in table.rows(torch.tensor([0]))
+    assert torch.all(table.params["shared.weights"] < weights)
+    before = {name: value.clone() for name, value in table.state().items() if "shared.weights" in name}
+    assert len(before) == 4
+    with torch.no_grad():
+        table.params["opacities"][1] = -10.0
+    worker = densifier(strategy=strategy)
+    worker.change(table)
+    assert len(table) != 6
+    after = {name: value for name, value in table.state().items() if "shared.weights" in name}
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+    # It goes on from its own moments in a table with another number of rows.
+    other = make_table(3, shared={"shared.weights": torch.zeros(6, 3)})
+    other.load_state({name: value.clone() for name, value in table.state().items()})
+    for t in (table, other):
+        t.params["shared.weights"].sum().backward()
+        t.step()
+    assert torch.equal(table.params["shared.weights"], other.params["shared.weights"])
+
+
+def test_long_lived_gaussians_freeze_when_others_are_refined() -> None:
+    table = make_table()
+    with torch.no_grad():
+        table.params["durations"].fill_(math.log(0.3))
+        table.params["durations"][2] = math.log(3.0)
+        table.params["velocities"].fill_(1.0)
+        table.params["times"].fill_(0.25)
+    table.statistics["grad"].zero_()
+    worker = densifier(static_after=2.0)
+    worker.change(table)
+    assert torch.isposinf(table.params["durations"].detach()).tolist() == [False, False, True, False, False, False]
+    assert table.params["velocities"].detach()[:, 0].tolist() == [1.0, 1.0, 0.0, 1.0, 1.0, 1.0]
+    # Half the clip is 0.25 after its instant.
+    torch.testing.assert_close(table.params["means"].detach()[2], torch.full((3,), 2.25), rtol=0, atol=1e-2)
+    worker.config.static_after = None
+    with torch.no_grad():
+        table.params["durations"][0] = math.log(3.0)
+    worker.change(table)
+    assert not torch.isposinf(table.params["durations"][0])
 
 
 def test_relocated_opacities_compose_and_one_copy_changes_nothing() -> None:

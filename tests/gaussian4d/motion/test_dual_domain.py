@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -124,3 +125,38 @@ def test_an_attribute_without_terms_has_no_column_and_rests() -> None:
 def test_sh_degree_limits_the_coefficients() -> None:
     state = DualDomain(CONFIG).at(table(), 0.2, sh_degree=0)
     assert state.colors.shape == (5, 1, 3)
+
+
+def test_with_temporal_opacity_particles_appear_and_vanish() -> None:
+    motion = DualDomain(dataclasses.replace(CONFIG, temporal_opacity=True))
+    generator = torch.Generator().manual_seed(4)
+    params = table()
+    params["times"] = torch.rand(5, generator=generator, dtype=torch.float64) * 1.6 - 0.3
+    params["durations"] = torch.randn(5, generator=generator, dtype=torch.float64) - 1.0
+    state, permanent = motion.at(params, 0.37), DualDomain(CONFIG).at(params, 0.37)
+    for row in range(5):
+        since = 0.37 - float(params["times"][row])
+        factor = math.exp(-0.5 * (since / math.exp(float(params["durations"][row]))) ** 2)
+        assert float(state.opacities[row] / permanent.opacities[row]) == pytest.approx(factor, rel=1e-12)
+    # The window changes nothing else.
+    assert torch.equal(state.means, permanent.means) and torch.equal(state.quats, permanent.quats)
+    drawn = torch.stack([motion.at(params, k / 1000).opacities for k in range(1001)]).amax(dim=0)
+    torch.testing.assert_close(motion.peak_opacities(params), drawn, rtol=1e-5, atol=1e-12)
+    torch.testing.assert_close(DualDomain(CONFIG).peak_opacities(params), torch.sigmoid(params["opacities"]))
+
+
+def test_temporal_opacity_has_gradients_and_columns_of_its_own() -> None:
+    motion = DualDomain(DualDomainConfig(temporal_opacity=True))
+    assert motion.columns() == {**DualDomain().columns(), "times": (), "durations": ()}
+    assert set(motion.learning_rates()) == set(motion.columns()) == set(motion.init(2))
+    assert set(DualDomain().learning_rates()) == set(DualDomain().columns())
+    names = ["opacities", "times", "durations"]
+    params = {**table(2), **{k: v.double() for k, v in motion.init_at(torch.tensor([0.25, math.nan]), 0.2).items()}}
+
+    def visible(*values: torch.Tensor) -> torch.Tensor:
+        return motion.at({**params, **dict(zip(names, values))}, 0.4).opacities
+
+    assert torch.autograd.gradcheck(visible, tuple(params[name].clone().requires_grad_() for name in names))
+    assert float(params["times"][0]) == 0.25 and float(params["durations"][0]) == pytest.approx(math.log(0.2))
+    base = torch.sigmoid(params["opacities"][1])
+    assert all(float(motion.at(params, t).opacities[1] / base) > 0.98 for t in (0.0, 1.0))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 
 import pytest
 import torch
 
 from gaussian4d.errors import UserError
-from gaussian4d.motion import MOTIONS, FreeTime, make_motion
+from gaussian4d.motion import MOTIONS, FreeTime, is_shared, make_motion
 
 
 def table() -> dict[str, torch.Tensor]:
@@ -63,8 +65,11 @@ def test_columns_and_rates_agree(name: str) -> None:
     motion = make_motion(name)
     columns = motion.columns()
     assert {key: tuple(value.shape[1:]) for key, value in motion.init(3).items()} == columns
-    assert set(motion.learning_rates()) == set(columns)
-    assert set(motion.length_columns) <= set(columns)
+    shared = motion.init_shared(torch.rand(3, 3), torch.Generator())
+    assert {key: tuple(value.shape) for key, value in shared.items()} == motion.shared_shapes()
+    assert all(is_shared(key) for key in shared) and not any(is_shared(key) for key in columns)
+    assert set(motion.learning_rates()) == set(columns) | set(shared)
+    assert set(motion.length_columns) | set(motion.position_columns) <= set(columns) | set(shared)
     assert make_motion(name, motion.config_dict()).config == motion.config
 
 
@@ -73,3 +78,17 @@ def test_unknown_names_are_explained() -> None:
         make_motion("freetime")
     with pytest.raises(UserError, match="static_duration"):
         make_motion("free-time", {"duration": 1.0})
+
+
+def test_the_page_on_motion_models_counts_their_parameters() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "motion.md").read_text(encoding="utf-8")
+    rows = {name: (int(own), row) for row, name, own in re.findall(r"^(\| `([a-z-]+)` \| (\d+) \|.*)$", page, re.M)}
+    assert list(rows) == list(MOTIONS)
+    for name, (own, row) in rows.items():
+        motion = make_motion(name)
+        assert own == sum(math.prod(shape) for shape in motion.columns().values()), name
+        shared = sum(math.prod(shape) for shape in motion.shared_shapes().values())
+        assert (f"{shared:,} floats" in row) == (shared > 0), (name, shared)
+        assert f"\n## {name}\n" in page
+    appearing = make_motion("dual-domain", {"temporal_opacity": True}).columns()
+    assert f"({sum(math.prod(shape) for shape in appearing.values())})" in rows["dual-domain"][1]
