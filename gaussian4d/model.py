@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .errors import UserError
 from .gaussians import Gaussians
-from .motion import MotionModel, Params, Static, make_motion
+from .motion import MotionModel, Params, PerFrame, Static, make_motion
 
 
 @dataclasses.dataclass
@@ -58,8 +58,17 @@ class DynamicGaussians:
 
     def velocity(self, time: float, interval: float | None = None) -> Float[Tensor, "N 3"]:
         """Returns the velocities around `time`, world units per clip, by a central difference over `interval`."""
+        self.check_motion("velocities")
         half = 0.5 * (interval or self.frame_interval)
         return (self.at(time + half).means - self.at(time - half).means) / (2.0 * half)
+
+    def check_motion(self, wanted: str) -> None:
+        """Raises `UserError` when the Gaussians of two times are not the same ones, which `wanted` needs."""
+        if isinstance(self.motion, PerFrame):
+            raise UserError(
+                f"a model of separate instants (motion {self.motion.name}) has no {wanted}: nothing connects the"
+                " Gaussians of one instant with the next; fit with another --motion"
+            )
 
     def to(self, device: str | torch.device) -> DynamicGaussians:
         """Returns the model with its tensors on `device`."""

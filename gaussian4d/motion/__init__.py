@@ -12,12 +12,14 @@ from ..errors import UserError
 from .base import MotionModel, Params
 from .dual_domain import DualDomain, DualDomainConfig
 from .free_time import FreeTime, FreeTimeConfig
+from .per_frame import PerFrame, PerFrameConfig
 from .static import Static, StaticConfig
 
 MOTIONS: dict[str, tuple[type[MotionModel], type]] = {
     "static": (Static, StaticConfig),
     "dual-domain": (DualDomain, DualDomainConfig),
     "free-time": (FreeTime, FreeTimeConfig),
+    "per-frame": (PerFrame, PerFrameConfig),
 }
 """Each model's class and the dataclass of its settings, by name."""
 
@@ -29,6 +31,8 @@ __all__ = [
     "FreeTimeConfig",
     "MotionModel",
     "Params",
+    "PerFrame",
+    "PerFrameConfig",
     "Static",
     "StaticConfig",
     "make_motion",

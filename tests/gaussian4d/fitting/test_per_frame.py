@@ -1,0 +1,166 @@
+"""The per-frame baseline: one still fit per instant in one model, resumed by instant."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from gaussian4d.errors import UserError
+from gaussian4d.evaluation import evaluate
+from gaussian4d.fitting import fit
+from gaussian4d.fitting.checkpoint import list_checkpoints
+from gaussian4d.model import DynamicGaussians, load_model
+from gaussian4d.motion import PerFrame, PerFrameConfig
+from gaussian4d.rendering import render
+from gaussian4d.scene import Scene, load_scene
+
+SETTINGS = {
+    "init_points": 150,
+    "max_gaussians": 220,
+    "densify_every": 5,
+    "densify_grad": 0.0,
+    "checkpoint_every": 4,
+    "log_every": 2,
+    "resolutions": ((0.0, 1.0),),
+}
+
+pytestmark = pytest.mark.usefixtures("cpu_backend")
+
+
+def per_frame_fit(scene: Scene, out: Path, steps: int = 42, **settings: object):
+    given = {"motion": "per-frame", "max_steps": steps, "evaluate": False, **SETTINGS, **settings}
+    return fit(scene, "quick", out, **given)  # type: ignore[arg-type]
+
+
+def same(a: DynamicGaussians, b: DynamicGaussians) -> bool:
+    return a.params.keys() == b.params.keys() and all(torch.equal(a.params[name], b.params[name]) for name in a.params)
+
+
+def numbered(counts: list[int], times: tuple[float, ...]) -> tuple[PerFrame, dict[str, torch.Tensor]]:
+    """Returns a model whose rows of instant k have k as every mean."""
+    marks = torch.cat([torch.full((n,), float(k)) for k, n in enumerate(counts)])
+    n = len(marks)
+    params = {
+        "means": marks[:, None].repeat(1, 3),
+        "quats": torch.ones(n, 4),
+        "scales": torch.zeros(n, 3),
+        "opacities": torch.zeros(n),
+        "sh0": torch.zeros(n, 1, 3),
+        "shN": torch.zeros(n, 3, 3),
+        "instants": marks,
+    }
+    return PerFrame(PerFrameConfig(times=times)), params
+
+
+@pytest.mark.parametrize(("time", "instant"), [(0.0, 0), (0.09, 0), (0.11, 1), (0.55, 1), (0.65, 2), (5.0, 2)])
+def test_the_nearest_instant_is_shown(time: float, instant: int) -> None:
+    motion, params = numbered([2, 3, 4], (0.0, 0.2, 1.0))
+    state = motion.at(params, time, 0)
+    assert len(state) == (2, 3, 4)[instant] and state.colors.shape[1] == 1
+    assert torch.all(state.means == instant)
+
+
+def test_gradients_reach_only_the_rows_of_the_instant() -> None:
+    motion, params = numbered([2, 3, 4], (0.0, 0.2, 1.0))
+    params["means"].requires_grad_()
+    motion.at(params, 0.2).means.sum().backward()
+    assert params["means"].grad is not None
+    assert params["means"].grad.sum(dim=1).tolist() == [0.0] * 2 + [3.0] * 3 + [0.0] * 4
+
+
+def test_each_instant_is_fitted_to_its_own_pictures(write_ball: Callable[..., Path], tmp_path: Path) -> None:
+    scene = load_scene(write_ball(tmp_path / "ball", cameras=8))
+    result = per_frame_fit(scene, tmp_path / "run", steps=242)
+    model = load_model(tmp_path / "run")
+    assert same(model, result.model)
+    assert model.motion.config.times == pytest.approx((0.0, 1 / 3, 2 / 3, 1.0))
+    # The ball moves by half a unit along x, and every instant's Gaussians with it.
+    centres = [float(model.at(time).means[:, 0].median()) for time in scene.times]
+    assert all(later - earlier > 0.08 for earlier, later in zip(centres, centres[1:]))
+    for time, frame in zip(scene.times, scene.frames("test")):
+        # The nearest instant is shown between instants too.
+        a, b = (render(model, frame.camera, t).rgb for t in (float(time), float(time) + 0.1))
+        assert a is not None and b is not None and (torch.equal(a, b) or time == 1.0)
+    metrics = evaluate(model, scene)
+    assert metrics["psnr"] > metrics["baselines"]["static"]["psnr"]
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["instant"] for line in lines] == sorted(line["instant"] for line in lines)
+    # 242 steps on four instants: two of them get one step more.
+    assert lines[-1]["step"] == 242 and lines[-1]["progress"] == 1.0
+    assert [line["step"] for line in lines] == sorted(line["step"] for line in lines)
+    assert result.model.meta["fit"]["steps"] == 242
+
+
+@pytest.mark.parametrize("at", [7, 27])
+def test_a_stopped_fit_keeps_its_instants_and_goes_on_to_the_same_model(
+    ball_scene: Path, tmp_path: Path, at: int
+) -> None:
+    scene = load_scene(ball_scene)
+
+    def press_ctrl_c(trainer: object, event: str) -> None:
+        if event == "step" and trainer.step == at:  # type: ignore[attr-defined]
+            os.kill(os.getpid(), signal.SIGINT)
+
+    result = per_frame_fit(scene, tmp_path / "a", callbacks=[press_ctrl_c])
+    assert result.interrupted
+    # 42 steps on four instants: 11, 11, 10, 10.
+    finished = at // 11
+    assert len(list_checkpoints(tmp_path / "a" / "instants")) == finished
+    assert len(load_model(tmp_path / "a").motion.config.times) == finished + 1
+    events: list[tuple[str, int]] = []
+    per_frame_fit(scene, tmp_path / "a", resume=True, callbacks=[lambda t, event: events.append((event, t.step))])
+    assert events[0] == ("start", at) and events[1] == ("step", at + 1) and events[-1] == ("end", 42)
+    whole = per_frame_fit(scene, tmp_path / "b")
+    assert same(load_model(tmp_path / "a"), whole.model)
+    steps = [
+        [json.loads(line)["step"] for line in (tmp_path / run / "metrics.jsonl").read_text().splitlines()]
+        for run in ("a", "b")
+    ]
+    assert steps[0] == steps[1]
+    assert not list((tmp_path / "a" / "instants").glob("instant_*"))
+
+
+def test_warm_start_begins_where_the_instant_before_ended(ball_scene: Path, tmp_path: Path) -> None:
+    scene = load_scene(ball_scene)
+    settings = {"steps": 8, "densify_stop": 0.0, "lr_means": (1e-9, 1e-9)}
+    warm = per_frame_fit(scene, tmp_path / "warm", motion_config={"warm_start": True}, **settings).model
+    cold = per_frame_fit(scene, tmp_path / "cold", **settings).model
+    for model, equal in ((warm, True), (cold, False)):
+        first, second = model.at(0.0).means, model.at(1 / 3).means
+        assert (first.shape == second.shape and torch.allclose(first, second, atol=1e-5)) == equal
+
+
+def test_one_background_lies_behind_all_instants(ball_scene: Path, tmp_path: Path) -> None:
+    scene = load_scene(ball_scene)
+    model = per_frame_fit(scene, tmp_path / "run", background="model", lr_background=(0.05, 0.05)).model
+    first = load_model(tmp_path / "run").background
+    one = per_frame_fit(
+        load_scene(ball_scene, frames="0:1"), tmp_path / "one", 11, background="model", lr_background=(0.05, 0.05)
+    ).model
+    assert model.background is not None and first is not None and one.background is not None
+    assert torch.equal(first, model.background) and not torch.allclose(first, torch.full((3,), 0.5))
+    torch.testing.assert_close(one.background, first)
+
+
+def test_what_cannot_be_fitted_or_drawn_is_refused(
+    ball_scene: Path, write_ball: Callable[..., Path], tmp_path: Path
+) -> None:
+    scene = load_scene(ball_scene)
+    with pytest.raises(UserError, match="at least one step for each of 4 instants"):
+        per_frame_fit(scene, tmp_path / "few", steps=3)
+    lone = load_scene(write_ball(tmp_path / "lone", cameras=1, test=()), test_every=0)
+    with pytest.raises(UserError, match="at least 2 training pictures"):
+        per_frame_fit(lone, tmp_path / "mono")
+    assert not (tmp_path / "few").exists() and not (tmp_path / "mono").exists()
+    motion, params = numbered([2, 3], (0.0, 1.0))
+    model = DynamicGaussians(params, motion)
+    with pytest.raises(UserError, match="velocities"):
+        model.velocity(0.5)
+    with pytest.raises(UserError, match="flow"):
+        render(model, scene.frames("test")[0].camera, 0.0, buffers=("flow",))
