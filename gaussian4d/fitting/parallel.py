@@ -86,13 +86,21 @@ class Team:
             if count == 0.0:
                 parameter.grad = None
 
-    def agree(self, progress: float, stop: bool) -> tuple[float, bool]:
-        """Returns the progress that rank 0 reads off its clock, and whether anyone was asked to stop."""
+    def of_leader(self, value: float) -> float:
+        """Returns the number that rank 0 has."""
         if self.size == 1:
-            return progress, stop
-        values = torch.tensor([progress if self.leads else -1.0, float(stop)], dtype=torch.float64)
-        _together(lambda: dist.all_reduce(values, op=dist.ReduceOp.MAX))
-        return float(values[0]), bool(values[1])
+            return value
+        shared = torch.tensor([value], dtype=torch.float64)
+        _together(lambda: dist.broadcast(shared, src=0))
+        return float(shared)
+
+    def any(self, flag: bool) -> bool:
+        """Returns whether the flag is set in any process."""
+        if self.size == 1:
+            return flag
+        shared = torch.tensor([float(flag)])
+        _together(lambda: dist.all_reduce(shared, op=dist.ReduceOp.MAX))
+        return bool(shared)
 
     def from_leader(self, make: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """Returns the tensors that `make` returns on rank 0; elsewhere it is not called."""
@@ -107,12 +115,8 @@ class Team:
         if self.leads:
             buffer.copy_(torch.frombuffer(bytearray(content), dtype=torch.uint8))
         _together(lambda: dist.broadcast(buffer, src=0))
-        return tensors_from_bytes(buffer.numpy().tobytes())
-
-    def wait(self) -> None:
-        """Returns when every process has come here."""
-        if self.size > 1:
-            _together(dist.barrier)
+        # The order in which safetensors lists names differs from process to process.
+        return dict(sorted(tensors_from_bytes(buffer.numpy().tobytes()).items()))
 
 
 def _together(call: Callable[[], object]) -> None:

@@ -111,8 +111,8 @@ class PerFrameTrainer:
         for index in range(len(self.finished), len(self.times)):
             trainer = self.current = self.current or self._trainer(index)
             done = trainer.run()
-            # Heard from all processes inside `run`, so that they stop between the same two instants.
-            self._stop_requested = trainer.stop_requested
+            # Asked here too, so that all processes stop between the same two instants.
+            self._stop_requested = self.team.any(self.stop_requested)
             if done < 1.0:
                 break
             self._finish(index, trainer)
@@ -176,9 +176,7 @@ class PerFrameTrainer:
             minutes = minutes / len(self.times)
         # One colour lies behind all instants: the first fit finds it, the others keep it.
         keep = {"lr_background": (0.0, 0.0)} if index > 0 else {}
-        return self.config.replace(
-            motion=Static.name, motion_config={}, max_steps=steps, max_minutes=minutes, **keep
-        )
+        return self.config.replace(motion=Static.name, motion_config={}, max_steps=steps, max_minutes=minutes, **keep)
 
     def _trainer(self, index: int) -> Trainer:
         """Returns the trainer of instant `index`, at its newest checkpoint when the fit is resumed."""
@@ -205,9 +203,7 @@ class PerFrameTrainer:
         narrator = _InstantNarrator(self, index)
         elapsed = time.monotonic() - began
         hooks = [self._relay] if self.hooks else []
-        trainer = Trainer(
-            scene, targets, config, self.normalisation, params, out, narrator, hooks, elapsed, self.team
-        )
+        trainer = Trainer(scene, targets, config, self.normalisation, params, out, narrator, hooks, elapsed, self.team)
         if saved:
             trainer.load(tensors, state)
             self.reporter.say(f"resumed instant {index + 1} at its step {trainer.step}")

@@ -222,9 +222,7 @@ def _prepare(
 
 
 @contextlib.contextmanager
-def _graceful_interrupt(
-    trainer: Trainer | PerFrameTrainer, reporter: Reporter | Silence, team: Team
-) -> Iterator[None]:
+def _graceful_interrupt(trainer: Trainer | PerFrameTrainer, reporter: Reporter | Silence, team: Team) -> Iterator[None]:
     """Turns the first Ctrl-C into a request to stop after the current step; the second one interrupts at once."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -94,14 +94,14 @@ class Trainer:
     def run(self) -> float:
         """Trains until the fit is done or a stop is requested; saves a checkpoint, returns how much of it is done."""
         self._tell("start")
-        progress = self._agree()
-        while progress < 1.0 and not self.stop_requested:
+        progress = self._agreed_progress()
+        while progress < 1.0 and not self._stopping():
             began = time.monotonic()
             self._train_step(progress)
             self.step += 1
             self.recent.seconds += time.monotonic() - began
             # Read once per step: the clock may not differ between two decisions of the same step.
-            progress = self._agree()
+            progress = self._agreed_progress()
             if self.densifier.active(progress) and self.step % self.config.densify_every == 0:
                 self.densifier.change(self.table)
             if self.step % self.config.log_every == 0:
@@ -114,10 +114,14 @@ class Trainer:
         self._tell("end")
         return progress
 
-    def _agree(self) -> float:
-        """Returns the progress, equal in all processes, after hearing whether any was asked to stop."""
-        progress, self.stop_requested = self.team.agree(self.progress, self.stop_requested)
-        return progress
+    def _agreed_progress(self) -> float:
+        """Returns the progress, equal in all processes of the team though their clocks differ."""
+        return self.team.of_leader(self.progress) if self.config.max_minutes else self.progress
+
+    def _stopping(self) -> bool:
+        """Returns whether any process of the team was asked to stop; the others then are, too."""
+        self.stop_requested = self.team.any(self.stop_requested)
+        return self.stop_requested
 
     def _train_step(self, progress: float) -> None:
         self.table.set_progress(progress)
@@ -157,9 +161,9 @@ class Trainer:
         self.recent.steps += 1
 
     def _parameters(self) -> list[Tensor]:
-        """Returns everything that is optimised."""
+        """Returns everything that is optimised, in an order that is the same in all processes."""
         exposure = [self.exposure.table] if self.exposure else []
-        return [*self.table.params.values(), self.background.color, *exposure]
+        return [*(self.table.params[name] for name in sorted(self.table.params)), self.background.color, *exposure]
 
     def _loss(self, target: Target, color: Tensor, progress: float) -> tuple[Tensor, float, Tensor, Tensor]:
         """Returns the loss, the mean squared error, the projected means and which Gaussians were drawn [N]."""
