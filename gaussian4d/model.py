@@ -58,17 +58,9 @@ class DynamicGaussians:
 
     def velocity(self, time: float, interval: float | None = None) -> Float[Tensor, "N 3"]:
         """Returns the velocities around `time`, world units per clip, by a central difference over `interval`."""
-        self.check_motion("velocities")
+        check_connected(self, "velocities")
         half = 0.5 * (interval or self.frame_interval)
         return (self.at(time + half).means - self.at(time - half).means) / (2.0 * half)
-
-    def check_motion(self, wanted: str) -> None:
-        """Raises `UserError` when the Gaussians of two times are not the same ones, which `wanted` needs."""
-        if isinstance(self.motion, PerFrame):
-            raise UserError(
-                f"a model of separate instants (motion {self.motion.name}) has no {wanted}: nothing connects the"
-                " Gaussians of one instant with the next; fit with another --motion"
-            )
 
     def to(self, device: str | torch.device) -> DynamicGaussians:
         """Returns the model with its tensors on `device`."""
@@ -145,6 +137,15 @@ def _from_arrays(path: Path, arrays: dict[str, np.ndarray], manifest: dict[str, 
         times=None if times is None else np.asarray(times, dtype=np.float64),
         meta=manifest.get("meta") or {},
     )
+
+
+def check_connected(model: DynamicGaussians, wanted: str) -> None:
+    """Raises `UserError` when the Gaussians of two times are not the same ones, which `wanted` needs."""
+    if isinstance(model.motion, PerFrame):
+        raise UserError(
+            f"a model of separate instants (motion {model.motion.name}) has no {wanted}: nothing connects the Gaussians"
+            " of one instant with those of the next; fit with another --motion"
+        )
 
 
 def splat_arrays(gaussians: Gaussians) -> dict[str, np.ndarray]:

@@ -69,7 +69,7 @@ def fit(
         scene: What to fit.
         preset: `quick`, `balanced` or `best`.
         out: Run folder; it must not hold another fit, unless `resume`.
-        motion: `static`, `dual-domain` or `free-time`; None lets the preset choose.
+        motion: `static`, `dual-domain`, `free-time` or `per-frame`; None lets the preset choose.
         max_steps: Steps to take; None keeps the preset's.
         max_minutes: Time limit; alone it lifts the preset's limit of steps. Two runs are then no longer equal.
         seed: Seed of everything random. Same seed, thread count and instruction set give the same model.
@@ -228,8 +228,8 @@ def _graceful_interrupt(trainer: Trainer | PerFrameTrainer, reporter: Reporter |
         yield
         return
     # torchrun takes Ctrl-C for itself and passes on SIGTERM or SIGINT, sometimes both to one process.
-    numbers = (signal.SIGINT, signal.SIGTERM) if team.size > 1 else (signal.SIGINT,)
-    previous = {number: signal.getsignal(number) for number in numbers}
+    numbers: list[int] = [signal.SIGINT, signal.SIGTERM] if team.size > 1 else [signal.SIGINT]
+    previous: dict[int, Any] = {number: signal.getsignal(number) for number in numbers}
 
     def request(number: int, frame: FrameType | None) -> None:
         trainer.stop_requested = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import runpy
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -167,3 +168,26 @@ def test_what_cannot_be_fitted_or_drawn_is_refused(
         model.velocity(0.5)
     with pytest.raises(UserError, match="flow"):
         render(model, scene.frames("test")[0].camera, 0.0, buffers=("flow",))
+
+
+def test_the_ratio_is_taken_at_the_highest_quality_both_reach() -> None:
+    script = runpy.run_path(str(Path(__file__).parents[3] / "scripts" / "bench" / "per_frame.py"))
+
+    def curve(motion: str, *figures: tuple[float, float]) -> list:
+        return [
+            script["Point"](motion, int(seconds), seconds, 2 * seconds, psnr, None, 1, 1.0) for seconds, psnr in figures
+        ]
+
+    fast = curve("free-time", (10.0, 20.0), (20.0, 24.0))
+    # Reached between two fits: half-way in PSNR is half-way in the logarithm of the time.
+    slow = curve("per-frame", (40.0, 22.0), (160.0, 26.0))
+    assert "at 24.00 dB, full frame: per-frame 80.0 s, free-time 20.0 s, ratio 4.00" in script["summary"](slow, fast)
+    assert "at 24.00 dB, full frame: per-frame 160.0 CPU s, free-time 40.0 CPU s, ratio 4.00" in script["summary"](
+        slow, fast
+    )
+    # Never reached: compared where the slower one ends, and said so.
+    lines = script["summary"](curve("per-frame", (40.0, 20.0), (80.0, 22.0)), fast)
+    assert "at 22.00 dB, full frame: per-frame 80.0 s, free-time 14.1 s, ratio 5.66" in lines
+    assert "did not reach the 24.00 dB" in lines[-1]
+    # Better from the first fit on: no ratio can be read off.
+    assert script["summary"](curve("per-frame", (40.0, 30.0)), fast)[-1].startswith("no ratio")
