@@ -108,8 +108,8 @@ def row(point: Point) -> str:
     """Returns a fit as a line of a table."""
     moving = "-" if point.psnr_moving is None else f"{point.psnr_moving:.2f}"
     return (
-        f"{point.motion:12} {point.steps:7} steps {point.seconds:8.1f} s {point.cpu_seconds:8.1f} CPU s   PSNR {point.psnr:6.2f} dB   moving"
-        f" {moving:>6} dB   {point.gaussians:9,} Gaussians   {point.megabytes:7.2f} MB"
+        f"{point.motion:12} {point.steps:6} steps {point.seconds:7.1f} s {point.cpu_seconds:7.1f} CPU s"
+        f"  PSNR {point.psnr:5.2f} dB  moving {moving:>5} dB  {point.gaussians:8,} Gaussians {point.megabytes:7.2f} MB"
     )
 
 

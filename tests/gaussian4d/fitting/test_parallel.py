@@ -16,6 +16,7 @@ from team_child import main as fit_here
 from gaussian4d.errors import UserError
 from gaussian4d.fitting.checkpoint import load_checkpoint
 from gaussian4d.fitting.parallel import Team
+from gaussian4d.model import load_model
 
 CHILD = Path(__file__).parent / "team_child.py"
 
@@ -103,7 +104,9 @@ def test_a_stopped_team_resumes_and_a_failing_one_stops(ball_scene: Path, tmp_pa
 
 def test_torchrun_starts_the_command_line(ball_scene: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    arguments = ["-m", "gaussian4d", "fit", ball_scene, "--out", tmp_path / "run", "--max-steps", "10"]
+    fit = ["-m", "gaussian4d", "fit", ball_scene, "--out", tmp_path / "run"]
+    # Per-frame: a fit of fits, whose processes have to agree on where each ends.
+    arguments = [*fit, "--motion", "per-frame", "--max-steps", "10", "--max-minutes", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run([*command, *arguments], env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
@@ -111,6 +114,8 @@ def test_torchrun_starts_the_command_line(ball_scene: Path, tmp_path: Path) -> N
     fitted = json.loads((tmp_path / "run" / "config.json").read_text())["fit"]
     assert fitted["batch"] == 2
     assert (tmp_path / "run" / "eval" / "metrics.json").exists()
+    model = load_model(tmp_path / "run")
+    assert len(model.motion.config.times) == 4 and model.meta["fit"]["steps"] == 10
 
 
 def test_pictures_are_shared_out_evenly() -> None:
