@@ -42,7 +42,13 @@ class Team:
         cuda = torch.cuda.is_available() and dist.is_nccl_available()
         if cuda:
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
-        _together(lambda: dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=_PATIENCE))
+        try:
+            dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=_PATIENCE)
+        except (RuntimeError, ValueError) as error:
+            raise UserError(
+                f"WORLD_SIZE says that {size} processes fit together, but they did not find each other"
+                f" ({_first_sentence(error)}); start them with torchrun, or unset WORLD_SIZE and RANK for one process"
+            ) from None
         return cls(dist.get_rank(), dist.get_world_size())
 
     @property
@@ -124,8 +130,13 @@ def _together(call: Callable[[], object]) -> None:
     try:
         call()
     except RuntimeError as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
             "another process of this fit stopped, so this one stops too; its own message says why. The fit goes on"
-            f" from its last checkpoint with --resume ({first})"
+            f" from its last checkpoint with --resume ({_first_sentence(error)})"
         ) from None
+
+
+def _first_sentence(error: Exception) -> str:
+    """Returns the beginning of a message of `torch.distributed`, whose rest tells of its own source files."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].split(". ")[0]

@@ -131,3 +131,12 @@ def test_a_team_of_one_changes_nothing() -> None:
     team.sum_gradients([parameter])
     assert parameter.grad is None
     assert team.leads and team.size == 1 and team.any(True) and team.of_leader(0.25) == 0.25
+
+
+def test_processes_that_do_not_find_each_other_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    monkeypatch.delenv("MASTER_PORT", raising=False)
+    with pytest.raises(UserError, match="start them with torchrun"):
+        Team.join()
