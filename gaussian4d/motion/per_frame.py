@@ -40,6 +40,10 @@ class PerFrame(MotionModel):
         """Returns the column `instants`: the index of each row's instant, a whole number."""
         return {"instants": ()}
 
+    def learning_rates(self) -> dict[str, tuple[float, float]]:
+        """Returns rates of zero: an index is not optimised."""
+        return {"instants": (0.0, 0.0)}
+
     def nearest(self, time: float) -> int:
         """Returns the index of the instant nearest to clip time `time`, of two equally near ones the earlier."""
         return int((self._times - time).abs().argmin()) if len(self._times) else 0
