@@ -32,9 +32,10 @@ class PerFrame(MotionModel):
     name = "per-frame"
 
     def __init__(self, config: PerFrameConfig | None = None) -> None:
-        super().__init__(config or PerFrameConfig())
-        # Settings that come from a file hold lists.
-        self._times = torch.tensor([float(time) for time in self.config.times], dtype=torch.float64)
+        config = config or PerFrameConfig()
+        # Settings that come from a file hold a list.
+        super().__init__(dataclasses.replace(config, times=tuple(float(time) for time in config.times)))
+        self._times = torch.tensor(self.config.times, dtype=torch.float64)
 
     def columns(self) -> dict[str, tuple[int, ...]]:
         """Returns the column `instants`: the index of each row's instant, a whole number."""

@@ -81,6 +81,7 @@ def test_each_instant_is_fitted_to_its_own_pictures(write_ball: Callable[..., Pa
     result = per_frame_fit(scene, tmp_path / "run", steps=362, init_points=400, densify_stop=0.0)
     model = load_model(tmp_path / "run")
     assert same(model, result.model)
+    assert model.motion.config == result.model.motion.config
     assert model.motion.config.times == pytest.approx((0.0, 1 / 3, 2 / 3, 1.0))
     # The ball moves by half a unit along x, and every instant's Gaussians with it.
     centres = [float(model.at(time).means[:, 0].median()) for time in scene.times]
