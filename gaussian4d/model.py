@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .errors import UserError
 from .gaussians import Gaussians
-from .motion import MotionModel, Params, Static, make_motion
+from .motion import MotionModel, Params, PerFrame, Static, make_motion
 
 
 @dataclasses.dataclass
@@ -59,6 +59,7 @@ class DynamicGaussians:
 
     def velocity(self, time: float, interval: float | None = None) -> Float[Tensor, "N 3"]:
         """Returns the velocities around `time`, world units per clip, by a central difference over `interval`."""
+        check_connected(self, "velocities")
         half = 0.5 * (interval or self.frame_interval)
         return (self.at(time + half).means - self.at(time - half).means) / (2.0 * half)
 
@@ -141,6 +142,15 @@ def _from_arrays(path: Path, arrays: dict[str, np.ndarray], manifest: dict[str, 
         times=None if times is None else np.asarray(times, dtype=np.float64),
         meta=manifest.get("meta") or {},
     )
+
+
+def check_connected(model: DynamicGaussians, wanted: str) -> None:
+    """Raises `UserError` when the Gaussians of two times are not the same ones, which `wanted` needs."""
+    if isinstance(model.motion, PerFrame):
+        raise UserError(
+            f"a model of separate instants (motion {model.motion.name}) has no {wanted}: nothing connects the Gaussians"
+            " of one instant with those of the next; fit with another --motion"
+        )
 
 
 def splat_arrays(gaussians: Gaussians) -> dict[str, np.ndarray]:

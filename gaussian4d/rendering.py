@@ -14,7 +14,7 @@ from diff_rasterizer import rasterization
 from .cameras import Camera
 from .errors import UserError
 from .gaussians import Gaussians
-from .model import DynamicGaussians
+from .model import DynamicGaussians, check_connected
 
 BUFFERS = ("rgb", "depth", "normal", "flow", "alpha", "uncertainty", "xyz")
 
@@ -68,7 +68,7 @@ def render(
         backend: Rasterizer backend.
 
     Raises:
-        UserError: for an unknown buffer.
+        UserError: for an unknown buffer, or `flow` of a per-frame model.
     """
     unknown = sorted(set(buffers) - set(BUFFERS))
     if unknown:
@@ -156,6 +156,7 @@ def _features(name: str, view: _View, state: Gaussians, model: DynamicGaussians,
     if name == "normal":
         return facing_normals(state, torch.tensor(view.camera.position, dtype=torch.float32, device=state.means.device))
     if name == "flow":
+        check_connected(model, "flow")
         return view.pixels(model.at(later).means) - view.pixels(state.means)
     depth = view.local(state.means)[:, 2:]
     return torch.cat([depth, depth.square()], dim=1)

@@ -48,6 +48,7 @@ def fit_step() -> CaseResult:
 
         some(_WARM_UP)
         rounds = [timed(lambda: some(_STEPS)) for _ in range(_ROUNDS)]
+        assert isinstance(trainer.reporter, Reporter)
         trainer.reporter.__exit__()
     from diff_rasterizer import _cpu
 

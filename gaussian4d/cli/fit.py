@@ -23,6 +23,7 @@ class Fit:
         gaussian4d fit data/fox --out runs/fox --max-minutes 10
         gaussian4d fit data/fox --out runs/fox --resume
         gaussian4d fit data/dome --out runs/still --motion static --frames 0:1:1 --downscale 2
+        torchrun --nproc-per-node 4 -m gaussian4d fit data/dome --out runs/dome
     """
 
     scene: Positional[Path]
@@ -32,12 +33,14 @@ class Fit:
     preset: Literal["quick", "balanced", "best"] | None = None
     """How much effort: a minute or two, about ten minutes, an hour or more. Default: quick, but balanced when
     --max-minutes grants 4 or more."""
-    motion: Literal["static", "dual-domain", "free-time", "spacetime", "hexplane"] | None = None
-    """How Gaussians move. Default: what the preset chooses for this scene."""
+    motion: Literal["static", "dual-domain", "free-time", "spacetime", "hexplane", "per-frame"] | None = None
+    """How Gaussians move; per-frame fits every instant by itself. Default: what the preset chooses for this scene."""
     max_steps: int | None = None
     """Stop after this many steps."""
     max_minutes: float | None = None
     """Stop after this many minutes of fitting. A run limited by time is not repeatable to the bit."""
+    batch: int | None = None
+    """Pictures per step. Default: one for each process that torchrun starts."""
     seed: int = 0
     """Start of all random choices."""
     resume: bool = False
@@ -69,6 +72,7 @@ class Fit:
             motion=self.motion,
             max_steps=self.max_steps,
             max_minutes=self.max_minutes,
+            batch=self.batch,
             seed=self.seed,
             resume=self.resume,
             backend=self.backend,
@@ -77,6 +81,8 @@ class Fit:
         )
         if result.interrupted:
             return 130
+        if not result.leads:
+            return 0
         print(f"model    {result.path / 'model.g4d'}")
         if result.metrics is not None:
             print(f"figures  {result.path / 'eval' / 'metrics.json'}")

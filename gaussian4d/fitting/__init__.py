@@ -3,7 +3,7 @@
 Read `run.py` (the whole course of a fit), then `trainer.py` (the loop). One idea per file: `config` and `presets`
 (settings), `normalise` (the fit's frame), `initialise` with `hull` and `surroundings` (where it starts), `sampler` and
 `targets` (what it sees), `losses`, `schedule`, `table` and `densify` (how Gaussians come and go), `checkpoint`,
-`progress`, `hooks`.
+`progress`, `hooks`, `per_frame` (the baseline: a still fit per instant), `parallel` (several processes as one).
 """
 
 from __future__ import annotations

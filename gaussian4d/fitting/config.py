@@ -29,6 +29,8 @@ class FitConfig:
     max_steps: int | None = None
     max_minutes: float | None = None
     """Minutes of fitting; loading counts, evaluation does not. With this set a run is not repeatable."""
+    batch: int = 1
+    """Pictures per step, over all processes (see `parallel`); the loss is their mean."""
     seed: int = 0
     backend: str = "auto"
     background: str = "model"
@@ -138,7 +140,15 @@ class FitConfig:
             raise UserError(f"expected the strategy densify or relocate, got {self.strategy!r}")
         if self.max_steps is None and self.max_minutes is None:
             raise UserError("a fit must end: set max_steps, max_minutes or both")
-        for name in ("max_steps", "max_minutes", "densify_every", "checkpoint_every", "log_every", "keep_checkpoints"):
+        for name in (
+            "max_steps",
+            "max_minutes",
+            "batch",
+            "densify_every",
+            "checkpoint_every",
+            "log_every",
+            "keep_checkpoints",
+        ):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise UserError(f"{name} must be positive, got {value}")

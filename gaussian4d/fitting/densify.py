@@ -37,14 +37,20 @@ class Densifier:
 
     @torch.no_grad()
     def observe(
-        self, table: ParameterTable, grads: Float[Tensor, "N 2"], drawn: Tensor, width: int, height: int
+        self, seen: Float[Tensor, "2 N"], grads: Float[Tensor, "N 2"], drawn: Tensor, width: int, height: int
     ) -> None:
-        """Adds one step's gradients of the projected positions, in pixels, of the Gaussians `drawn` [N]."""
+        """Adds to `seen` one picture's gradients of the projected positions, in pixels, and who was `drawn` [N]."""
+        norms = (grads * grads.new_tensor([0.5 * width, 0.5 * height])).norm(dim=-1)
+        seen[0] += torch.where(drawn, norms, norms.new_zeros(()))
+        seen[1] += drawn
+
+    @torch.no_grad()
+    def count(self, table: ParameterTable, seen: Float[Tensor, "2 N"]) -> None:
+        """Adds one step's `seen` (see `observe`) to the statistics of the table."""
         if not table.statistics:
             table.statistics = {"grad": torch.zeros(len(table)), "count": torch.zeros(len(table))}
-        norms = (grads * grads.new_tensor([0.5 * width, 0.5 * height])).norm(dim=-1)
-        table.statistics["grad"] += torch.where(drawn, norms, norms.new_zeros(()))
-        table.statistics["count"] += drawn
+        table.statistics["grad"] += seen[0]
+        table.statistics["count"] += seen[1]
 
     @torch.no_grad()
     def change(self, table: ParameterTable) -> None:

@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 from rich.console import Console
 from rich.live import Live
@@ -17,6 +17,34 @@ from ..files import atomic_write
 
 _PLAIN_SECONDS = 10.0
 _WIDE = 104
+
+
+class Narrator(Protocol):
+    """Who is told how a fit is going."""
+
+    def say(self, message: str) -> None:
+        """Takes a message."""
+        ...
+
+    def figures(self, values: dict[str, Any], progress: float, eta: float | None) -> None:
+        """Takes one line of figures, how much is done (0..1) and the seconds left."""
+        ...
+
+
+class Silence:
+    """Says nothing: the narrator of every process but the first."""
+
+    def say(self, message: str) -> None:
+        """Drops the message."""
+
+    def figures(self, values: dict[str, Any], progress: float, eta: float | None) -> None:
+        """Drops the figures."""
+
+    def rest(self) -> None:
+        """Has nothing to leave standing."""
+
+    def cut_metrics(self, step: int) -> None:
+        """Has no metrics.jsonl."""
 
 
 class Reporter:

@@ -16,15 +16,17 @@ import torch
 
 from ..errors import UserError
 from ..model import DynamicGaussians
-from ..motion import make_motion
+from ..motion import Params, PerFrame, make_motion
 from ..scene import Scene
 from .checkpoint import list_checkpoints, load_checkpoint
 from .config import FitConfig, load_run_config, save_run_config
 from .hooks import FitHook, load_hook
 from .initialise import initial_params, initial_points
 from .normalise import Normalisation
+from .parallel import Team
+from .per_frame import PerFrameTrainer
 from .presets import preset_config
-from .progress import Reporter
+from .progress import Reporter, Silence
 from .report import report_lines
 from .targets import Targets
 from .trainer import Trainer
@@ -40,6 +42,8 @@ class FitResult:
     metrics: dict[str, Any] | None
     """The content of eval/metrics.json; None when the fit was interrupted or the scene has no test frames."""
     interrupted: bool = False
+    leads: bool = True
+    """False in all processes but the first of a fit by several (see `parallel`)."""
 
 
 def fit(
@@ -65,7 +69,8 @@ def fit(
         scene: What to fit.
         preset: `quick`, `balanced` or `best`.
         out: Run folder; it must not hold another fit, unless `resume`.
-        motion: `static`, `dual-domain`, `free-time`, `spacetime` or `hexplane`; None lets the preset choose.
+        motion: `static`, `dual-domain`, `free-time`, `spacetime`, `hexplane` or `per-frame`; None lets the preset
+            choose.
         max_steps: Steps to take; None keeps the preset's.
         max_minutes: Time limit; alone it lifts the preset's limit of steps. Two runs are then no longer equal.
         seed: Seed of everything random. Same seed, thread count and instruction set give the same model.
@@ -76,6 +81,9 @@ def fit(
         callbacks: Hooks (see `hooks`), or names of registered ones.
         evaluate: Whether to evaluate the test frames at the end.
         overrides: Any other field of `FitConfig`.
+
+    Under `torchrun` several processes fit together (docs/parallel.md); `batch` is then one picture for each of them
+    unless it is given. Only the first process writes, prints, calls hooks and evaluates.
 
     Raises:
         UserError: for impossible settings, a scene without usable frames, or a run folder in the wrong state.
@@ -89,33 +97,37 @@ def fit(
     given = {"motion": motion, "max_steps": max_steps, "max_minutes": max_minutes, "background": background}
     given = {name: value for name, value in {**given, **overrides}.items() if value is not None}
     ignored: list[str] = []
+    team = Team.join()
     if resume:
         config, _ = load_run_config(out / "config.json")
         ignored = [name for name, value in given.items() if value != getattr(config, name, None)]
     else:
         given.update(seed=seed, backend=backend, keep_checkpoints=keep_checkpoints)
-        config = preset_config(preset, scene, given)
+        config = preset_config(preset, scene, {"batch": team.size, **given})
         _check_settings(config, scene)
-        if (out / "config.json").exists():
-            raise UserError(f"{out} already holds a fit; add --resume to go on with it, or choose another --out")
-        out.mkdir(parents=True, exist_ok=True)
-        save_run_config(out / "config.json", config, scene_options(scene))
-    with Reporter(out) as reporter:
+        team.check_batch(config.batch)
+        if team.leads:
+            if (out / "config.json").exists():
+                raise UserError(f"{out} already holds a fit; add --resume to go on with it, or choose another --out")
+            out.mkdir(parents=True, exist_ok=True)
+            save_run_config(out / "config.json", config, scene_options(scene))
+    with Reporter(out) if team.leads else contextlib.nullcontext(Silence()) as reporter:
         if ignored:
             reporter.say(f"--resume keeps the settings of the run; ignored: {', '.join(ignored)}")
         try:
-            trainer = _prepare(scene, frames, config, out, reporter, hooks, resume, began)
+            trainer = _prepare(scene, frames, config, out, reporter, hooks if team.leads else (), resume, began, team)
         except UserError:
-            if not resume:
+            if not resume and team.leads:
                 _remove_start(out)
             raise
-        with _graceful_interrupt(trainer, reporter):
-            trainer.run()
+        with _graceful_interrupt(trainer, reporter, team):
+            progress = trainer.run()
         reporter.rest()
         model = trainer.model()
+        if not team.leads:
+            return FitResult(out, model, None, progress < 1.0, leads=False)
         model.save(out / "model.g4d")
-        interrupted = trainer.progress < 1.0
-        if interrupted:
+        if progress < 1.0:
             reporter.say(f"stopped at step {trainer.step}; the model so far is {out / 'model.g4d'}")
             reporter.say(f"go on with: gaussian4d fit {scene.path} --out {out} --resume")
             return FitResult(out, model, None, interrupted=True)
@@ -159,11 +171,12 @@ def _prepare(
     frames: Sequence[Any],
     config: FitConfig,
     out: Path,
-    reporter: Reporter,
+    reporter: Reporter | Silence,
     hooks: Sequence[FitHook],
     resume: bool,
     began: float,
-) -> Trainer:
+    team: Team,
+) -> Trainer | PerFrameTrainer:
     """Returns the trainer at its start, or at the newest checkpoint."""
     normalisation = Normalisation.from_cameras([frame.camera for frame in frames])
     targets = Targets(scene, frames, normalisation)
@@ -179,42 +192,57 @@ def _prepare(
             if text
         )
         reporter.say(f"fit {scene.path}: {len(frames)} frames, motion {config.motion}, {limit}, seed {config.seed}")
+        if team.size > 1:
+            reporter.say(f"{team.size} processes draw {config.batch} pictures per step")
         if config.max_minutes:
             reporter.say("with a time limit the number of steps depends on the machine, so two runs differ")
+    if config.motion == PerFrame.name:
+        whole = PerFrameTrainer(scene, frames, config, normalisation, out, reporter, hooks, team, resume, began)
+        reporter.cut_metrics(whole.step)
+        return whole
     if checkpoints:
         tensors, state = load_checkpoint(checkpoints[-1])
         params = {name[7:]: value for name, value in tensors.items() if name.startswith("params/")}
-        trainer = Trainer(scene, targets, config, normalisation, params, out, reporter, hooks)
+        trainer = Trainer(scene, targets, config, normalisation, params, out, reporter, hooks, 0.0, team)
         trainer.load(tensors, state)
         reporter.say(f"resumed at step {trainer.step} from {checkpoints[-1].name}")
     else:
         if resume:
             reporter.say("no checkpoint yet: starting from the beginning with the saved settings")
-        points = initial_points(scene, frames, normalisation, config, config.seed, reporter.say)
-        params = initial_params(points, motion, config)
+
+        def start() -> Params:
+            points = initial_points(scene, frames, normalisation, config, config.seed, reporter.say)
+            return initial_params(points, motion, config)
+
+        params = team.from_leader(start)
         elapsed = time.monotonic() - began
-        trainer = Trainer(scene, targets, config, normalisation, params, out, reporter, hooks, elapsed)
+        trainer = Trainer(scene, targets, config, normalisation, params, out, reporter, hooks, elapsed, team)
     reporter.cut_metrics(trainer.step)
     torch.manual_seed(config.seed)
     return trainer
 
 
 @contextlib.contextmanager
-def _graceful_interrupt(trainer: Trainer, reporter: Reporter) -> Iterator[None]:
+def _graceful_interrupt(trainer: Trainer | PerFrameTrainer, reporter: Reporter | Silence, team: Team) -> Iterator[None]:
     """Turns the first Ctrl-C into a request to stop after the current step; the second one interrupts at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    previous = signal.getsignal(signal.SIGINT)
+    # torchrun takes Ctrl-C for itself and passes on SIGTERM or SIGINT, sometimes both to one process.
+    numbers: list[int] = [signal.SIGINT, signal.SIGTERM] if team.size > 1 else [signal.SIGINT]
+    previous: dict[int, Any] = {number: signal.getsignal(number) for number in numbers}
 
     def request(number: int, frame: FrameType | None) -> None:
         trainer.stop_requested = True
-        signal.signal(signal.SIGINT, previous)
+        if team.size == 1:
+            signal.signal(number, previous[number])
 
-    signal.signal(signal.SIGINT, request)
+    for number in numbers:
+        signal.signal(number, request)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for number in numbers:
+            signal.signal(number, previous[number])
     if trainer.stop_requested:
         reporter.say("interrupted: the checkpoint is saved")

@@ -18,14 +18,15 @@ from ..model import DynamicGaussians
 from ..motion import Params, Static, make_motion
 from ..scene import Scene
 from .background import Background
-from .checkpoint import save_checkpoint
+from .checkpoint import checkpoint_path, save_checkpoint
 from .config import FitConfig
 from .densify import Densifier
 from .exposure import Exposure
 from .hooks import FitHook
 from .losses import compose, picture_loss, regularisation
 from .normalise import Normalisation
-from .progress import Reporter
+from .parallel import Team
+from .progress import Narrator
 from .sampler import FrameSampler
 from .schedule import exponential, progress_of, resolution_at, sh_degree_at
 from .table import ParameterTable
@@ -55,12 +56,15 @@ class Trainer:
         normalisation: Normalisation,
         params: Params,
         out: Path,
-        reporter: Reporter,
+        reporter: Narrator,
         hooks: Sequence[FitHook] = (),
         elapsed: float = 0.0,
+        team: Team | None = None,
     ) -> None:
         self.scene, self.targets, self.config, self.normalisation = scene, targets, config, normalisation
         self.out, self.reporter, self.hooks = out, reporter, hooks
+        self.team = team or Team()
+        self.team.check_batch(config.batch)
         self.motion = make_motion(config.motion, config.motion_config)
         self.rest = Static()
         self.table = ParameterTable(params, _learning_rates(config, self.motion.learning_rates()))
@@ -88,17 +92,17 @@ class Trainer:
         """How much of the fit is done, 0..1."""
         return progress_of(self.step, self.elapsed, self.config.max_steps, self.config.max_minutes)
 
-    def run(self) -> None:
-        """Trains until the fit is done or a stop is requested; saves a checkpoint at the end."""
+    def run(self) -> float:
+        """Trains until the fit is done or a stop is requested; saves a checkpoint, returns how much of it is done."""
         self._tell("start")
-        progress = self.progress
-        while progress < 1.0 and not self.stop_requested:
+        progress = self._agreed_progress()
+        while progress < 1.0 and not self._stopping():
             began = time.monotonic()
             self._train_step(progress)
             self.step += 1
             self.recent.seconds += time.monotonic() - began
             # Read once per step: the clock may not differ between two decisions of the same step.
-            progress = self.progress
+            progress = self._agreed_progress()
             if self.densifier.active(progress) and self.step % self.config.densify_every == 0:
                 self.densifier.change(self.table)
             if self.step % self.config.log_every == 0:
@@ -109,18 +113,41 @@ class Trainer:
         if self.step % self.config.checkpoint_every != 0:
             self.save()
         self._tell("end")
+        return progress
+
+    def _agreed_progress(self) -> float:
+        """Returns the progress, equal in all processes of the team though their clocks differ."""
+        return self.team.of_leader(self.progress) if self.config.max_minutes else self.progress
+
+    def _stopping(self) -> bool:
+        """Returns whether any process of the team was asked to stop; the others then are, too."""
+        self.stop_requested = self.team.any(self.stop_requested)
+        return self.stop_requested
 
     def _train_step(self, progress: float) -> None:
         self.table.set_progress(progress)
-        target = self.targets.get(self.sampler.next(), resolution_at(self.config.resolutions, progress))
-        self.targets.read_ahead(self.sampler.upcoming(_READ_AHEAD))
-        loss, error, means2d, drawn = self._loss(target, progress)
-        loss.backward()
-        if not torch.isfinite(loss):
+        batch, size = self.config.batch, self.team.size
+        downscale = resolution_at(self.config.resolutions, progress)
+        # Every process draws the whole batch's frames and colours, so that the generators stay together.
+        chosen = [(self.sampler.next(), self.background.sample()) for _ in range(batch)]
+        self.targets.read_ahead(self.sampler.upcoming(_READ_AHEAD * size)[self.team.rank :: size])
+        sums = torch.zeros(2, dtype=torch.float64)
+        seen = torch.zeros(2, len(self.table))
+        for index, color in (chosen[k] for k in self.team.share(batch)):
+            target = self.targets.get(index, downscale)
+            loss, error, means2d, drawn = self._loss(target, color, progress)
+            (loss if batch == 1 else loss / batch).backward()
+            sums += torch.tensor([float(loss.detach()), error], dtype=torch.float64)
+            if progress < self.config.densify_stop and means2d.grad is not None:
+                self.densifier.observe(seen, means2d.grad[0] * batch, drawn, target.width, target.height)
+        self.team.sum([sums])
+        if not torch.isfinite(sums[0]):
             self._skip()
             return
-        if progress < self.config.densify_stop and means2d.grad is not None:
-            self.densifier.observe(self.table, means2d.grad[0], drawn, target.width, target.height)
+        self.team.sum_gradients(self._parameters())
+        if progress < self.config.densify_stop:
+            self.team.sum([seen])
+            self.densifier.count(self.table, seen)
         self.table.step()
         if self.config.strategy == "relocate" and self.config.noise:
             self.densifier.explore(self.table, progress)
@@ -130,16 +157,20 @@ class Trainer:
             self.background_optimizer.zero_grad(set_to_none=True)
         if self.exposure:
             self.exposure.step(progress)
-        self.recent.loss += float(loss.detach())
-        self.recent.squared_error += error
+        self.recent.loss += float(sums[0]) / batch
+        self.recent.squared_error += float(sums[1]) / batch
         self.recent.steps += 1
 
-    def _loss(self, target: Target, progress: float) -> tuple[Tensor, float, Tensor, Tensor]:
+    def _parameters(self) -> list[Tensor]:
+        """Returns everything that is optimised, in an order that is the same in all processes."""
+        exposure = [self.exposure.table] if self.exposure else []
+        return [*(self.table.params[name] for name in sorted(self.table.params)), self.background.color, *exposure]
+
+    def _loss(self, target: Target, color: Tensor, progress: float) -> tuple[Tensor, float, Tensor, Tensor]:
         """Returns the loss, the mean squared error, the projected means and which Gaussians were drawn [N]."""
         degree = sh_degree_at(self.config.sh_degree, self.config.sh_start, progress)
         motion = self.rest if progress < self.config.coarse else self.motion
         state = motion.at(self.table.params, target.time, degree)
-        color = self.background.sample()
         renders, alphas, meta = rasterization(
             **state.to_rasterizer(),
             viewmats=target.viewmat[None],
@@ -210,7 +241,9 @@ class Trainer:
         )
 
     def save(self) -> Path:
-        """Writes a checkpoint from which a fit goes on exactly; returns its path."""
+        """Writes a checkpoint from which a fit goes on exactly; returns its path. Rank 0 writes for all."""
+        if not self.team.leads:
+            return checkpoint_path(self.out / "checkpoints", self.step)
         tensors = self.table.state()
         tensors["background/color"] = self.background.color.detach()
         modules: list[tuple[str, Tensor, torch.optim.Optimizer]] = [

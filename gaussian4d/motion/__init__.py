@@ -13,6 +13,7 @@ from .base import SHARED, MotionModel, Params, is_shared
 from .dual_domain import DualDomain, DualDomainConfig
 from .free_time import FreeTime, FreeTimeConfig
 from .hexplane import HexPlane, HexPlaneConfig
+from .per_frame import PerFrame, PerFrameConfig
 from .spacetime import Spacetime, SpacetimeConfig
 from .static import Static, StaticConfig
 
@@ -22,6 +23,7 @@ MOTIONS: dict[str, tuple[type[MotionModel], type]] = {
     "free-time": (FreeTime, FreeTimeConfig),
     "spacetime": (Spacetime, SpacetimeConfig),
     "hexplane": (HexPlane, HexPlaneConfig),
+    "per-frame": (PerFrame, PerFrameConfig),
 }
 """Each model's class and the dataclass of its settings, by name."""
 
@@ -36,6 +38,8 @@ __all__ = [
     "HexPlaneConfig",
     "MotionModel",
     "Params",
+    "PerFrame",
+    "PerFrameConfig",
     "Spacetime",
     "SpacetimeConfig",
     "Static",

@@ -16,7 +16,7 @@ from gaussian4d.motion import MOTIONS, make_motion
 
 
 def random_model(name: str, sh_degree: int = 1, n: int = 9) -> DynamicGaussians:
-    motion = make_motion(name)
+    motion = make_motion(name, {"times": [0.0, 0.5, 1.0]} if name == "per-frame" else None)
     generator = torch.Generator().manual_seed(0)
     shapes = {
         "means": (3,),
@@ -28,6 +28,8 @@ def random_model(name: str, sh_degree: int = 1, n: int = 9) -> DynamicGaussians:
         **motion.columns(),
     }
     params = {key: torch.randn(n, *shape, generator=generator) for key, shape in shapes.items()}
+    if name == "per-frame":
+        params["instants"] = torch.arange(n) % 3.0
     shared = motion.init_shared(params["means"], generator)
     # Only the box stays what it is: it says where the Gaussians lie.
     shared |= {key: 0.5 * torch.randn(v.shape, generator=generator) for key, v in shared.items() if "bounds" not in key}

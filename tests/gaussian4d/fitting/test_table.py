@@ -214,6 +214,8 @@ def test_gradients_count_only_while_drawn() -> None:
     worker = densifier()
     for drawn in ([True, True], [True, False]):
         grads = torch.tensor([[3.0, 4.0], [3.0, 4.0]])
-        worker.observe(table, grads, torch.tensor(drawn), 2, 2)
+        seen = torch.zeros(2, 2)
+        worker.observe(seen, grads, torch.tensor(drawn), 2, 2)
+        worker.count(table, seen)
     assert table.statistics["grad"].tolist() == [10.0, 5.0]
     assert table.statistics["count"].tolist() == [2.0, 1.0]

@@ -1,0 +1,282 @@
+"""The fit of the per-frame baseline: one still fit per instant, one after the other.
+
+Each instant gets the same share of the steps or the time. A finished instant is a file of its own under
+RUN/instants; the one under way has its checkpoints in a folder beside them. A stopped fit goes on from there.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import UserError
+from ..model import DynamicGaussians
+from ..motion import Params, PerFrame, PerFrameConfig, Static, make_motion
+from ..scene import Frame, PointCloud, Scene
+from .checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
+from .config import FitConfig
+from .hooks import FitHook
+from .initialise import initial_params, initial_points
+from .normalise import Normalisation
+from .parallel import Team
+from .progress import Narrator
+from .targets import Targets
+from .trainer import Trainer
+
+
+@dataclasses.dataclass
+class _Finished:
+    """What is kept of the fit of one instant."""
+
+    params: Params
+    """In the fit's frame, static columns."""
+    background: Tensor
+    steps: int
+    seconds: float
+
+
+class PerFrameTrainer:
+    """Fits of all instants in turn, seen from outside as one fit: see `Trainer`."""
+
+    def __init__(
+        self,
+        scene: Scene,
+        frames: Sequence[Frame],
+        config: FitConfig,
+        normalisation: Normalisation,
+        out: Path,
+        reporter: Narrator,
+        hooks: Sequence[FitHook],
+        team: Team,
+        resume: bool,
+        began: float,
+    ) -> None:
+        self.scene, self.config, self.normalisation, self.reporter = scene, config, normalisation, reporter
+        self.folder, self.hooks, self.team = out / "instants", hooks, team
+        groups: dict[float, list[Frame]] = {}
+        for frame in frames:
+            groups.setdefault(float(frame.time), []).append(frame)
+        self.times = sorted(groups)
+        self.groups = [groups[moment] for moment in self.times]
+        self._check()
+        self.settings: PerFrameConfig = make_motion(config.motion, config.motion_config).config
+        self.finished = self._load() if resume else []
+        self.current: Trainer | None = None
+        self._resume, self._began, self._stop_requested = resume, began, False
+        if self.finished:
+            reporter.say(f"{len(self.finished)} of {len(self.times)} instants were finished before")
+        # Made now, so that a scene without points is refused before the fit begins.
+        if len(self.finished) < len(self.times):
+            self.current = self._trainer(len(self.finished))
+
+    @property
+    def stop_requested(self) -> bool:
+        """Whether the fit is to stop after the current step."""
+        return self._stop_requested or (self.current is not None and self.current.stop_requested)
+
+    @stop_requested.setter
+    def stop_requested(self, value: bool) -> None:
+        self._stop_requested = value
+        if self.current is not None:
+            self.current.stop_requested = value
+
+    @property
+    def step(self) -> int:
+        """Steps taken so far, over all instants."""
+        return sum(item.steps for item in self.finished) + (self.current.step if self.current else 0)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds of fitting so far, over all instants and sittings."""
+        return sum(item.seconds for item in self.finished) + (self.current.elapsed if self.current else 0.0)
+
+    @property
+    def progress(self) -> float:
+        """How much of the fit is done, 0..1."""
+        return (len(self.finished) + (self.current.progress if self.current else 0.0)) / len(self.times)
+
+    def run(self) -> float:
+        """Fits the instants that are missing, until a stop is requested; returns how much is done."""
+        self._tell("start")
+        for index in range(len(self.finished), len(self.times)):
+            trainer = self.current = self.current or self._trainer(index)
+            done = trainer.run()
+            # Asked here too, so that all processes stop between the same two instants.
+            self._stop_requested = self.team.any(self.stop_requested)
+            if done < 1.0:
+                break
+            self._finish(index, trainer)
+            if self._stop_requested:
+                break
+        self._tell("end")
+        return self.progress
+
+    def model(self) -> DynamicGaussians:
+        """Returns the instants there are, the one under way included, in world coordinates."""
+        items = [(item.params, item.background) for item in self.finished]
+        if self.current is not None:
+            table = {name: value.detach() for name, value in self.current.table.params.items()}
+            items.append((table, self.current.background.final()))
+        settings = dataclasses.replace(self.settings, times=tuple(self.times[: len(items)]))
+        motion = PerFrame(settings)
+        params = {name: torch.cat([table[name] for table, _ in items]) for name in items[0][0]}
+        counts = torch.tensor([len(table["means"]) for table, _ in items])
+        params["instants"] = torch.arange(len(items), dtype=torch.float32).repeat_interleave(counts)
+        nearest = min(Targets(self.scene, group, self.normalisation).nearest_camera() for group in self.groups)
+        return DynamicGaussians(
+            params=self.normalisation.undo(params, motion),
+            motion=motion,
+            background=items[0][1],
+            fps=self.scene.fps,
+            times=self.scene.times,
+            meta={
+                "normalisation": self.normalisation.to_dict(),
+                "fit": {
+                    "preset": self.config.preset,
+                    "seed": self.config.seed,
+                    "steps": self.step,
+                    "seconds": round(self.elapsed, 2),
+                },
+                "background_mode": self.config.background,
+                "near": self.config.near * min(1.0, nearest) / self.normalisation.scale,
+            },
+        )
+
+    def _check(self) -> None:
+        """Raises `UserError` when an instant cannot be fitted by itself."""
+        fewest = min(range(len(self.times)), key=lambda index: len(self.groups[index]))
+        if len(self.groups[fewest]) < 2:
+            raise UserError(
+                "motion per-frame fits every instant by itself and needs at least 2 training pictures of each; at clip"
+                f" time {self.times[fewest]:.4f} {self.scene.path} has 1; choose another --motion"
+            )
+        if self.config.max_steps is not None and self.config.max_steps < len(self.times):
+            raise UserError(
+                f"motion per-frame needs at least one step for each of {len(self.times)} instants, got"
+                f" {self.config.max_steps} steps; raise --max-steps or choose fewer --frames"
+            )
+
+    def _instant_config(self, index: int) -> FitConfig:
+        """Returns the settings of the still fit of instant `index`."""
+        steps, minutes = self.config.max_steps, self.config.max_minutes
+        if steps is not None:
+            share, more = divmod(steps, len(self.times))
+            steps = share + (index < more)
+        if minutes is not None:
+            minutes = minutes / len(self.times)
+        # One colour lies behind all instants: the first fit finds it, the others keep it.
+        keep = {"lr_background": (0.0, 0.0)} if index > 0 else {}
+        return self.config.replace(motion=Static.name, motion_config={}, max_steps=steps, max_minutes=minutes, **keep)
+
+    def _trainer(self, index: int) -> Trainer:
+        """Returns the trainer of instant `index`, at its newest checkpoint when the fit is resumed."""
+        began, config = time.monotonic(), self._instant_config(index)
+        if index == 0:
+            # Reading the scene's frames counts, as in other fits.
+            began = self._began
+        scene, frames = _still(self.scene, self.times, index), self.groups[index]
+        targets = Targets(scene, frames, self.normalisation)
+        out = self.folder / f"instant_{index:04d}"
+        saved = list_checkpoints(out / "checkpoints") if self._resume else []
+        self._resume = False
+
+        def start() -> Params:
+            if self.settings.warm_start and index > 0:
+                return {name: value.clone() for name, value in self.finished[-1].params.items()}
+            say = self.reporter.say if index == 0 else _nothing
+            points = initial_points(scene, frames, self.normalisation, config, config.seed, say)
+            return initial_params(points, Static(), config)
+
+        tensors, state = load_checkpoint(saved[-1]) if saved else ({}, {})
+        restored = {name[7:]: value for name, value in tensors.items() if name.startswith("params/")}
+        params = restored or self.team.from_leader(start)
+        narrator = _InstantNarrator(self, index)
+        elapsed = time.monotonic() - began
+        hooks = [self._relay] if self.hooks else []
+        trainer = Trainer(scene, targets, config, self.normalisation, params, out, narrator, hooks, elapsed, self.team)
+        if saved:
+            trainer.load(tensors, state)
+            self.reporter.say(f"resumed instant {index + 1} at its step {trainer.step}")
+        elif index > 0:
+            with torch.no_grad():
+                trainer.background.color.copy_(self.finished[0].background)
+        torch.manual_seed(config.seed)
+        return trainer
+
+    def _finish(self, index: int, trainer: Trainer) -> None:
+        """Keeps the result of an instant, on disk as well, and removes its checkpoints."""
+        params = {name: value.detach().clone() for name, value in trainer.table.params.items()}
+        item = _Finished(params, trainer.background.final(), trainer.step, trainer.elapsed)
+        self.finished.append(item)
+        self.current = None
+        if self.team.leads:
+            tensors = {**{f"params/{name}": value for name, value in params.items()}, "background": item.background}
+            save_checkpoint(self.folder, index, tensors, {"steps": item.steps, "seconds": item.seconds}, keep=10**9)
+            shutil.rmtree(self.folder / f"instant_{index:04d}")
+
+    def _load(self) -> list[_Finished]:
+        """Returns the instants that were finished in earlier sittings."""
+        items = []
+        for path in list_checkpoints(self.folder):
+            tensors, state = load_checkpoint(path)
+            if state["step"] != len(items):
+                raise UserError(f"expected {self.folder} to hold instant {len(items)} before {path.name}; fit anew")
+            params = {name[7:]: value for name, value in tensors.items() if name.startswith("params/")}
+            items.append(_Finished(params, tensors["background"], state["steps"], state["seconds"]))
+        return items
+
+    def _relay(self, trainer: Trainer, event: str) -> None:
+        """Tells the hooks about one instant's steps as about steps of the whole fit."""
+        if event in ("step", "checkpoint"):
+            self._tell(event)
+
+    def _tell(self, event: str) -> None:
+        for hook in self.hooks:
+            hook(self, event)  # type: ignore[arg-type]
+
+
+class _InstantNarrator:
+    """Turns the figures of one instant's fit into figures of the whole."""
+
+    def __init__(self, whole: PerFrameTrainer, index: int) -> None:
+        self.whole, self.index = whole, index
+
+    def say(self, message: str) -> None:
+        """Passes a message on."""
+        self.whole.reporter.say(message)
+
+    def figures(self, values: dict[str, Any], progress: float, eta: float | None) -> None:
+        """Passes figures on, with the step, the time and what is left counted over all instants."""
+        whole = self.whole
+        done = (self.index + progress) / len(whole.times)
+        elapsed = whole.elapsed
+        left = elapsed * (1.0 - done) / done if done > 0 else None
+        changed = {"step": whole.step, "progress": round(done, 6), "elapsed": round(elapsed, 2), "instant": self.index}
+        whole.reporter.figures({**values, **changed}, done, left)
+
+
+def _still(scene: Scene, times: Sequence[float], index: int) -> Scene:
+    """Returns the scene with only the points of instant `index` and those of no instant."""
+    cloud = scene.points
+    if cloud is None or cloud.times is None:
+        return scene
+    moments = np.asarray(cloud.times, dtype=np.float64)
+    nearest = np.abs(np.nan_to_num(moments)[:, None] - np.asarray(times)).argmin(axis=1)
+    chosen = np.isnan(moments) | (nearest == index)
+    still = copy.copy(scene)
+    still.points = PointCloud(cloud.xyz[chosen], cloud.rgb[chosen], np.full(int(chosen.sum()), math.nan))
+    return still
+
+
+def _nothing(message: str) -> None:
+    """Drops a message that the first instant has given already."""

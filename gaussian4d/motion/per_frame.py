@@ -1,0 +1,65 @@
+"""A separate still scene for every instant: the baseline that models of motion are measured against.
+
+Kerbl et al., "3D Gaussian Splatting for Real-Time Radiance Field Rendering", 2023, once per instant, as Lin et al.,
+"Gaussian-Flow", CVPR 2024, compare with. Nothing connects the Gaussians of one instant with those of the next, so such
+a model can be drawn at any time but has no motion: between instants the nearest one is shown.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from ..gaussians import Gaussians
+from .base import MotionModel, Params, colors_of
+
+
+@dataclasses.dataclass
+class PerFrameConfig:
+    """Which instants there are, and how their fits follow each other."""
+
+    times: tuple[float, ...] = ()
+    """Clip time of each instant, ascending; filled in by the fit."""
+    warm_start: bool = False
+    """Start each instant from the Gaussians of the one before, instead of from its own points."""
+
+
+class PerFrame(MotionModel):
+    """Rows belong to one instant each; the rows of the instant nearest in time are there, all others are not."""
+
+    name = "per-frame"
+
+    def __init__(self, config: PerFrameConfig | None = None) -> None:
+        config = config or PerFrameConfig()
+        # Settings that come from a file hold a list.
+        super().__init__(dataclasses.replace(config, times=tuple(float(time) for time in config.times)))
+        self._times = torch.tensor(self.config.times, dtype=torch.float64)
+
+    def columns(self) -> dict[str, tuple[int, ...]]:
+        """Returns the column `instants`: the index of each row's instant, a whole number."""
+        return {"instants": ()}
+
+    def learning_rates(self) -> dict[str, tuple[float, float]]:
+        """Returns rates of zero: an index is not optimised."""
+        return {"instants": (0.0, 0.0)}
+
+    def nearest(self, time: float) -> int:
+        """Returns the index of the instant nearest to clip time `time`, of two equally near ones the earlier."""
+        return int((self._times - time).abs().argmin()) if len(self._times) else 0
+
+    def at(self, params: Params, time: float, sh_degree: int | None = None) -> Gaussians:
+        rows = self.rows(params, self.nearest(time))
+        return Gaussians(
+            means=rows["means"],
+            quats=rows["quats"],
+            scales=torch.exp(rows["scales"]),
+            opacities=torch.sigmoid(rows["opacities"]),
+            colors=colors_of(rows, sh_degree),
+        )
+
+    def rows(self, params: Params, instant: int) -> Params:
+        """Returns the rows of the instant of index `instant`."""
+        chosen: Tensor = params["instants"] == instant
+        return {name: value[chosen] for name, value in params.items()}
