@@ -37,7 +37,7 @@ class Signal:
 
 
 def motion_signal(recording: Recording) -> Signal:
-    """Returns the mean absolute difference of successive frames; value k stands halfway between frames k and k + 1.
+    """Returns the logarithm of the mean absolute difference of successive frames k and k + 1, at the time between them.
 
     A change of brightness of the whole picture (exposure, flicker of lamps) is taken out first, as its median.
     """
@@ -53,7 +53,10 @@ def motion_signal(recording: Recording) -> Signal:
             difference = grey - last
             values.append(float(np.abs(difference - np.median(difference)).mean()))
         last = grey
-    return Signal(np.array(values), recording.fps, 0.5 / recording.fps)
+    energy = np.array(values)
+    # The logarithm: the same gesture is large in one view and small in another. The floor is the noise of a still frame.
+    floor = max(float(np.quantile(energy, 0.1)), 1e-3)
+    return Signal(np.log(energy + floor), recording.fps, 0.5 / recording.fps)
 
 
 def audio_signal(recording: Recording) -> Signal | None:
