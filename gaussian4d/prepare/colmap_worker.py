@@ -90,7 +90,7 @@ def map_cameras(job: dict[str, Any]) -> None:
     ids: dict[str, int] = {}
     pairs = []
     with pycolmap.Database.open(database) as db:
-        for number, camera in enumerate(job["cameras"], start=1):
+        for camera in job["cameras"]:
             width, height = int(camera["width"]), int(camera["height"])
             known = camera.get("focal")
             focal = float(known) if known else 1.2 * max(width, height)
@@ -110,7 +110,6 @@ def map_cameras(job: dict[str, Any]) -> None:
             db.write_frame(frame)
             ids[camera["name"]] = image_id
             db.write_keypoints(image_id, data[f"keypoints/{camera['name']}"].astype(np.float32))
-            assert number == camera_id or number > 0
         for key in data.files:
             kind, *rest = key.split("/")
             if kind == "matches" and len(data[key]) >= 15:

@@ -10,11 +10,13 @@ from typing import Any
 from ..data.problems import ProblemList
 from ..errors import UserError
 from .calibrate import PlacedCamera, calibrated_cameras, find_calibration_files
-from .recordings import Recording, find_recordings
+from .matching import match_cameras, missing_pycolmap
+from .recordings import find_recordings
 from .report import Findings, advise, write_contact_sheet, write_report
+from .solve import solve_cameras, solved_as_json, solved_from_json
 from .stages import Stages, fingerprint
 from .synchronise import Method, Offsets, synchronise
-from .timeline import common_timeline
+from .timeline import Timeline, common_timeline
 from .write import write_recordings, write_transforms
 
 Progress = Callable[[str, int, int], None]
@@ -119,7 +121,7 @@ def _prepare(
     if cameras:
         found.cameras_from = f"from {calibration[0].name}" if len(calibration) == 1 else "from the calibration files"
     else:
-        raise UserError(f"{source}: no calibration")
+        cameras = _solved(source, options, stages, found, inputs, progress)
     points = None
     written = write_recordings(
         out, recordings, cameras, timeline, options.keep_lens, lambda k, n: progress("videos", k, n)
@@ -134,6 +136,43 @@ def _prepare(
         out, cameras, written, timeline, offsets, exact_times=options.exact_times, points=points
     )
     say(f"scene: {timeline.count} instants of {len(recordings)} cameras in {out}")
+
+
+def _solved(
+    source: Path, options: Options, stages: Stages, found: Findings, inputs: list[list[Any]], progress: Progress
+) -> dict[str, PlacedCamera]:
+    """Returns cameras found from the pictures alone; raises `UserError` when they cannot be believed."""
+    recordings, timeline = found.recordings, found.timeline
+    assert timeline is not None
+    missing = missing_pycolmap()
+    if missing:
+        raise UserError(
+            f"{source}: no calibration was found (Qualisys .qca.txt, OpenCV .xml/.yml), and {missing} to solve the cameras"
+            " from the pictures; or give one with --calibration"
+        )
+
+    def compute() -> dict[str, Any]:
+        folder = stages.folder
+        matches = match_cameras(
+            folder, recordings, timeline, options.instants, options.seed, lambda k, n: progress("match", k, n)
+        )
+        return solved_as_json(
+            solve_cameras(folder, recordings, matches, options.seed, lambda k, n: progress("solve", k, n))
+        )
+
+    made_from = [inputs, _timeline_key(timeline), options.instants, options.seed]
+    solved = solved_from_json(stages.run("cameras", made_from, compute), recordings)
+    found.reprojection = solved.reprojection
+    found.cameras_from = (
+        f"solved from the pictures of {options.instants} instants; three solutions agree within {solved.degrees:.2f}"
+        f" degrees and {100 * solved.share:.1f} % of the cameras' spread, held-out matches obey them to at least"
+        f" {100 * solved.held_out:.0f} %; scale and axes are arbitrary"
+    )
+    return solved.cameras
+
+
+def _timeline_key(timeline: Timeline) -> list[Any]:
+    return [timeline.fps, timeline.start, timeline.count]
 
 
 def _offsets(kept: Mapping[str, Any]) -> Offsets:
