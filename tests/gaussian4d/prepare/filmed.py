@@ -11,12 +11,7 @@ import av
 import numpy as np
 
 from gaussian4d import Camera
-from gaussian4d.toys import Part, ToyWorld
 from gaussian4d.toys.motions import translation
-from gaussian4d.toys.shapes import box, sphere
-from gaussian4d.toys.textures import Texture
-
-DURATION = 4.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,17 +42,72 @@ class Shot:
     count: int
 
 
-def room(moving: bool = True) -> ToyWorld:
-    """Returns the world; its clip time is in seconds."""
-    parts = [
-        Part("ball", sphere(0.5, 24), Texture("checker", ("red", "white"), "solid", (0.2, 0.2, 0.2)), (0, 0, 0.2), None,
-             [Restless(0.5, 1)] if moving else []),
-        Part("crate", box((0.25, 0.25, 0.25)), Texture("stripes", ("blue", "yellow"), "solid", (0.12, 0.12, 0.12)),
-             (0.7, 0.6, -0.2), None, [Restless(0.3, 2)] if moving else []),
-        Part("floor", box((2.0, 2.0, 0.05)), Texture("checker", ("cream", "teal"), "solid", (0.25, 0.25, 9.0)),
-             (0, 0, -0.6)),
-    ]  # fmt: skip
-    return ToyWorld(tuple(parts))
+@dataclasses.dataclass(frozen=True)
+class Room:
+    """A floor and two walls with an unrepetitive texture, boulders on the floor, and two balls that fidget."""
+
+    balls: tuple[tuple[float, tuple[float, float, float], Restless], ...] = (
+        (0.4, (0.0, 0.0, 0.3), Restless(0.5, 1)),
+        (0.25, (0.8, 0.6, 0.0), Restless(0.4, 2)),
+    )
+    """(radius, rest position, motion)."""
+    textured: bool = True
+
+    def render(self, camera: Camera, times: Sequence[float]) -> list[np.ndarray]:
+        """Returns what the camera sees at `times` (seconds), float [H, W, 3] in 0..255."""
+        x, y = np.meshgrid(np.arange(camera.width) + 0.5, np.arange(camera.height) + 0.5)
+        pixels = np.stack([x, y, np.ones_like(x)], axis=-1).reshape(-1, 3)
+        rays = pixels @ np.linalg.inv(camera.K).T @ camera.viewmat[:3, :3]
+        still, depth = np.full((len(rays), 3), 60.0), np.full(len(rays), np.inf)
+        for axis, level in ((2, -0.6), (0, -2.5), (1, -2.5)):
+            t = (level - camera.position[axis]) / np.where(np.abs(rays[:, axis]) < 1e-9, 1e-9, rays[:, axis])
+            hit = (t > 0) & (t < depth)
+            place = camera.position + t[hit, None] * rays[hit]
+            flat = np.delete(place, axis, axis=1)
+            still[hit] = self._texture(flat, axis)
+            depth[hit] = t[hit]
+        for k in range(12):
+            rng = np.random.default_rng(50 + k)
+            centre = np.array([*rng.uniform(-2.2, 1.6, 2), -0.6])
+            self._ball(camera, rays, still, depth, float(rng.uniform(0.15, 0.4)), centre, 3 + k)
+        frames = []
+        for time in times:
+            colour, near = still.copy(), depth.copy()
+            for number, (radius, rest, motion) in enumerate(self.balls):
+                centre = np.array(rest) + motion.T(time)[:3, 3]
+                self._ball(camera, rays, colour, near, radius, centre, 20 + number)
+            frames.append(colour.reshape(camera.height, camera.width, 3))
+        return frames
+
+    def _ball(
+        self, camera: Camera, rays: np.ndarray, colour: np.ndarray, depth: np.ndarray, radius: float,
+        centre: np.ndarray, seed: int,
+    ) -> None:  # fmt: skip
+        """Draws a ball over `colour` [n, 3] where it is nearer than `depth` [n]; changes both."""
+        off = camera.position - centre
+        a, half_b, c = (rays * rays).sum(1), rays @ off, off @ off - radius**2
+        root = half_b**2 - a * c
+        t = np.where(root > 0, (-half_b - np.sqrt(np.maximum(root, 0))) / a, np.inf)
+        hit = (t > 0) & (t < depth)
+        place = camera.position + t[hit, None] * rays[hit] - centre
+        colour[hit] = self._texture(place[:, :2] + 0.7 * place[:, 2:], seed)
+        depth[hit] = t[hit]
+
+    def _texture(self, at: np.ndarray, seed: int) -> np.ndarray:
+        """Returns colours [n, 3] at surface coordinates [n, 2]: smooth noise of several sizes, flat grey untextured."""
+        if not self.textured:
+            return np.full((len(at), 3), 80.0 + 20 * (seed % 5))
+        rng = np.random.default_rng(seed)
+        total = np.full((len(at), 3), 128.0)
+        for cells, strength in ((24, 45.0), (60, 40.0), (150, 30.0)):
+            grid = rng.uniform(-1, 1, (cells, cells, 3))
+            u = np.clip((at / 8.0 + 0.5) * (cells - 1), 0, cells - 1.001)
+            i, f = u.astype(int), u % 1.0
+            f = f * f * (3 - 2 * f)
+            top = grid[i[:, 0], i[:, 1]] * (1 - f[:, 1:]) + grid[i[:, 0], i[:, 1] + 1] * f[:, 1:]
+            low = grid[i[:, 0] + 1, i[:, 1]] * (1 - f[:, 1:]) + grid[i[:, 0] + 1, i[:, 1] + 1] * f[:, 1:]
+            total += strength * (top * (1 - f[:, :1]) + low * f[:, :1])
+        return np.clip(total, 0, 255)
 
 
 def around(angles: Sequence[float], size: tuple[int, int] = (64, 48), distance: float = 4.0) -> list[Camera]:
@@ -73,16 +123,11 @@ def around(angles: Sequence[float], size: tuple[int, int] = (64, 48), distance: 
     return cameras
 
 
-def film(world: ToyWorld, shot: Shot) -> list[np.ndarray]:
+def film(room: Room, shot: Shot) -> list[np.ndarray]:
     """Returns the frames uint8 [H, W, 3] of a shot, with the noise of a sensor."""
     rng = np.random.default_rng(int(1000 * shot.start) + shot.count)
-    frames = []
-    for k in range(shot.count):
-        view = world.render(shot.camera, shot.start + k / shot.fps, ("rgb",), samples=1)
-        assert view.rgb is not None
-        noisy = 255 * view.rgb + rng.normal(0, 2, view.rgb.shape)
-        frames.append(np.clip(noisy, 0, 255).astype(np.uint8))
-    return frames
+    pictures = room.render(shot.camera, [shot.start + k / shot.fps for k in range(shot.count)])
+    return [np.clip(p + rng.normal(0, 2, p.shape), 0, 255).astype(np.uint8) for p in pictures]
 
 
 def write_mp4(path: Path, frames: Sequence[np.ndarray], fps: float, sound: np.ndarray | None = None) -> None:
