@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import UserError
+from ..files import atomic_write
 from .recordings import Recording
 from .timeline import Timeline
 
@@ -36,6 +37,30 @@ class Matches:
     """(camera, position among the instants) -> [n, 2] pixels, centres at +0.5."""
     matches: dict[tuple[str, str, int], np.ndarray]
     """(camera, camera, position) -> [m, 2] indices of keypoints; not verified."""
+
+    def save(self, path: Path) -> None:
+        """Writes them to an npz file, whole or not at all."""
+        cameras = sorted({camera for camera, _ in self.keypoints})
+        number = {name: k for k, name in enumerate(cameras)}
+        arrays: dict[str, np.ndarray] = {"instants": self.instants, "cameras": np.array(cameras)}
+        arrays |= {f"keypoints/{number[name]}/{k}": found for (name, k), found in self.keypoints.items()}
+        arrays |= {f"matches/{number[a]}/{number[b]}/{k}": found for (a, b, k), found in self.matches.items()}
+        with atomic_write(path) as temporary:
+            np.savez(temporary, **arrays)  # pyright: ignore[reportArgumentType]
+
+    @classmethod
+    def load(cls, path: Path) -> Matches:
+        """Returns what `save` wrote."""
+        with np.load(path) as data:
+            cameras = [str(name) for name in data["cameras"]]
+            keypoints, matches = {}, {}
+            for key in data.files:
+                kind, *rest = key.split("/")
+                if kind == "keypoints":
+                    keypoints[cameras[int(rest[0])], int(rest[1])] = data[key]
+                elif kind == "matches":
+                    matches[cameras[int(rest[0])], cameras[int(rest[1])], int(rest[2])] = data[key]
+            return cls(data["instants"], keypoints, matches)
 
     def at(self, positions: Sequence[int]) -> tuple[dict[str, np.ndarray], dict[tuple[str, str], np.ndarray]]:
         """Returns keypoints per camera and matches per pair, those of the given instants put together."""

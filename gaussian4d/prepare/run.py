@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ..data.problems import ProblemList
+from ..data.records import PointCloud
 from ..errors import UserError
 from .calibrate import PlacedCamera, calibrated_cameras, find_calibration_files
-from .matching import match_cameras, missing_pycolmap
+from .matching import Matches, match_cameras, missing_pycolmap
+from .points import keypoint_colours, triangulate_instants
 from .recordings import find_recordings
 from .report import Findings, advise, write_contact_sheet, write_report
 from .solve import solve_cameras, solved_as_json, solved_from_json
@@ -122,7 +124,7 @@ def _prepare(
         found.cameras_from = f"from {calibration[0].name}" if len(calibration) == 1 else "from the calibration files"
     else:
         cameras = _solved(source, options, stages, found, inputs, progress)
-    points = None
+    points = _points(options, stages, found, cameras, inputs, progress) if options.points else None
     written = write_recordings(
         out, recordings, cameras, timeline, options.keep_lens, lambda k, n: progress("videos", k, n)
     )
@@ -152,12 +154,9 @@ def _solved(
         )
 
     def compute() -> dict[str, Any]:
-        folder = stages.folder
-        matches = match_cameras(
-            folder, recordings, timeline, options.instants, options.seed, lambda k, n: progress("match", k, n)
-        )
+        matches = _matches(options, stages, found, inputs, progress)
         return solved_as_json(
-            solve_cameras(folder, recordings, matches, options.seed, lambda k, n: progress("solve", k, n))
+            solve_cameras(stages.folder, recordings, matches, options.seed, lambda k, n: progress("solve", k, n))
         )
 
     made_from = [inputs, _timeline_key(timeline), options.instants, options.seed]
@@ -169,6 +168,66 @@ def _solved(
         f" {100 * solved.held_out:.0f} %; scale and axes are arbitrary"
     )
     return solved.cameras
+
+
+def _matches(
+    options: Options, stages: Stages, found: Findings, inputs: list[list[Any]], progress: Progress
+) -> Matches:
+    """Returns the matches between the cameras; kept ones when they were made from the same."""
+    recordings, timeline = found.recordings, found.timeline
+    assert timeline is not None
+    made_from = [inputs, _timeline_key(timeline), options.instants, options.seed]
+    path = stages.folder / "all_matches.npz"
+
+    def compute() -> str:
+        matches = match_cameras(
+            stages.folder, recordings, timeline, options.instants, options.seed, lambda k, n: progress("match", k, n)
+        )
+        matches.save(path)
+        return path.name
+
+    return Matches.load(stages.folder / stages.run("matches", made_from, compute, needs=path))
+
+
+def _points(
+    options: Options,
+    stages: Stages,
+    found: Findings,
+    cameras: Mapping[str, PlacedCamera],
+    inputs: list[list[Any]],
+    progress: Progress,
+) -> PointCloud | None:
+    """Returns sparse points of several instants; None, with a note, where pycolmap is missing or finds too few."""
+    missing = missing_pycolmap()
+    if missing:
+        found.notes.append(f"no sparse points and no reprojection errors: {missing}; `fit` finds points itself")
+        return None
+    timeline = found.timeline
+    assert timeline is not None
+    if len(found.recordings) < 2:
+        return None
+    matches = _matches(options, stages, found, inputs, progress)
+    colours = {}
+    for recording in found.recordings:
+        indices = timeline.indices[recording.name][matches.instants]
+        pictures = dict(recording.frames(int(k) for k in indices))
+        for position, index in enumerate(indices):
+            key = (recording.name, position)
+            colours[key] = keypoint_colours(pictures[int(index)], matches.keypoints[key])
+    triangulated = triangulate_instants(cameras, matches, colours, timeline.count)
+    found.reprojection = triangulated.rms
+    found.point_counts = triangulated.counts
+    if triangulated.points is None:
+        found.notes.append("fewer than 10 points could be triangulated: none are written, `fit` finds points itself")
+        return None
+    times = triangulated.points.times
+    assert times is not None
+    moving = int((times == times).sum())
+    found.notes.append(
+        f"{len(triangulated.points)} sparse points, {moving} of them with the time of one of {len(matches.instants)}"
+        " instants, the others stand still"
+    )
+    return triangulated.points
 
 
 def _timeline_key(timeline: Timeline) -> list[Any]:

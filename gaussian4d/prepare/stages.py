@@ -37,11 +37,14 @@ class Stages:
         self._folder.mkdir(parents=True, exist_ok=True)
         return self._folder
 
-    def run(self, name: str, made_from: Any, compute: Callable[[], Any]) -> Any:
-        """Returns the stage's JSON value: the kept one when it was made from the same, else computed and kept."""
+    def run(self, name: str, made_from: Any, compute: Callable[[], Any], *, needs: Path | None = None) -> Any:
+        """Returns the stage's JSON value: the kept one when it was made from the same, else computed and kept.
+
+        `needs` is a file that belongs to the result: without it the stage is not done.
+        """
         key = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
         path = self.folder / f"{name}.json"
-        if path.exists():
+        if path.exists() and (needs is None or needs.exists()):
             try:
                 kept = read_json(path)
                 if kept["key"] == key:
