@@ -21,9 +21,11 @@ _MOST_EPIPOLAR = 0.002
 _MOST_REPROJECTION = 0.002
 _LEAST_DEGREES = 2.0
 
-# A point is still when this share of all instants has a point within this share of its distance to the cameras.
-_STILL_SHARE = 0.6
-_STILL_DISTANCE = 0.004
+# A point is still when the pictures at its place are, on average over its cameras, this near (of 255) to their median
+# over all instants. Sensor noise and compression stay well below.
+_STILL_LEVELS = 14.0
+# Still points of several instants nearer than this share of their distance to the cameras are one.
+_SAME = 0.003
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +41,11 @@ class Triangulated:
 
 
 def triangulate_instants(
-    cameras: Mapping[str, PlacedCamera], matches: Matches, colours: Mapping[tuple[str, int], np.ndarray], count: int
+    cameras: Mapping[str, PlacedCamera],
+    matches: Matches,
+    colours: Mapping[tuple[str, int], np.ndarray],
+    changes: Mapping[tuple[str, int], np.ndarray],
+    count: int,
 ) -> Triangulated:
     """Returns the points of all instants of `matches`.
 
@@ -47,9 +53,10 @@ def triangulate_instants(
         cameras: Known poses and lenses.
         matches: Not verified; those that contradict the poses are left out.
         colours: (camera, position) -> uint8 [n, 3] of every keypoint.
+        changes: (camera, position) -> [n] how far, in levels of 255, every keypoint's place is from its usual colour.
         count: Instants of the clip, for the clip time of points.
 
-    Points that stand still (found at the same place at most instants) appear once, with time NaN.
+    Points that stand still (where pictures do not change over the instants) appear once, with time NaN.
     """
     K, T, pixels = {}, {}, {}
     sizes = {name: max(camera.lens.width, camera.lens.height) for name, camera in cameras.items()}
@@ -61,7 +68,7 @@ def triangulate_instants(
                 pixels[name, position] = undistort_pixels(camera.lens, found - [left, top])
     times = frame_times(count)[matches.instants]
     errors: dict[str, list[float]] = {name: [] for name in cameras}
-    xyz, rgb, at = [], [], []
+    xyz, rgb, at, change = [], [], [], []
     for position in range(len(matches.instants)):
         for track in _tracks(position, matches, pixels, K, T, sizes):
             point = _point(track, position, pixels, K, T, sizes)
@@ -71,6 +78,7 @@ def triangulate_instants(
             xyz.append(place)
             rgb.append(np.mean([colours[name, position][index] for name, index in track.items()], axis=0))
             at.append(times[position])
+            change.append(np.mean([changes[name, position][index] for name, index in track.items()]))
             for name, miss in misses.items():
                 errors[name].append(miss)
     rms = {name: float(np.sqrt(np.mean(np.square(misses)))) for name, misses in errors.items() if misses}
@@ -78,7 +86,7 @@ def triangulate_instants(
     if len(xyz) < 10:
         return Triangulated(None, rms, counts)
     centres = np.stack([invert_rigid(pose)[:3, 3] for pose in T.values()])
-    cloud = _merged(np.array(xyz), np.array(rgb), np.array(at), centres, times)
+    cloud = _merged(np.array(xyz), np.array(rgb), np.array(at), np.array(change), centres)
     return Triangulated(cloud, rms, counts)
 
 
@@ -153,24 +161,28 @@ def _point(
 
 
 def _merged(
-    xyz: np.ndarray, rgb: np.ndarray, at: np.ndarray, centres: np.ndarray, times: Sequence[float] | np.ndarray
+    xyz: np.ndarray, rgb: np.ndarray, at: np.ndarray, change: np.ndarray, centres: np.ndarray
 ) -> PointCloud:
     """Returns the points with those that stand still put together, once each and without a time."""
-    still = np.zeros(len(xyz), dtype=bool)
-    keep = np.ones(len(xyz), dtype=bool)
-    if len(times) >= 3:
-        reach = _STILL_DISTANCE * np.median(np.linalg.norm(xyz[:, None] - centres[None], axis=2), axis=1)
-        tree = KDTree(xyz)
-        for k, near in enumerate(tree.query_ball_point(xyz, reach)):
-            still[k] = len(np.unique(at[near])) >= _STILL_SHARE * len(times)
-        taken = np.zeros(len(xyz), dtype=bool)
-        for k in np.flatnonzero(still):
-            keep[k] = not taken[k]
-            if keep[k]:
-                taken[tree.query_ball_point(xyz[k], reach[k])] = True
+    still = change <= _STILL_LEVELS if len(np.unique(at)) >= 3 else np.zeros(len(xyz), dtype=bool)
+    keep = ~still
+    rows = np.flatnonzero(still)
+    if len(rows):
+        reach = _SAME * np.median(np.linalg.norm(xyz[rows, None] - centres[None], axis=2), axis=1)
+        near = KDTree(xyz[rows]).query_ball_point(xyz[rows], reach)
+        taken = np.zeros(len(rows), dtype=bool)
+        for k, row in enumerate(rows):
+            if not taken[k]:
+                keep[row] = True
+                taken[near[k]] = True
     when = np.where(still, np.nan, at)
     colours = np.clip(np.round(rgb), 0, 255).astype(np.uint8)
     return PointCloud(xyz[keep].astype(np.float32), colours[keep], when[keep])
+
+
+def usual_picture(pictures: Sequence[np.ndarray]) -> np.ndarray:
+    """Returns the median uint8 [H, W, 3] of the pictures of one camera."""
+    return np.median(np.stack(pictures), axis=0).astype(np.uint8)
 
 
 def keypoint_colours(picture: np.ndarray, keypoints: np.ndarray) -> np.ndarray:

@@ -7,12 +7,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..data.problems import ProblemList
 from ..data.records import PointCloud
 from ..errors import UserError
 from .calibrate import PlacedCamera, calibrated_cameras, find_calibration_files
 from .matching import Matches, match_cameras, missing_pycolmap
-from .points import keypoint_colours, triangulate_instants
+from .points import keypoint_colours, triangulate_instants, usual_picture
 from .recordings import find_recordings
 from .report import Findings, advise, write_contact_sheet, write_report
 from .solve import solve_cameras, solved_as_json, solved_from_json
@@ -207,14 +209,17 @@ def _points(
     if len(found.recordings) < 2:
         return None
     matches = _matches(options, stages, found, inputs, progress)
-    colours = {}
+    colours, changes = {}, {}
     for recording in found.recordings:
         indices = timeline.indices[recording.name][matches.instants]
         pictures = dict(recording.frames(int(k) for k in indices))
+        usual = usual_picture(list(pictures.values()))
         for position, index in enumerate(indices):
             key = (recording.name, position)
             colours[key] = keypoint_colours(pictures[int(index)], matches.keypoints[key])
-    triangulated = triangulate_instants(cameras, matches, colours, timeline.count)
+            normal = keypoint_colours(usual, matches.keypoints[key])
+            changes[key] = np.abs(colours[key].astype(float) - normal).mean(axis=1)
+    triangulated = triangulate_instants(cameras, matches, colours, changes, timeline.count)
     found.reprojection = triangulated.rms
     found.point_counts = triangulated.counts
     if triangulated.points is None:
@@ -222,7 +227,7 @@ def _points(
         return None
     times = triangulated.points.times
     assert times is not None
-    moving = int((times == times).sum())
+    moving = int(np.isfinite(times).sum())
     found.notes.append(
         f"{len(triangulated.points)} sparse points, {moving} of them with the time of one of {len(matches.instants)}"
         " instants, the others stand still"
