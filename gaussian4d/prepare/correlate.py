@@ -14,6 +14,9 @@ _LEAST_SECONDS = 1.0
 # Peaks nearer than this to the highest one belong to it.
 _LOBE_SECONDS = 0.25
 
+# Standard deviations of a chance correlation that are taken off.
+_CHANCE = 1.5
+
 # Spikes, a cut or a flash, must not outweigh everything else.
 _CLIP = 4.0
 
@@ -24,7 +27,7 @@ class Shift:
 
     seconds: float
     peak: float
-    """Correlation there, at most 1."""
+    """Correlation there less what chance gives, at most 1."""
     rival: float
     """Highest correlation elsewhere."""
     overlap: float
@@ -68,8 +71,9 @@ def best_shift(a: np.ndarray, b: np.ndarray, rate: float) -> Shift | None:
     if not valid.any():
         return None
     r = np.where(valid, covariance / np.sqrt(np.maximum(var_x * var_y, 1e-12)), -1.0)
-    # A short overlap correlates by chance: sqrt(n) is how a chance correlation shrinks, so r is held against it.
-    r = np.where(valid, r - 2.0 / np.sqrt(n), -1.0)
+    # A short overlap correlates by chance, as 1 / sqrt(independent values); smooth signals hold few of those.
+    memory = max(_memory(x), _memory(y))
+    r = np.where(valid, r - _CHANCE * np.sqrt(memory / n), -1.0)
     top = int(np.argmax(r))
     fraction = 0.0
     if 0 < top < len(r) - 1 and valid[top - 1] and valid[top + 1]:
@@ -81,6 +85,14 @@ def best_shift(a: np.ndarray, b: np.ndarray, rate: float) -> Shift | None:
     rival = float(others.max()) if len(others) else 0.0
     seconds = (top + fraction - (len(y) - 1)) / rate
     return Shift(seconds, float(r[top]), max(rival, 0.0), float(n[top]) / rate)
+
+
+def _memory(values: np.ndarray) -> float:
+    """Returns after how many samples a standardised signal has forgotten itself: the width of its autocorrelation."""
+    n = len(values)
+    own = fftconvolve(values, values[::-1])[n - 1 :] / n
+    below = np.flatnonzero(own < 0.5 * own[0])
+    return 2.0 * float(below[0]) if len(below) else float(n)
 
 
 def _standard(values: np.ndarray) -> np.ndarray | None:
