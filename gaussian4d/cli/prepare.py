@@ -97,4 +97,6 @@ def _offset(text: str) -> tuple[str, float]:
             raise ValueError
         return name, float(seconds)
     except ValueError:
-        raise UserError(f"--offsets takes CAMERA=SECONDS, got {text!r}; for example --offsets cam1=0 cam2=0.35") from None
+        raise UserError(
+            f"--offsets takes CAMERA=SECONDS, got {text!r}; for example --offsets cam1=0 cam2=0.35"
+        ) from None

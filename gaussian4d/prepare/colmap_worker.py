@@ -1,8 +1,8 @@
 """SIFT features, matches and structure from motion by pycolmap, in a process of its own.
 
-pycolmap and Pillow bring libraries that do not always bear each other in one process, and a crash in C++ must not take
-the preparation down. Run as `python -m gaussian4d.prepare.colmap_worker JOB.json`; the job names its task and its files,
-results are written beside them.
+pycolmap and Pillow bring libraries that do not always bear each other in one process, and a crash in C++ must not
+take the preparation down. Run as `python -m gaussian4d.prepare.colmap_worker JOB.json`; the job names its task and its
+files, results are written beside them.
 
 Cameras stand still, so all pictures of a camera, taken at several instants, become one image of the model: its
 keypoints are those of all instants, and a match joins keypoints of one instant. Poses are thereby shared over instants,
@@ -54,9 +54,7 @@ def match(job: dict[str, Any]) -> None:
     matching.use_gpu = False
     pairing = pycolmap.ImportedPairingOptions()
     pairing.match_list_path = str(listed)
-    pycolmap.match_image_pairs(
-        database, matching_options=matching, pairing_options=pairing, device=pycolmap.Device.cpu
-    )
+    pycolmap.match_image_pairs(database, matching_options=matching, pairing_options=pairing, device=pycolmap.Device.cpu)
     arrays: dict[str, np.ndarray] = {}
     with pycolmap.Database.open(database) as db:
         ids = {image.name: image.image_id for image in db.read_all_images()}
@@ -68,7 +66,7 @@ def match(job: dict[str, Any]) -> None:
                 arrays[f"matches/{a}/{b}"] = np.asarray(db.read_matches(ids[a], ids[b]), dtype=np.int32)
                 geometry = db.read_two_view_geometry(ids[a], ids[b])
                 arrays[f"inliers/{a}/{b}"] = np.asarray(geometry.inlier_matches, dtype=np.int32).reshape(-1, 2)
-    np.savez(out, **arrays)
+    np.savez(out, **arrays)  # pyright: ignore[reportArgumentType]
     database.unlink(missing_ok=True)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import itertools
 import json
 import os
@@ -18,13 +17,13 @@ from PIL import Image
 
 from ..errors import UserError
 from ..files import atomic_write
+from ..optional import OPTIONAL
 from .recordings import Recording
 from .timeline import Timeline
 
 _MAX_FEATURES = 3000
 # Pictures are shrunk to this side before features are sought: HD gives no better poses, only slower ones.
 _MAX_SIZE = 1000
-_INSTALL = 'pip install "pycolmap>=4.2"'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +72,9 @@ class Matches:
         }
         pairs: dict[tuple[str, str], np.ndarray] = {}
         for a, b in sorted({(a, b) for a, b, _ in self.matches}):
-            parts = [self.matches[a, b, k] + [before[a, k], before[b, k]] for k in positions if (a, b, k) in self.matches]
+            parts = [
+                self.matches[a, b, k] + [before[a, k], before[b, k]] for k in positions if (a, b, k) in self.matches
+            ]
             if parts:
                 pairs[a, b] = np.concatenate(parts)
         return keypoints, pairs
@@ -81,7 +82,8 @@ class Matches:
 
 def missing_pycolmap() -> str | None:
     """Returns how to install pycolmap when it is not there, None when it is. Does not import it."""
-    return None if importlib.util.find_spec("pycolmap") else f"pycolmap is not installed; run: {_INSTALL}"
+    package = OPTIONAL["pycolmap"]
+    return None if package.version is not None else f"pycolmap is not installed; run: {package.install}"
 
 
 def match_cameras(
@@ -122,9 +124,7 @@ def match_cameras(
         if progress is not None:
             progress(done, len(recordings))
     pairs = [
-        (a.name, b.name, position)
-        for position in range(len(chosen))
-        for a, b in itertools.combinations(recordings, 2)
+        (a.name, b.name, position) for position in range(len(chosen)) for a, b in itertools.combinations(recordings, 2)
     ]
     out = folder / "matches.npz"
     run_worker(
@@ -158,6 +158,6 @@ def run_worker(job_file: Path, job: Mapping[str, Any]) -> None:
         log.write_text(done.stdout + done.stderr, encoding="utf-8")
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise UserError(
-            f"pycolmap failed at {job['task']} (exit code {done.returncode}): {last}; its output is in {log}; try again,"
-            " or give a calibration"
+            f"pycolmap failed at {job['task']} (exit code {done.returncode}): {last}; its output is in {log};"
+            " try again, or give a calibration"
         )

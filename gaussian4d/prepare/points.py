@@ -160,9 +160,7 @@ def _point(
     return X, misses
 
 
-def _merged(
-    xyz: np.ndarray, rgb: np.ndarray, at: np.ndarray, change: np.ndarray, centres: np.ndarray
-) -> PointCloud:
+def _merged(xyz: np.ndarray, rgb: np.ndarray, at: np.ndarray, change: np.ndarray, centres: np.ndarray) -> PointCloud:
     """Returns the points with those that stand still put together, once each and without a time."""
     still = change <= _STILL_LEVELS if len(np.unique(at)) >= 3 else np.zeros(len(xyz), dtype=bool)
     keep = ~still
@@ -190,4 +188,3 @@ def keypoint_colours(picture: np.ndarray, keypoints: np.ndarray) -> np.ndarray:
     column = np.clip(keypoints[:, 0].astype(int), 0, picture.shape[1] - 1)
     row = np.clip(keypoints[:, 1].astype(int), 0, picture.shape[0] - 1)
     return picture[row, column]
-

@@ -87,10 +87,9 @@ def _videos_below(source: Path) -> list[Path]:
     for pattern in ("*", "*/*", "*/*/*"):
         for path in source.glob(pattern):
             below = path.relative_to(source).parts
-            hidden = any(part.startswith(".") for part in below)
-            if path.suffix.lower() in VIDEO_ENDINGS and path.is_file() and not hidden:
-                if not any(_BESIDE.search(part) for part in below[:-1]):
-                    groups.setdefault(path.parent, []).append(path)
+            beside = any(part.startswith(".") for part in below) or any(map(_BESIDE.search, below[:-1]))
+            if path.suffix.lower() in VIDEO_ENDINGS and path.is_file() and not beside:
+                groups.setdefault(path.parent, []).append(path)
     if not groups:
         return []
     # One folder per camera with one video in it is a recording too, named by the folders.
@@ -110,8 +109,8 @@ def _videos(paths: list[Path], fps: float | None) -> list[Recording]:
         name = path.parent.name if by_folder else path.stem
         if name in recordings:
             raise UserError(
-                f"{path}: camera {name} has a video already ({recordings[name].path.name}); every camera needs a name of"
-                " its own: rename or remove one"
+                f"{path}: camera {name} has a video already ({recordings[name].path.name}); every camera needs a"
+                " name of its own: rename or remove one"
             )
         rate = fps or found.fps
         if not rate:

@@ -45,7 +45,7 @@ def write_report(out: Path, found: Findings) -> None:
         timeline, offsets = found.timeline, found.offsets
         lines += [
             f"* Clip: {timeline.count} instants at {timeline.fps:.6g} a second, {timeline.duration:.3f} s.",
-            f"* Synchronised by: {offsets.method}; pairs of cameras disagree by {1000 * offsets.residual:.1f} ms (RMS).",
+            f"* Synchronised by: {offsets.method}; pairs disagree by {1000 * offsets.residual:.1f} ms (RMS).",
             f"* A frame misses its instant by at most {1000 * timeline.furthest:.1f} ms.",
         ]
     if found.cameras_from:

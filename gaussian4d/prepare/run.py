@@ -127,8 +127,10 @@ def _prepare(
     else:
         cameras = _solved(source, options, stages, found, inputs, progress)
     points = _points(options, stages, found, cameras, inputs, progress) if options.points else None
+    # The scene of an earlier call is not one any more as soon as its videos are replaced.
+    (out / "transforms.json").unlink(missing_ok=True)
     written = write_recordings(
-        out, recordings, cameras, timeline, options.keep_lens, lambda k, n: progress("videos", k, n)
+        out, recordings, cameras, timeline, options.keep_lens, stages, lambda k, n: progress("videos", k, n)
     )
     encoded = [name for name, files in written.items() if files.encoded]
     if encoded:
@@ -136,9 +138,7 @@ def _prepare(
     found.advice = advise(found)
     write_contact_sheet(out, recordings, timeline)
     write_report(out, found)
-    write_transforms(
-        out, cameras, written, timeline, offsets, exact_times=options.exact_times, points=points
-    )
+    write_transforms(out, cameras, written, timeline, offsets, exact_times=options.exact_times, points=points)
     say(f"scene: {timeline.count} instants of {len(recordings)} cameras in {out}")
 
 
@@ -151,8 +151,8 @@ def _solved(
     missing = missing_pycolmap()
     if missing:
         raise UserError(
-            f"{source}: no calibration was found (Qualisys .qca.txt, OpenCV .xml/.yml), and {missing} to solve the cameras"
-            " from the pictures; or give one with --calibration"
+            f"{source}: no calibration was found (Qualisys .qca.txt, OpenCV .xml/.yml); give one with --calibration."
+            f" Solving the cameras from the pictures needs pycolmap: {missing}"
         )
 
     def compute() -> dict[str, Any]:
@@ -172,9 +172,7 @@ def _solved(
     return solved.cameras
 
 
-def _matches(
-    options: Options, stages: Stages, found: Findings, inputs: list[list[Any]], progress: Progress
-) -> Matches:
+def _matches(options: Options, stages: Stages, found: Findings, inputs: list[list[Any]], progress: Progress) -> Matches:
     """Returns the matches between the cameras; kept ones when they were made from the same."""
     recordings, timeline = found.recordings, found.timeline
     assert timeline is not None

@@ -54,7 +54,7 @@ def motion_signal(recording: Recording) -> Signal:
             values.append(float(np.abs(difference - np.median(difference)).mean()))
         last = grey
     energy = np.array(values)
-    # The logarithm: the same gesture is large in one view and small in another. The floor is the noise of a still frame.
+    # The logarithm: a gesture is large in one view and small in another. The floor is the noise of a still frame.
     floor = max(float(np.quantile(energy, 0.1)), 1e-3)
     return Signal(np.log(energy + floor), recording.fps, 0.5 / recording.fps)
 

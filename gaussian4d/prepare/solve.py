@@ -29,7 +29,7 @@ from .geometry import align_cameras, sampson_distance
 from .matching import Matches, run_worker
 from .recordings import Recording
 
-# Solutions may differ by this much. Good ones on textured scenes differ by a tenth of it, wrong ones by tens of degrees.
+# Solutions may differ by this much. Good ones differ by a tenth of it, wrong ones by tens of degrees.
 _MOST_DEGREES = 2.0
 _MOST_SHARE = 0.05
 _MOST_FOCAL = 0.08
@@ -118,7 +118,7 @@ def _solve(
     number = {name: key for key, name in _numbered(recordings)}
     arrays |= {f"matches/{number[a]}/{number[b]}": found for (a, b), found in pairs.items()}
     data = stem.with_suffix(".npz")
-    np.savez(data, **arrays)
+    np.savez(data, **arrays)  # pyright: ignore[reportArgumentType]
     cameras = [
         {"name": number[recording.name], "width": recording.width, "height": recording.height}
         for recording in recordings
@@ -168,14 +168,13 @@ def _disagreement(recordings: Sequence[Recording], solutions: Sequence[Solution]
         if np.abs(np.log(ratios)).max() > _MOST_FOCAL:
             worst = int(np.abs(np.log(ratios)).argmax())
             raise _refusal(
-                recordings, f"the focal length of {names[worst]} differs by a factor {ratios[worst]:.2f} between solutions"
+                recordings,
+                f"the focal length of {names[worst]} differs by a factor {ratios[worst]:.2f} between solutions",
             )
     return most_degrees, most_share
 
 
-def _held_out(
-    recordings: Sequence[Recording], solution: Solution, matches: Matches, positions: Sequence[int]
-) -> float:
+def _held_out(recordings: Sequence[Recording], solution: Solution, matches: Matches, positions: Sequence[int]) -> float:
     """Returns the smallest share, over pairs of cameras, of held-out matches that obey the solution.
 
     Counted are only matches that the pair's own geometry (estimated here by RANSAC, without any model) explains, so
@@ -201,8 +200,8 @@ def _held_out(
         (a, b), share = min(bad.items(), key=lambda item: item[1])
         raise _refusal(
             recordings,
-            f"matches that were held out contradict the solution in {len(bad)} of {len(shares)} pairs of cameras (between"
-            f" {a} and {b} only {100 * share:.0f} % obey it)",
+            f"matches that were held out contradict the solution in {len(bad)} of {len(shares)} pairs of cameras"
+            f" (between {a} and {b} only {100 * share:.0f} % obey it)",
         )
     return min(shares.values())
 

@@ -17,7 +17,8 @@ from .signals import Signal, audio_signal, motion_signal
 Method = Literal["auto", "audio", "motion", "none"]
 
 # A pair is believed when its correlation, less what chance gives, is at least this, and stands out by this share of
-# what is left to 1 above the next best shift. On filmed toy rooms right pairs have 0.47 and more, wrong ones up to 0.37.
+# what is left to 1 above the next best shift. On filmed toy rooms right pairs have 0.47 and more, wrong ones at most
+# 0.37.
 _LEAST_PEAK = 0.42
 _LEAST_MARGIN = 0.15
 
@@ -84,8 +85,8 @@ def synchronise(
     largest = max(offsets.seconds.values())
     if _same_trigger(recordings) and largest < 0.5 * frame + 2 * offsets.residual:
         notes.append(
-            f"all cameras have the same rate and number of frames, and measured offsets (up to {largest:.4f} s) are within"
-            " half a frame and the error of the measurement: the cameras are in step, offsets are 0"
+            f"all cameras have the same rate and number of frames, and measured offsets (up to {largest:.4f} s) are"
+            " within half a frame and the error of the measurement: the cameras are in step, offsets are 0"
         )
         offsets = dataclasses.replace(offsets, seconds=dict.fromkeys(names, 0.0))
     return dataclasses.replace(offsets, method=used, notes=offsets.notes + tuple(notes))
@@ -105,9 +106,7 @@ def pair_shifts(signals: Mapping[str, Signal]) -> dict[tuple[str, str], Shift | 
     return shifts
 
 
-def consistent_offsets(
-    names: Sequence[str], shifts: Mapping[tuple[str, str], Shift | None], frame: float
-) -> Offsets:
+def consistent_offsets(names: Sequence[str], shifts: Mapping[tuple[str, str], Shift | None], frame: float) -> Offsets:
     """Returns the offsets that agree best with the believed pairs, by least squares; pairs far off are left out.
 
     Raises `UserError` when some camera is connected to the others by no believed pair, or only by contradicting ones.
@@ -133,9 +132,7 @@ def consistent_offsets(
     if len(pairs) < 0.5 * believed:
         raise UserError(f"{believed - len(pairs)} of {believed} pairs of cameras contradict the others")
     starts = starts - starts.min()
-    confidence = {
-        name: max(float(shift.margin) for a, b, shift in pairs if index[name] in (a, b)) for name in names
-    }
+    confidence = {name: max(float(shift.margin) for a, b, shift in pairs if index[name] in (a, b)) for name in names}
     residual = float(np.sqrt(np.mean(residuals**2)))
     left_out = believed - len(pairs)
     notes = (f"{left_out} of {believed} pairs contradicted the others and were left out",) if left_out else ()
@@ -199,7 +196,9 @@ def _given(names: Sequence[str], given: Mapping[str, float]) -> Offsets:
     unknown, missing = sorted(set(given) - set(names)), sorted(set(names) - set(given))
     if unknown or missing:
         what = f"there is no camera {', '.join(unknown)}" if unknown else f"camera {', '.join(missing)} has none"
-        raise UserError(f"--offsets must give one number of seconds per camera, but {what}; cameras: {', '.join(names)}")
+        raise UserError(
+            f"--offsets must give one number of seconds per camera, but {what}; cameras: {', '.join(names)}"
+        )
     first = min(given.values())
     starts = {name: given[name] - first for name in names}
     return Offsets(starts, "given", dict.fromkeys(names, 1.0), 0.0)

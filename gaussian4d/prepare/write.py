@@ -20,6 +20,7 @@ from ..folders import atomic_folder
 from ..video_out import write_video
 from .calibrate import PlacedCamera
 from .recordings import Recording
+from .stages import Stages, fingerprint
 from .synchronise import Offsets
 from .timeline import Timeline
 
@@ -45,6 +46,7 @@ def write_recordings(
     cameras: Mapping[str, PlacedCamera],
     timeline: Timeline,
     keep_lens: bool,
+    stages: Stages,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Written]:
     """Returns what was written to `out/videos` (or `out/images`) for every camera.
@@ -53,6 +55,7 @@ def write_recordings(
     undistorted and encoded again. Pictures are linked or copied.
 
     Args:
+        stages: Keep every video that was encoded.
         keep_lens: Copy videos of bent lenses too, and leave undistorting to the reader of `transforms.json`.
         progress: Called with (frames done, frames in all).
     """
@@ -74,8 +77,9 @@ def write_recordings(
                 written[recording.name] = _pictures(folder, recording, camera.lens, indices, count)
             elif _needs_encoding(recording, camera, keep_lens):
                 name = f"{recording.name}.mp4"
-                lens, frames = _undistorted(recording, camera, indices, keep_lens, count)
-                write_video(folder / name, frames, timeline.fps)
+                before = done
+                lens = _encoded(recording, camera, timeline, keep_lens, stages, folder / name, count)
+                done = before + len(indices)
                 written[recording.name] = Written(
                     lens, [f"videos/{name}"] * len(indices), list(range(len(indices))), True
                 )
@@ -93,6 +97,31 @@ def write_recordings(
 def _needs_encoding(recording: Recording, camera: PlacedCamera, keep_lens: bool) -> bool:
     whole = (camera.lens.width, camera.lens.height) == (recording.width, recording.height)
     return not whole or not (keep_lens or camera.lens.straight)
+
+
+def _encoded(
+    recording: Recording,
+    camera: PlacedCamera,
+    timeline: Timeline,
+    keep_lens: bool,
+    stages: Stages,
+    target: Path,
+    count: Callable[[], None],
+) -> Lens:
+    """Returns the lens of the video `target`, which holds the common instants only; a kept one is linked."""
+    indices = timeline.indices[recording.name]
+    lens, frames = _undistorted(recording, camera, indices, keep_lens, count)
+    kept = stages.folder / "encoded" / target.name
+    assert camera.video is not None
+    window = [camera.video.left, camera.video.top, camera.video.width, camera.video.height]
+    made_from = [fingerprint([recording.path]), dataclasses.asdict(camera.lens), window, keep_lens, timeline.fps]
+
+    def encode() -> int:
+        return write_video(kept, frames, timeline.fps)
+
+    stages.run(f"video_{recording.name}", [*made_from, [int(k) for k in indices]], encode, needs=kept)
+    link_or_copy(kept, target)
+    return lens
 
 
 def _undistorted(

@@ -150,7 +150,7 @@ def write_mp4(path: Path, frames: Sequence[np.ndarray], fps: float, sound: np.nd
             container.mux(track.encode(None))
 
 
-def write_calibration(path: Path, cameras: Sequence[Camera], distortion: Mapping[str, Sequence[float]] = {}) -> None:  # noqa: B006
+def write_calibration(path: Path, cameras: Sequence[Camera], distortion: Mapping[str, Sequence[float]] = {}) -> None:
     """Writes an OpenCV FileStorage XML per camera into the folder `path`; pixel centres at whole numbers."""
     path.mkdir(parents=True, exist_ok=True)
     for camera in cameras:

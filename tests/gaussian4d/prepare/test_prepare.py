@@ -90,9 +90,7 @@ def test_a_bent_lens_is_undistorted_and_encoded_again(calibrated: Path, tmp_path
     recorded = (calibrated / "videos" / "cam1.mp4").read_bytes()
     assert (tmp_path / "scene" / "videos" / "cam1.mp4").read_bytes() != recorded
     assert (tmp_path / "scene" / "videos" / "cam2.mp4").read_bytes() != recorded
-    kept = prepare(
-        calibrated / "videos", tmp_path / "kept", Options(**{**vars(options), "keep_lens": True})
-    )
+    kept = prepare(calibrated / "videos", tmp_path / "kept", Options(**{**vars(options), "keep_lens": True}))
     assert kept.failure == "" and (tmp_path / "kept" / "videos" / "cam1.mp4").read_bytes() == recorded
     straight = load_scene(tmp_path / "scene", downscale=1).cameras["cam1"]
     np.testing.assert_allclose(load_scene(tmp_path / "kept", downscale=1).cameras["cam1"].K, straight.K, atol=1e-3)
