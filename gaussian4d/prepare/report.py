@@ -102,10 +102,11 @@ def advise(found: Findings) -> list[str]:
     few = [name for name, count in found.point_counts.items() if count < 50]
     if few:
         advice.append(
-            f"{', '.join(few)} shares few points with the others (under 50): move it nearer to another camera (20 to 30"
-            " degrees), or put textured things into view"
+            f"few points (under 50) are seen by {', '.join(few)} and another camera: put it nearer to its neighbour (20 to"
+            " 30 degrees), or textured things into view of both"
         )
-    bad = [name for name, error in found.reprojection.items() if error > 1.5]
+    # The error of a few points, some of them wrong matches, says nothing about a calibration.
+    bad = [name for name, error in found.reprojection.items() if error > 1.5 and name not in few]
     if bad:
         advice.append(f"points miss their place in {', '.join(bad)} by more than 1.5 pixels: check its calibration")
     return advice

@@ -57,6 +57,13 @@ def test_calibrated_videos_become_a_scene(calibrated: Path, tmp_path: Path) -> N
         instant = found.timeline.start + frame.time * found.timeline.duration
         expected = Room().render(camera, [instant])[0]
         assert np.abs(frame.image - expected).mean() < 14
+        assert frame.source.endswith(f"#{found.timeline.indices[frame.camera_id][frame.time_index]}")
+    late = next(frame for frame in scene.frames("all") if frame.camera_id == "cam1" and frame.time > 0.9)
+    camera = around([0], size=(160, 120))[0]
+    seen = STARTS["cam2"] + late.time * found.timeline.duration
+    now, earlier = Room().render(camera, [seen, seen - 0.5])
+    moved = np.abs(now - earlier).max(axis=-1) > 40
+    assert np.abs(late.image - now)[moved].mean() < 0.5 * np.abs(late.image - earlier)[moved].mean()
     assert (out / "contact_sheet.png").stat().st_size > 1000
     report = (out / "report.md").read_text(encoding="utf-8")
     assert "| cam2 | 160x120 | 30 | 25 | 0.4000 |" in report
