@@ -28,6 +28,12 @@ _STILL_LEVELS = 14.0
 _SAME = 0.003
 
 
+# A fit starts from a scene's own points alone where it has any; from fewer than these it starts worse than from what it
+# finds itself.
+_LEAST_POINTS = 1000
+_LEAST_PER_CAMERA = 50
+
+
 @dataclasses.dataclass(frozen=True)
 class Triangulated:
     """Points and how well each camera sees them where they are."""
@@ -83,11 +89,11 @@ def triangulate_instants(
                 errors[name].append(miss)
     rms = {name: float(np.sqrt(np.mean(np.square(misses)))) for name, misses in errors.items() if misses}
     counts = {name: len(misses) for name, misses in errors.items()}
-    if len(xyz) < 10:
+    if min(counts.values()) < _LEAST_PER_CAMERA:
         return Triangulated(None, rms, counts)
     centres = np.stack([invert_rigid(pose)[:3, 3] for pose in T.values()])
     cloud = _merged(np.array(xyz), np.array(rgb), np.array(at), np.array(change), centres)
-    return Triangulated(cloud, rms, counts)
+    return Triangulated(cloud if len(cloud) >= _LEAST_POINTS else None, rms, counts)
 
 
 def _tracks(

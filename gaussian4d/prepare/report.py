@@ -102,8 +102,8 @@ def advise(found: Findings) -> list[str]:
     few = [name for name, count in found.point_counts.items() if count < 50]
     if few:
         advice.append(
-            f"few points (under 50) are seen by {', '.join(few)} and another camera: put it nearer to its neighbour (20 to"
-            " 30 degrees), or textured things into view of both"
+            f"few points (under 50) are seen by {', '.join(few)} and another camera: put it nearer to its neighbour"
+            " (20 to 30 degrees), or textured things into view of both"
         )
     # The error of a few points, some of them wrong matches, says nothing about a calibration.
     bad = [name for name, error in found.reprojection.items() if error > 1.5 and name not in few]

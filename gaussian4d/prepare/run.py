@@ -221,7 +221,10 @@ def _points(
     found.reprojection = triangulated.rms
     found.point_counts = triangulated.counts
     if triangulated.points is None:
-        found.notes.append("fewer than 10 points could be triangulated: none are written, `fit` finds points itself")
+        found.notes.append(
+            "too few points could be triangulated to start a fit from (1000, and 50 per camera, are needed): none are"
+            " written, `fit` finds points itself"
+        )
         return None
     times = triangulated.points.times
     assert times is not None
