@@ -35,6 +35,7 @@ OPTIONAL = {
     package.module: package
     for package in (
         Optional("viser", "viser", "gaussian4d view", 'pip install "viser>=1.1.1,<2"'),
+        Optional("pycolmap", "pycolmap", "gaussian4d prepare without a calibration", 'pip install "pycolmap>=4.2"'),
         Optional("gsplat", "gsplat", "--backend gsplat on a CUDA GPU", 'pip install "gsplat>=1.5.3" packaging'),
     )
 }

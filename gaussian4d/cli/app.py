@@ -25,6 +25,7 @@ ENTRY_POINTS = "gaussian4d.commands"
 COMMANDS = {
     "demo": "demo:Demo",
     "info": "info:Info",
+    "prepare": "prepare:Prepare",
     "fit": "fit:Fit",
     "eval": "eval:Eval",
     "render": "render:Render",
