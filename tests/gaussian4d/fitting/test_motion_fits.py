@@ -146,6 +146,9 @@ def test_settings_that_fit_no_model_are_explained() -> None:
         ({"motion": "hexplane", "static_after": 2.0}, "static_after"),
         ({"motion": "free-time", "static_after": 0.0}, "static_after"),
         ({"coarse": 1.0}, "coarse"),
+        ({"motion": "dual-domain", "init_velocities": True}, "init_velocities"),
+        ({"rigidity_neighbours": 1}, "rigidity_neighbours"),
+        ({"smoothness_step": 0.0}, "smoothness_step"),
     ):
         with pytest.raises(UserError, match=word):
             FitConfig(max_steps=1, **settings)
