@@ -9,8 +9,8 @@ it along the line of sight, or elsewhere while it is hidden, at no cost. Two pen
 * smoothness: the mean length of the acceleration, as a second difference over three instants. Gaussian-Flow's term
   |D(t + e) - sg D(t)| punishes every motion; this one leaves straight ones alone.
 
-Each step looks at a few patches only: random Gaussians among those that are there, each with its nearest neighbours at
-the time drawn. So neighbours are always the present ones, whatever refinement did, nothing needs to be kept between
+Every fourth step looks at a few patches: random Gaussians among those that are there, each with its nearest neighbours
+at the time drawn. So neighbours are always the present ones, whatever refinement did, nothing needs to be kept between
 steps, and only the rows of the patches pass through the motion model again.
 """
 
@@ -25,19 +25,22 @@ from ..motion import MotionModel, Params, is_shared
 from .config import FitConfig
 
 _PATCHES = 16
+# A step with patches costs about a third more than one without.
+_EVERY = 4
 # Fainter ones are not drawn: where they are means nothing.
 _FAINTEST = 1.0 / 255.0
 
 
 def coherence(
-    config: FitConfig, motion: MotionModel, params: Params, state: Gaussians, time: float, seed: int
+    config: FitConfig, motion: MotionModel, params: Params, state: Gaussians, time: float, step: int, seed: int
 ) -> Tensor | float:
     """Returns the weighted penalties on the motion around clip time `time`, at which the Gaussians are `state`.
 
-    The same `seed` chooses the same patches and instants.
+    Steps that are left out return 0, the others count so much more. The same `seed` chooses the same patches and
+    instants.
     """
     weighted = config.rigidity_weight or config.isometry_weight
-    if motion.name == "static" or not (weighted or config.smoothness_weight):
+    if step % _EVERY or motion.name == "static" or not (weighted or config.smoothness_weight):
         return 0.0
     generator = torch.Generator().manual_seed(seed)
     rows = patches(state, config.rigidity_neighbours, generator)
@@ -58,11 +61,11 @@ def coherence(
         if config.isometry_weight:
             total = total + config.isometry_weight * isometry(here, there, weights)
     if config.smoothness_weight:
-        step = config.smoothness_step
-        before, after = (motion.at(picked, time + sign * step, 0).means for sign in (-1.0, 1.0))
-        bend = (before - 2.0 * means + after) / step**2
+        away = config.smoothness_step
+        before, after = (motion.at(picked, time + sign * away, 0).means for sign in (-1.0, 1.0))
+        bend = (before - 2.0 * means + after) / away**2
         total = total + config.smoothness_weight * _length(bend).mean()
-    return total
+    return _EVERY * total
 
 
 @torch.no_grad()

@@ -192,7 +192,7 @@ class Trainer:
         loss = loss + regularisation(self.config, self.table.params, state)
         # A seed of its own per picture: neither resuming nor the number of processes changes what is looked at.
         seed = hash((self.config.seed, self.step, target.camera_index, target.time))
-        loss = loss + coherence(self.config, motion, self.table.params, state, target.time, seed)
+        loss = loss + coherence(self.config, motion, self.table.params, state, target.time, self.step, seed)
         error = mean_squared_error(rgb.detach(), composed)
         return loss, error, means2d, (meta["radii"][0] > 0).all(dim=-1)
 

@@ -38,7 +38,11 @@ def at_rest(motion: MotionModel, n: int = COUNT) -> Params:
 
 
 def penalty(motion: MotionModel, params: Params, time: float = 0.4, seed: int = 3, **settings: Any) -> float:
-    return float(coherence(config(**settings), motion, params, motion.at(params, time), time, seed))
+    """Returns the penalty as it is on the mean over steps, of which one in four looks."""
+    state = motion.at(params, time)
+    steps = [float(coherence(config(**settings), motion, params, state, time, step, seed)) for step in range(4)]
+    assert steps[1:] == [0.0] * 3
+    return sum(steps) / len(steps)
 
 
 class Turning(MotionModel):
@@ -152,7 +156,7 @@ def test_the_penalties_pull_scattered_motion_together(name: str) -> None:
     costs = []
     for step in range(30):
         total = sum(
-            coherence(config(**settings), motion, params, motion.at(params, time), time, 10 * step + k)
+            coherence(config(**settings), motion, params, motion.at(params, time), time, 0, 10 * step + k)
             for k, time in enumerate((0.2, 0.5, 0.8))
         )
         assert isinstance(total, Tensor)
@@ -171,6 +175,6 @@ def test_a_seed_repeats_and_weights_of_zero_cost_nothing() -> None:
     first, again, other = (penalty(motion, params, seed=seed, rigidity_weight=1.0) for seed in (1, 1, 2))
     assert first == again != other
     state = motion.at(params, 0.4)
-    assert coherence(config(), motion, params, state, 0.4, 1) == 0.0
+    assert coherence(config(), motion, params, state, 0.4, 0, 1) == 0.0
     still = make_motion("static", {})
-    assert coherence(config(rigidity_weight=1.0), still, params, state, 0.4, 1) == 0.0
+    assert coherence(config(rigidity_weight=1.0), still, params, state, 0.4, 0, 1) == 0.0
