@@ -82,7 +82,10 @@ class FitConfig:
     time_activity_weight: float = 0.0
     """Weight of the distance of the time planes from rest (hexplane)."""
     rigidity_weight: float = 0.0
-    """Weight of how far neighbours are from moving as one rigid body (see `coherence`)."""
+    """Weight of how far neighbours are from moving as one rigid body (see `coherence`).
+
+    Neither this nor the next two made a short fit better on pictures held out (docs/motion.md), so presets leave them.
+    """
     isometry_weight: float = 0.0
     """Weight of the change of the distance between neighbours (see `coherence`)."""
     rigidity_neighbours: int = 20
@@ -115,7 +118,9 @@ class FitConfig:
 
     # How the number of Gaussians changes.
     strategy: str = "densify"
-    """densify (clone, split, prune) or relocate (dead Gaussians move to where detail is needed, noise explores)."""
+    """densify (clone, split, prune) or relocate (dead Gaussians move to where detail is needed, noise explores).
+
+    Relocation was found no better in short fits (docs/motion.md)."""
     max_gaussians: int = 40_000
     densify_start: float = 0.05
     densify_stop: float = 0.6
