@@ -79,13 +79,13 @@ def test_relative_rotation_takes_there_to_here() -> None:
 
 
 def test_a_body_that_turns_is_rigid_when_its_gaussians_turn_with_it() -> None:
-    settings = {"rigidity_weight": 1.0, "rigidity_span": 0.5}
+    settings: dict[str, Any] = {"rigidity_weight": 1.0, "rigidity_span": 0.5}
     rigid, sliding = Turning(2.0), Turning(2.0, turns_quats=False)
     params = at_rest(rigid)
     assert penalty(rigid, params, **settings) < 1e-6
     assert penalty(sliding, params, **settings) > 1e-2
     # Distances stay the same either way, and change when the body grows.
-    distances = {"isometry_weight": 1.0, "rigidity_span": 0.5}
+    distances: dict[str, Any] = {"isometry_weight": 1.0, "rigidity_span": 0.5}
     assert penalty(sliding, params, **distances) < 1e-6
     assert penalty(Turning(2.0, growth=1.0), params, **distances) > 1e-2
 
@@ -125,7 +125,7 @@ def test_who_is_gone_at_the_other_time_does_not_count() -> None:
     motion = make_motion("free-time", {})
     params = at_rest(motion)
     params["velocities"] = torch.randn(COUNT, 3, generator=torch.Generator().manual_seed(5))
-    settings = {"rigidity_weight": 1.0, "rigidity_span": 0.5}
+    settings: dict[str, Any] = {"rigidity_weight": 1.0, "rigidity_span": 0.5}
     assert penalty(motion, params, **settings) > 0.01
     params["times"][:], params["durations"][:] = 0.4, math.log(1e-4)
     assert penalty(motion, params, **settings) == 0.0
@@ -135,7 +135,7 @@ def test_acceleration_is_what_a_cubic_has() -> None:
     motion = make_motion("spacetime", {})
     params = at_rest(motion)
     params["trajectories"][:, 0] = 3.0
-    settings = {"smoothness_weight": 2.0, "smoothness_step": 0.05}
+    settings: dict[str, Any] = {"smoothness_weight": 2.0, "smoothness_step": 0.05}
     assert penalty(motion, params, **settings) < 1e-2
     params["trajectories"][:, 1, 0], params["trajectories"][:, 2, 0] = 0.5, 2.0
     expected = abs(2.0 * 0.5 + 6.0 * 2.0 * (0.4 - 0.5))
@@ -145,13 +145,13 @@ def test_acceleration_is_what_a_cubic_has() -> None:
 @pytest.mark.parametrize("name", ["dual-domain", "spacetime", "free-time", "hexplane"])
 def test_the_penalties_pull_scattered_motion_together(name: str) -> None:
     motion = make_motion(name, {"space_resolution": 8, "features": 4, "width": 16} if name == "hexplane" else {})
-    params = {key: torch.nn.Parameter(value) for key, value in at_rest(motion).items()}
+    params: Params = {key: torch.nn.Parameter(value) for key, value in at_rest(motion).items()}
     moving = [key for key in motion.learning_rates() if key != "shared.bounds"]
     generator = torch.Generator().manual_seed(6)
     with torch.no_grad():
         for key in moving:
             params[key].add_(0.3 * torch.randn(params[key].shape, generator=generator))
-    settings = {"rigidity_weight": 1.0, "isometry_weight": 1.0, "smoothness_weight": 1e-3}
+    settings: dict[str, Any] = {"rigidity_weight": 1.0, "isometry_weight": 1.0, "smoothness_weight": 1e-3}
     optimizer = torch.optim.Adam([params[key] for key in moving], lr=0.02)
     costs = []
     for step in range(30):

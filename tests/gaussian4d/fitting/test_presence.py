@@ -12,7 +12,7 @@ from gaussian4d.fitting import fit
 from gaussian4d.fitting.config import FitConfig
 from gaussian4d.fitting.losses import regularisation
 from gaussian4d.fitting.trainer import Trainer
-from gaussian4d.motion import make_motion
+from gaussian4d.motion import Params, make_motion
 from gaussian4d.scene import load_scene
 
 pytestmark = pytest.mark.usefixtures("cpu_backend")
@@ -23,7 +23,7 @@ FAINTEST = 1.0 / 255.0
 @pytest.mark.parametrize(("name", "sharpness"), [("free-time", 0.5), ("spacetime", 1.0)])
 def test_the_opacity_term_is_the_mean_at_the_time_and_spares_the_window(name: str, sharpness: float) -> None:
     motion = make_motion(name)
-    params = {
+    params: Params = {
         "means": torch.zeros(2, 3),
         "quats": torch.tensor([1.0, 0.0, 0.0, 0.0]).repeat(2, 1),
         "scales": torch.zeros(2, 3),
