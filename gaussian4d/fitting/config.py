@@ -48,6 +48,9 @@ class FitConfig:
     """First scale over the distance to the nearest neighbours."""
     init_duration: float = 1.5
     """First duration of a point found at one instant, in distances between the instants looked at."""
+    init_velocities: bool = False
+    """Whether points found at instants start with the velocity of their neighbours towards the nearest points of the
+    instants before and after (free-time and spacetime; FreeTimeGS)."""
 
     near: float = 0.2
     """Nothing nearer to a camera than this is drawn, as a fraction of the nearest camera's distance to the centre.
@@ -60,6 +63,9 @@ class FitConfig:
     """Weight of the mean difference between rendered and given alpha; scenes without alpha ignore it."""
     opacity_weight: float = 0.01
     """Weight of the mean opacity, so that needless Gaussians fade and are pruned."""
+    opacity_at_time: bool = True
+    """Whether that mean counts each Gaussian as far as it is there at the time drawn (FreeTimeGS's 4D regularisation),
+    not always in full."""
     scale_weight: float = 0.0
     """Weight of the mean scale."""
     anisotropy_limit: float = 8.0
@@ -75,6 +81,21 @@ class FitConfig:
     """Weight of the second differences of the time planes (hexplane)."""
     time_activity_weight: float = 0.0
     """Weight of the distance of the time planes from rest (hexplane)."""
+    rigidity_weight: float = 0.0
+    """Weight of how far neighbours are from moving as one rigid body (see `coherence`).
+
+    Neither this nor the next two made a short fit better on pictures held out (docs/motion.md), so presets leave them.
+    """
+    isometry_weight: float = 0.0
+    """Weight of the change of the distance between neighbours (see `coherence`)."""
+    rigidity_neighbours: int = 20
+    """Gaussians per patch of neighbours (Dynamic 3D Gaussians and Gaussian-Flow: 20)."""
+    rigidity_span: float = 0.1
+    """Clips, at most, between the two times at which a patch is compared."""
+    smoothness_weight: float = 0.0
+    """Weight of the mean acceleration, in units per squared clip (see `coherence`)."""
+    smoothness_step: float = 0.02
+    """Clips between the instants whose second difference is the acceleration."""
     exposure: bool = False
     """Fits a gain and an offset per training camera; unseen cameras get none."""
 
@@ -97,7 +118,9 @@ class FitConfig:
 
     # How the number of Gaussians changes.
     strategy: str = "densify"
-    """densify (clone, split, prune) or relocate (dead Gaussians move to where detail is needed, noise explores)."""
+    """densify (clone, split, prune) or relocate (dead Gaussians move to where detail is needed, noise explores).
+
+    Relocation was found no better in short fits (docs/motion.md)."""
     max_gaussians: int = 40_000
     densify_start: float = 0.05
     densify_stop: float = 0.6
@@ -132,6 +155,10 @@ class FitConfig:
                 "static_after must be a positive number of clips and the motion free-time or spacetime, got"
                 f" {self.static_after} with {self.motion}; leave static_after out"
             )
+        if self.init_velocities and not motion.can_start_moving:
+            raise UserError(
+                f"init_velocities is for the motion free-time or spacetime, got {self.motion}; leave it out"
+            )
         if not 0.0 <= self.coarse < 1.0:
             raise UserError(f"coarse is a part of the fit, 0 up to but not including 1, got {self.coarse}")
         if self.background not in BACKGROUNDS:
@@ -152,6 +179,11 @@ class FitConfig:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise UserError(f"{name} must be positive, got {value}")
+        if self.rigidity_neighbours < 2 or self.rigidity_span <= 0 or self.smoothness_step <= 0:
+            raise UserError(
+                "rigidity_neighbours must be at least 2, rigidity_span and smoothness_step positive, got"
+                f" {self.rigidity_neighbours}, {self.rigidity_span} and {self.smoothness_step}"
+            )
         if not 0 <= self.sh_degree <= 4:
             raise UserError(f"sh_degree must be 0 to 4, got {self.sh_degree}")
 

@@ -24,6 +24,7 @@ from .hull import carve
 from .normalise import Normalisation
 from .stereo import sweep_points
 from .surroundings import mean_views, surrounding_points
+from .velocities import neighbour_velocities
 from .views import View, view_of
 
 _MOVING_SHARE = 0.4
@@ -129,6 +130,9 @@ def initial_params(points: InitialPoints, motion: MotionModel, config: FitConfig
         "shN": torch.zeros(n, (config.sh_degree + 1) ** 2 - 1, 3),
         **motion.init_at(torch.tensor(points.times, dtype=torch.float32), config.init_duration * points.spacing),
     }
+    if config.init_velocities:
+        velocities = neighbour_velocities(points.xyz, points.times)
+        params |= motion.set_moving(params, torch.tensor(velocities, dtype=torch.float32))
     return {**params, **motion.init_shared(params["means"], torch.Generator().manual_seed(config.seed))}
 
 

@@ -35,13 +35,15 @@ def compose(target: Target, background: Tensor) -> Tensor:
 def regularisation(config: FitConfig, params: Params, state: Gaussians) -> Tensor | float:
     """Returns the sum of the weighted penalties on the Gaussians; `state` is what was drawn.
 
-    The opacity term is FreeTimeGS's: at the time drawn, without a gradient into the temporal window.
+    The opacity term is FreeTimeGS's, mean(o sg[sigma(t)]): at the time drawn, without a gradient into the temporal
+    window; or, where the settings say so, the plain mean.
     """
     total: Tensor | float = 0.0
     if config.opacity_weight:
         opacities = torch.sigmoid(params["opacities"])
-        presence = (state.opacities / opacities.clamp_min(1e-6)).detach()
-        total = total + config.opacity_weight * (opacities * presence).mean()
+        if config.opacity_at_time:
+            opacities = opacities * (state.opacities / opacities.clamp_min(1e-6)).detach()
+        total = total + config.opacity_weight * opacities.mean()
     if config.scale_weight:
         total = total + config.scale_weight * state.scales.mean()
     if config.anisotropy_weight:

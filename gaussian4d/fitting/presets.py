@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..errors import UserError
+from ..motion import FreeTime, HexPlane, Spacetime
 from ..scene import Scene
 from .config import FitConfig
 
@@ -43,11 +44,16 @@ def preset_config(name: str, scene: Scene, overrides: dict[str, Any]) -> FitConf
 def _for_motion(config: FitConfig, scene: Scene) -> dict[str, Any]:
     """Returns what a motion model wants to be set otherwise, for whichever was chosen.
 
+    free-time and spacetime: first velocities from neighbouring instants, as FreeTimeGS starts. Its relocation instead
+    of densification (every 100 steps, opacity 0.005) was measured and is not used: docs/motion.md, "What was tried".
+
     hexplane: what 4DGaussians sets for multi-view scenes: half as many grid points in time as frames, a first stage at
     rest (3000 of 17,000 steps), weights 2e-4, 1e-3 and 1e-4 of the planes' penalties, opacities that change. A subject
     cut out has no surroundings to settle first: there the stage at rest was found to cost quality, and is left out.
     """
-    if config.motion != "hexplane":
+    if config.motion in (FreeTime.name, Spacetime.name):
+        return {"init_velocities": True}
+    if config.motion != HexPlane.name:
         return {}
     return {
         "motion_config": {

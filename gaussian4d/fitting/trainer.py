@@ -19,6 +19,7 @@ from ..motion import Params, Static, make_motion
 from ..scene import Scene
 from .background import Background
 from .checkpoint import checkpoint_path, save_checkpoint
+from .coherence import coherence
 from .config import FitConfig
 from .densify import Densifier
 from .exposure import Exposure
@@ -189,6 +190,9 @@ class Trainer:
         composed = compose(target, color.detach())
         loss = picture_loss(self.config, target, composed, rgb, alphas[0])
         loss = loss + regularisation(self.config, self.table.params, state)
+        # A seed of its own per picture: neither resuming nor the number of processes changes what is looked at.
+        seed = hash((self.config.seed, self.step, target.camera_index, target.time))
+        loss = loss + coherence(self.config, motion, self.table.params, state, target.time, self.step, seed)
         error = mean_squared_error(rgb.detach(), composed)
         return loss, error, means2d, (meta["radii"][0] > 0).all(dim=-1)
 

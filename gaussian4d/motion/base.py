@@ -40,6 +40,9 @@ class MotionModel(abc.ABC):
     can_freeze: ClassVar[bool] = False
     """Whether single Gaussians can be stopped for good (`frozen`)."""
 
+    can_start_moving: ClassVar[bool] = False
+    """Whether a first velocity can be given to single Gaussians (`set_moving`)."""
+
     def __init__(self, config: Any) -> None:
         self.config = config
 
@@ -62,6 +65,13 @@ class MotionModel(abc.ABC):
         A windowed model lets those found at an instant last about `duration` clips; others start as in `init`.
         """
         return self.init(len(times))
+
+    def set_moving(self, columns: Params, velocities: Tensor) -> Params:
+        """Returns the own columns with which Gaussians move at `velocities` [N, 3] per clip at their own instants.
+
+        Only for models that `can_start_moving`.
+        """
+        raise NotImplementedError(f"Gaussians of {self.name} have no first velocity")
 
     def outlasting(self, params: Params, clips: float) -> Tensor:
         """Returns [N] which Gaussians are not frozen yet though their window is longer than `clips` (its deviation)."""

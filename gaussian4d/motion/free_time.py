@@ -32,6 +32,7 @@ class FreeTime(MotionModel):
 
     name = "free-time"
     can_freeze = True
+    can_start_moving = True
     length_columns = ("velocities",)
 
     def __init__(self, config: FreeTimeConfig | None = None) -> None:
@@ -49,6 +50,9 @@ class FreeTime(MotionModel):
 
     def init_at(self, times: Tensor, duration: float) -> Params:
         return {**super().init(len(times)), **window.around_instants(times, duration, self.config.static_duration)}
+
+    def set_moving(self, columns: Params, velocities: Tensor) -> Params:
+        return {"velocities": velocities}
 
     def learning_rates(self) -> dict[str, tuple[float, float]]:
         return {"velocities": (2e-3, 1e-4), "times": (2e-4, 2e-5), "durations": (5e-3, 1e-3)}

@@ -48,6 +48,7 @@ class Spacetime(MotionModel):
 
     name = "spacetime"
     can_freeze = True
+    can_start_moving = True
     length_columns = ("trajectories",)
 
     def __init__(self, config: SpacetimeConfig | None = None) -> None:
@@ -67,6 +68,10 @@ class Spacetime(MotionModel):
     def init_at(self, times: Tensor, duration: float) -> Params:
         brief = math.sqrt(2.0) * duration
         return {**super().init(len(times)), **window.around_instants(times, brief, self.config.static_duration)}
+
+    def set_moving(self, columns: Params, velocities: Tensor) -> Params:
+        higher = columns["trajectories"][:, 1:]
+        return {"trajectories": torch.cat([velocities[:, None], higher], dim=1)}
 
     def learning_rates(self) -> dict[str, tuple[float, float]]:
         return {

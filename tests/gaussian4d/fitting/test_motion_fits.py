@@ -28,7 +28,7 @@ from gaussian4d.scene import load_scene
 
 SMALL_PLANES = {"space_resolution": 8, "time_resolution": 3, "features": 4, "width": 16}
 KINDS: dict[str, dict[str, Any]] = {
-    "spacetime": {"motion": "spacetime"},
+    "spacetime": {"motion": "spacetime", "rigidity_weight": 0.01, "smoothness_weight": 1e-5},
     "hexplane": {"motion": "hexplane", "motion_config": SMALL_PLANES, "coarse": 0.1},
     "appearing dual-domain": {"motion": "dual-domain", "motion_config": {"temporal_opacity": True}},
     "half frozen": {"motion": "free-time", "static_after": 0.505},
@@ -146,6 +146,9 @@ def test_settings_that_fit_no_model_are_explained() -> None:
         ({"motion": "hexplane", "static_after": 2.0}, "static_after"),
         ({"motion": "free-time", "static_after": 0.0}, "static_after"),
         ({"coarse": 1.0}, "coarse"),
+        ({"motion": "dual-domain", "init_velocities": True}, "init_velocities"),
+        ({"rigidity_neighbours": 1}, "rigidity_neighbours"),
+        ({"smoothness_step": 0.0}, "smoothness_step"),
     ):
         with pytest.raises(UserError, match=word):
             FitConfig(max_steps=1, **settings)

@@ -206,6 +206,9 @@ def test_presets_fit_the_scene(ball_scene: Path, write_ball: Callable[..., Path]
     assert (config.motion, config.background, config.exposure) == ("dual-domain", "random", False)
     assert preset_config("quick", scene, {"motion": "static"}).motion == "static"
     assert preset_config("balanced", scene, {"max_steps": 5}).motion == "free-time"
+    for motion, moving in (("free-time", True), ("spacetime", True), ("dual-domain", False), ("static", False)):
+        assert preset_config("balanced", scene, {"motion": motion}).init_velocities == moving
+    assert not preset_config("balanced", scene, {"motion": "free-time", "init_velocities": False}).init_velocities
     limited = preset_config("balanced", scene, {"max_minutes": 2.0})
     assert limited.max_minutes == 2.0 and limited.max_steps is None
     both = preset_config("balanced", scene, {"max_minutes": 2.0, "max_steps": 9})

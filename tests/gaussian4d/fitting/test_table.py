@@ -153,6 +153,26 @@ def test_relocate_moves_the_dead_and_grows() -> None:
     assert torch.all(table.params["sh0"].detach()[:2, 0, 0].round() >= 2)
 
 
+def test_the_relocated_live_when_and_move_as_those_they_copy() -> None:
+    table = make_table()
+    marks = torch.arange(6, dtype=torch.float32)
+    with torch.no_grad():
+        table.params["opacities"][:3] = -10.0
+        for name in ("times", "durations"):
+            table.params[name].copy_(0.1 * marks)
+        table.params["velocities"].copy_(marks[:, None].expand(6, 3))
+        table.params["sh0"].copy_(marks[:, None, None].expand(6, 1, 3))
+    worker = densifier(strategy="relocate")
+    worker.config.densify_fraction = 0.5
+    worker.change(table)
+    params = {name: value.detach() for name, value in table.params.items()}
+    sources = params["sh0"][:, 0, 0]
+    assert len(table) == 9 and torch.all(sources >= 3)
+    torch.testing.assert_close(params["times"], 0.1 * sources)
+    torch.testing.assert_close(params["durations"], 0.1 * sources)
+    torch.testing.assert_close(params["velocities"], sources[:, None].expand(9, 3))
+
+
 @pytest.mark.parametrize("strategy", ["densify", "relocate"])
 def test_shared_tensors_are_stepped_and_saved_but_never_refined(strategy: str) -> None:
     # As many rows as there are Gaussians: only the name tells it apart.
