@@ -33,9 +33,10 @@ from .report import report_lines
 from .targets import Targets
 from .trainer import Trainer
 from .windows import Plan, describe, plan_windows
+from .windows_processes import WindowProcesses
 from .windows_trainer import WindowsTrainer
 
-AnyTrainer = Trainer | PerFrameTrainer | WindowsTrainer
+AnyTrainer = Trainer | PerFrameTrainer | WindowsTrainer | WindowProcesses
 
 
 @dataclasses.dataclass
@@ -273,6 +274,10 @@ def _prepare(
             reporter.say("with a time limit the number of steps depends on the machine, so two runs differ")
     if plan is not None:
         reporter.say(describe(plan))
+        if plan.jobs > 1:
+            processes = WindowProcesses(scene, config, plan, normalisation, out, reporter, hooks, began)
+            reporter.cut_metrics(processes.step)
+            return processes
         windows = WindowsTrainer(scene, config, plan, normalisation, out, reporter, hooks, resume, began)
         reporter.cut_metrics(windows.step)
         return windows
