@@ -113,10 +113,10 @@ class WindowProcesses:
                 process.terminate()
                 process.wait()
         if failed is not None:
+            why = _last_words(self._words(failed))
             raise UserError(
-                f"window {failed + 1} of {len(self.plan.windows)} could not be fitted: "
-                f"{_last_words(self._words(failed))}. The other windows are kept; when that is mended, go on with: gaussian4d fit {self.scene.path} --out"
-                f" {self.out} --resume"
+                f"window {failed + 1} of {len(self.plan.windows)} could not be fitted: {why}. The other windows are"
+                f" kept; when that is mended, go on with: gaussian4d fit {self.scene.path} --out {self.out} --resume"
             )
         return self.progress
 
