@@ -56,11 +56,9 @@ WINDOWS = [(0, 8), (6, 14)]
 pytestmark = pytest.mark.usefixtures("cpu_backend")
 
 
-@pytest.fixture(scope="module")
-def long_scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from conftest import write_ball_scene
-
-    return write_ball_scene(tmp_path_factory.mktemp("long") / "ball", instants=14)
+@pytest.fixture
+def long_scene(write_ball: Callable[..., Path], tmp_path: Path) -> Path:
+    return write_ball(tmp_path / "ball", instants=14)
 
 
 def same(a: DynamicGaussians, b: DynamicGaussians) -> bool:
