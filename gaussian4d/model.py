@@ -61,7 +61,12 @@ class DynamicGaussians:
         """Returns the velocities around `time`, world units per clip, by a central difference over `interval`."""
         check_connected(self, "velocities")
         half = 0.5 * (interval or self.frame_interval)
-        return (self.at(time + half).means - self.at(time - half).means) / (2.0 * half)
+        return (self.follow(time, time + half) - self.follow(time, time - half)) / (2.0 * half)
+
+    def follow(self, of: float, time: float) -> Float[Tensor, "N 3"]:
+        """Returns the centres at clip time `time` of the Gaussians of `at(of)`, in the same order."""
+        check_connected(self, "paths")
+        return self.motion.follow(self.params, float(of), float(time))
 
     def to(self, device: str | torch.device) -> DynamicGaussians:
         """Returns the model with its tensors on `device`."""

@@ -91,7 +91,7 @@ def render(
     wanted = [name for name in ("normal", "flow", "uncertainty", "xyz") if name in buffers]
     if wanted:
         later = time + model.frame_interval if flow_to is None else flow_to
-        features = {name: _features(name, view, state, model, later) for name in wanted}
+        features = {name: _features(name, view, state, model, time, later) for name in wanted}
         blended, alpha = view.draw(state, torch.cat(list(features.values()), dim=1), None, None, "RGB")
         mean = torch.where(alpha > 1e-4, blended / alpha.clamp_min(1e-4), 0.0)
         for name, part in zip(wanted, mean.split([f.shape[1] for f in features.values()], dim=-1)):
@@ -149,7 +149,7 @@ class _View:
         return flat * torch.stack([self.K[0, 0], self.K[1, 1]]) + self.K[:2, 2]
 
 
-def _features(name: str, view: _View, state: Gaussians, model: DynamicGaussians, later: float) -> Tensor:
+def _features(name: str, view: _View, state: Gaussians, model: DynamicGaussians, time: float, later: float) -> Tensor:
     """Returns what each Gaussian contributes to the buffer `name`, [N, C]."""
     if name == "xyz":
         return state.means
@@ -157,7 +157,7 @@ def _features(name: str, view: _View, state: Gaussians, model: DynamicGaussians,
         return facing_normals(state, torch.tensor(view.camera.position, dtype=torch.float32, device=state.means.device))
     if name == "flow":
         check_connected(model, "flow")
-        return view.pixels(model.at(later).means) - view.pixels(state.means)
+        return view.pixels(model.follow(time, later)) - view.pixels(state.means)
     depth = view.local(state.means)[:, 2:]
     return torch.cat([depth, depth.square()], dim=1)
 

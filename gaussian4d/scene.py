@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -32,7 +33,7 @@ class Frame:
     time: float
     """Clip time in [0, 1]."""
     time_index: int
-    """Index of `time` in the scene's `times`."""
+    """Index of `time` in the `times` of the whole scene."""
     split: str
     """`train`, `test` or `val`."""
     source: str
@@ -158,6 +159,26 @@ class Scene:
             raise UserError(f"split must be train, test, val or all, got {split!r}")
         return [frame for frame in self._frames if frame.split == split]
 
+    def part(self, start: int, stop: int) -> Scene:
+        """Returns the scene with only the instants `start` to `stop - 1` of `times`; splits and clip times stay.
+
+        Both share the cache of frames. Of the points, those of other instants are left out.
+        """
+        assert "part" not in self.options, "a part has no parts"
+        if not 0 <= start < stop <= len(self.times):
+            raise UserError(f"part must lie within the {len(self.times)} instants of {self.path}, got {start}:{stop}")
+        scene = copy.copy(self)
+        scene.options = {**self.options, "part": [start, stop]}
+        scene.times = self.times[start:stop]
+        scene._frames = [frame for frame in self._frames if start <= frame.time_index < stop]
+        scene.cameras = Cameras(frame.camera for frame in scene._frames)
+        if self.points is not None and self.points.times is not None:
+            moments = np.asarray(self.points.times, dtype=np.float64)
+            nearest = np.searchsorted(0.5 * (self.times[1:] + self.times[:-1]), moments)
+            chosen = np.isnan(moments) | ((nearest >= start) & (nearest < stop))
+            scene.points = PointCloud(self.points.xyz[chosen], self.points.rgb[chosen], moments[chosen])
+        return scene
+
     def seconds(self, time: float) -> float | None:
         """Returns the seconds from the clip's start to clip time `time`, None when the data does not know."""
         return None if self.duration is None else time * self.duration
@@ -185,6 +206,7 @@ def load_scene(
     frames: str | None = None,
     cache_mb: float = 1024,
     test_every: int = 8,
+    part: Sequence[int] | None = None,
 ) -> Scene:
     """Returns the scene in a folder; its format is recognised. Raises `UserError` at the first thing that is broken.
 
@@ -197,11 +219,12 @@ def load_scene(
         cache_mb: Memory for decoded frames; what does not fit is kept in a scratch file.
         test_every: Where the data states no split, every `test_every`-th instant, from `test_every // 2` on, is test
             for all cameras; 0 holds nothing out.
+        part: (start, stop): of all that, only these instants (see `Scene.part`); how a run of one window loads.
     """
     problems = ProblemList()
     scene = _load(Path(path), problems, downscale, frames, cache_mb, test_every)
     problems.raise_errors(Path(path))
-    return scene
+    return scene if part is None else scene.part(*part)
 
 
 def inspect(

@@ -23,6 +23,7 @@ class Fit:
         gaussian4d fit data/fox --out runs/fox --max-minutes 10
         gaussian4d fit data/fox --out runs/fox --resume
         gaussian4d fit data/dome --out runs/still --motion static --frames 0:1:1 --downscale 2
+        gaussian4d fit data/dance --out runs/dance --window 50 --overlap 6 --jobs 2
         torchrun --nproc-per-node 4 -m gaussian4d fit data/dome --out runs/dome
     """
 
@@ -53,6 +54,13 @@ class Fit:
     """Use only these instants, START:STOP:STEP as in Python."""
     cache_mb: int = 1024
     """Memory for decoded frames."""
+    window: str | None = None
+    """Fit a long clip as overlapping windows of at most so many instants ("50") or seconds ("2s"); "none": as one.
+    Default: windows of 50 where several cameras filmed more than 100 instants."""
+    overlap: str | None = None
+    """Instants (or seconds) that neighbouring windows share, at least. Default: an eighth of a window."""
+    jobs: int = 1
+    """Windows to fit at the same time, in processes of their own; one after the other, still things are stillest."""
     background: Literal["white", "black", "random", "model"] | None = None
     """What lies behind the Gaussians. Default: random where the pictures have alpha, else one fitted colour."""
     keep_checkpoints: int = 2
@@ -78,6 +86,9 @@ class Fit:
             backend=self.backend,
             background=self.background,
             keep_checkpoints=self.keep_checkpoints,
+            window=self.window,
+            overlap=self.overlap,
+            jobs=self.jobs,
         )
         if result.interrupted:
             return 130

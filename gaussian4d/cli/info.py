@@ -115,7 +115,12 @@ def _run(path: Path) -> int:
     settings = ("preset", "motion", "max_steps", "max_minutes", "seed", "background")
     print(f"settings   {', '.join(f'{name} {fit.get(name)}' for name in settings)}")
     steps = sorted(path.glob("checkpoints/step_*.safetensors"))
-    print(f"progress   {len(steps)} checkpoints{f', last {steps[-1].stem}' if steps else ''}")
+    plan = path / "windows" / "plan.json"
+    if plan.exists():
+        values = read_json(plan)
+        print(f"windows    {len(values.get('windows', []))}, finished {len(values.get('finished', []))}")
+    else:
+        print(f"progress   {len(steps)} checkpoints{f', last {steps[-1].stem}' if steps else ''}")
     metrics = path / "eval" / "metrics.json"
     if metrics.exists():
         from ..fitting.report import report_lines
@@ -136,7 +141,7 @@ def _g4d(path: Path) -> int:
     motion = manifest.get("motion") or {}
     times = manifest.get("times") or []
     print(f"file       {path}, {size(path.stat().st_size)}")
-    print(f"motion     {motion.get('name') if isinstance(motion, dict) else motion}")
+    print(f"motion     {_motion(motion)}")
     print(f"fitted to  {len(times)} instants, frames per second {manifest.get('fps') or 'not known'}")
     rows = [
         (name, array.dtype.name, "x".join(map(str, array.shape)), size(array.nbytes)) for name, array in arrays.items()
@@ -145,6 +150,16 @@ def _g4d(path: Path) -> int:
     if "means" in arrays:
         _print_bounds(arrays["means"])
     return 0
+
+
+def _motion(motion: object) -> str:
+    """Returns the name of the motion model in a manifest, and of the one inside its windows."""
+    if not isinstance(motion, dict):
+        return str(motion)
+    inside, spans = (motion.get("config") or {}).get("motion"), (motion.get("config") or {}).get("spans")
+    if motion.get("name") == "windows" and isinstance(spans, list):
+        return f"windows: {len(spans)} of {inside}"
+    return str(motion.get("name"))
 
 
 def _ply(path: Path) -> int:

@@ -3,7 +3,8 @@
 Read `run.py` (the whole course of a fit), then `trainer.py` (the loop). One idea per file: `config` and `presets`
 (settings), `normalise` (the fit's frame), `initialise` with `hull` and `surroundings` (where it starts), `sampler` and
 `targets` (what it sees), `losses`, `schedule`, `table` and `densify` (how Gaussians come and go), `checkpoint`,
-`progress`, `hooks`, `per_frame` (the baseline: a still fit per instant), `parallel` (several processes as one).
+`divergence`, `progress`, `hooks`, `per_frame` (the baseline: a still fit per instant), `parallel` (several processes as
+one), `windows` with `windows_start`, `windows_trainer` and `windows_processes` (long clips in parts).
 """
 
 from __future__ import annotations

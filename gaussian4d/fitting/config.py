@@ -52,6 +52,9 @@ class FitConfig:
     """Whether points found at instants start with the velocity of their neighbours towards the nearest points of the
     instants before and after (free-time and spacetime; FreeTimeGS)."""
 
+    normalisation: dict[str, Any] | None = None
+    """Centre and scale of the fit's frame (see `normalise`); None: from the training cameras. Windows of one clip share
+    theirs."""
     near: float = 0.2
     """Nothing nearer to a camera than this is drawn, as a fraction of the nearest camera's distance to the centre.
 
@@ -111,6 +114,8 @@ class FitConfig:
     lr_background: tuple[float, float] = (5e-3, 5e-4)
     lr_motion_factor: float = 1.0
     """Factor on the motion model's own learning rates."""
+    lr_factor: float = 1.0
+    """Factor on the learning rates of all Gaussians' parameters; a fit that diverged goes on with half of it."""
     sh_start: float = 0.2
     """Progress at which the first degree of view dependence is switched on; the others follow at equal steps."""
     resolutions: tuple[tuple[float, float], ...] = ((0.0, 2.0), (0.3, 1.0))
@@ -170,6 +175,7 @@ class FitConfig:
         for name in (
             "max_steps",
             "max_minutes",
+            "lr_factor",
             "batch",
             "densify_every",
             "checkpoint_every",

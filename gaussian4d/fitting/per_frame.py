@@ -152,6 +152,12 @@ class PerFrameTrainer:
             },
         )
 
+    def go_back(self) -> bool:
+        """Takes the instant under way back to its newest checkpoint; returns whether there is anything to keep."""
+        if self.current is not None and not self.current.go_back():
+            self.current = None
+        return bool(self.finished) or self.current is not None
+
     def _check(self) -> None:
         """Raises `UserError` when an instant cannot be fitted by itself."""
         fewest = min(range(len(self.times)), key=lambda index: len(self.groups[index]))

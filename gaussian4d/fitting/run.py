@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import shutil
 import signal
 import threading
 import time
@@ -20,6 +21,7 @@ from ..motion import Params, PerFrame, make_motion
 from ..scene import Scene
 from .checkpoint import list_checkpoints, load_checkpoint
 from .config import FitConfig, load_run_config, save_run_config
+from .divergence import Diverged
 from .hooks import FitHook, load_hook
 from .initialise import initial_params, initial_points
 from .normalise import Normalisation
@@ -30,6 +32,11 @@ from .progress import Reporter, Silence
 from .report import report_lines
 from .targets import Targets
 from .trainer import Trainer
+from .windows import Plan, describe, plan_windows
+from .windows_processes import WindowProcesses
+from .windows_trainer import WindowsTrainer
+
+AnyTrainer = Trainer | PerFrameTrainer | WindowsTrainer | WindowProcesses
 
 
 @dataclasses.dataclass
@@ -61,6 +68,9 @@ def fit(
     keep_checkpoints: int = 2,
     callbacks: Sequence[FitHook | str] = (),
     evaluate: bool = True,
+    window: str | int | None = None,
+    overlap: str | int | None = None,
+    jobs: int = 1,
     **overrides: Any,
 ) -> FitResult:
     """Returns the model fitted to the training frames of `scene`; everything about the run is in the folder `out`.
@@ -80,6 +90,11 @@ def fit(
         keep_checkpoints: How many checkpoints stay on disk.
         callbacks: Hooks (see `hooks`), or names of registered ones.
         evaluate: Whether to evaluate the test frames at the end.
+        window: Longest window of a clip that is fitted in parts (see `windows`): instants, seconds ("2s"), or "none";
+            None cuts clips of more than 100 instants that several cameras filmed. Steps and minutes that are given
+            are shared out over the windows; the steps of a preset are for each.
+        overlap: What neighbouring windows share, at least; None takes an eighth of a window.
+        jobs: Processes that fit windows at the same time.
         overrides: Any other field of `FitConfig`.
 
     Under `torchrun` several processes fit together (docs/parallel.md); `batch` is then one picture for each of them
@@ -98,30 +113,44 @@ def fit(
     given = {name: value for name, value in {**given, **overrides}.items() if value is not None}
     ignored: list[str] = []
     team = Team.join()
+    plan = None
     if resume:
-        config, _ = load_run_config(out / "config.json")
+        config, options = load_run_config(out / "config.json")
+        if options.get("part") and "part" not in scene.options:
+            scene = scene.part(*options["part"])
+            frames = scene.frames("train")
+        plan = Plan.load(out, scene)
+        given.update({"window": window, "overlap": overlap} if window is not None or overlap is not None else {})
         ignored = [name for name, value in given.items() if value != getattr(config, name, None)]
     else:
         given.update(seed=seed, backend=backend, keep_checkpoints=keep_checkpoints)
         config = preset_config(preset, scene, {"batch": team.size, **given})
         _check_settings(config, scene)
         team.check_batch(config.batch)
+        plan = _planned(scene, config, window, overlap, jobs, "max_steps" in given, team)
         if team.leads:
             if (out / "config.json").exists():
                 raise UserError(f"{out} already holds a fit; add --resume to go on with it, or choose another --out")
             out.mkdir(parents=True, exist_ok=True)
             save_run_config(out / "config.json", config, scene_options(scene))
+            if plan is not None:
+                plan.save(out)
     with Reporter(out) if team.leads else contextlib.nullcontext(Silence()) as reporter:
         if ignored:
             reporter.say(f"--resume keeps the settings of the run; ignored: {', '.join(ignored)}")
         try:
-            trainer = _prepare(scene, frames, config, out, reporter, hooks if team.leads else (), resume, began, team)
+            given_hooks = hooks if team.leads else ()
+            trainer = _prepare(scene, frames, config, plan, out, reporter, given_hooks, resume, began, team)
         except UserError:
             if not resume and team.leads:
                 _remove_start(out)
             raise
-        with _graceful_interrupt(trainer, reporter, team):
-            progress = trainer.run()
+        try:
+            with _graceful_interrupt(trainer, reporter, team):
+                progress = trainer.run()
+        except Diverged as error:
+            reporter.rest()
+            raise _diverged(error, trainer, scene, config, out, team) from None
         reporter.rest()
         model = trainer.model()
         if not team.leads:
@@ -146,10 +175,53 @@ def fit(
     return FitResult(out, model, metrics)
 
 
+def _diverged(
+    error: Diverged, trainer: AnyTrainer, scene: Scene, config: FitConfig, out: Path, team: Team
+) -> UserError:
+    """Leaves the last good checkpoint behind, as the model too; returns the error that says so and how to go on."""
+    kept = trainer.go_back()
+    weaker = config.replace(lr_factor=0.5 * config.lr_factor)
+    if team.leads:
+        # Same settings, same end: a fit that goes on has to differ.
+        save_run_config(out / "config.json", weaker, scene_options(scene))
+        if kept:
+            trainer.model().save(out / "model.g4d")
+    left = (
+        f"the checkpoint of step {trainer.step} is kept, and {out / 'model.g4d'} is the model of that step"
+        if kept
+        else "there was no checkpoint yet, so no model is written"
+    )
+    return UserError(
+        f"the fit diverged and was stopped: {error}; {left}. Go on from there with half the learning rates (lr_factor"
+        f" {weaker.lr_factor:g}, set in {out / 'config.json'}): gaussian4d fit {scene.path} --out {out} --resume"
+    )
+
+
+def _planned(
+    scene: Scene,
+    config: FitConfig,
+    window: str | int | None,
+    overlap: str | int | None,
+    jobs: int,
+    share_steps: bool,
+    team: Team,
+) -> Plan | None:
+    """Returns how the clip is cut into windows, None when it is not; processes of a team do not fit windows."""
+    if team.size > 1:
+        if window is not None and str(window) != "none":
+            raise UserError("--window and torchrun do not go together; use --jobs for windows, or leave --window out")
+        return None
+    plan = plan_windows(scene, config, window, overlap, jobs, share_steps)
+    if plan is None and (overlap is not None or jobs > 1):
+        raise UserError("--overlap and --jobs are for clips cut into windows, and this one is not; add --window")
+    return plan
+
+
 def _remove_start(out: Path) -> None:
     """Removes what a fit that could not begin has written, and the folder when nothing else is in it."""
     for name in ("config.json", "log.txt"):
         (out / name).unlink(missing_ok=True)
+    shutil.rmtree(out / "windows", ignore_errors=True)
     if not any(out.iterdir()):
         out.rmdir()
 
@@ -170,15 +242,19 @@ def _prepare(
     scene: Scene,
     frames: Sequence[Any],
     config: FitConfig,
+    plan: Plan | None,
     out: Path,
     reporter: Reporter | Silence,
     hooks: Sequence[FitHook],
     resume: bool,
     began: float,
     team: Team,
-) -> Trainer | PerFrameTrainer:
+) -> AnyTrainer:
     """Returns the trainer at its start, or at the newest checkpoint."""
-    normalisation = Normalisation.from_cameras([frame.camera for frame in frames])
+    if config.normalisation is not None:
+        normalisation = Normalisation.from_dict(config.normalisation)
+    else:
+        normalisation = Normalisation.from_cameras([frame.camera for frame in frames])
     targets = Targets(scene, frames, normalisation)
     motion = make_motion(config.motion, config.motion_config)
     checkpoints = list_checkpoints(out / "checkpoints") if resume else []
@@ -196,6 +272,15 @@ def _prepare(
             reporter.say(f"{team.size} processes draw {config.batch} pictures per step")
         if config.max_minutes:
             reporter.say("with a time limit the number of steps depends on the machine, so two runs differ")
+    if plan is not None:
+        reporter.say(describe(plan))
+        if plan.jobs > 1:
+            processes = WindowProcesses(scene, config, plan, normalisation, out, reporter, hooks, began)
+            reporter.cut_metrics(processes.step)
+            return processes
+        windows = WindowsTrainer(scene, config, plan, normalisation, out, reporter, hooks, resume, began)
+        reporter.cut_metrics(windows.step)
+        return windows
     if config.motion == PerFrame.name:
         whole = PerFrameTrainer(scene, frames, config, normalisation, out, reporter, hooks, team, resume, began)
         reporter.cut_metrics(whole.step)
@@ -223,7 +308,7 @@ def _prepare(
 
 
 @contextlib.contextmanager
-def _graceful_interrupt(trainer: Trainer | PerFrameTrainer, reporter: Reporter | Silence, team: Team) -> Iterator[None]:
+def _graceful_interrupt(trainer: AnyTrainer, reporter: Reporter | Silence, team: Team) -> Iterator[None]:
     """Turns the first Ctrl-C into a request to stop after the current step; the second one interrupts at once."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,11 @@ from ..model import DynamicGaussians
 from ..motion import Params, Static, make_motion
 from ..scene import Scene
 from .background import Background
-from .checkpoint import checkpoint_path, save_checkpoint
+from .checkpoint import checkpoint_path, list_checkpoints, load_checkpoint, save_checkpoint
 from .coherence import coherence
 from .config import FitConfig
 from .densify import Densifier
+from .divergence import PATIENCE, Diverged, unsound
 from .exposure import Exposure
 from .hooks import FitHook
 from .losses import compose, picture_loss, regularisation
@@ -81,6 +82,8 @@ class Trainer:
         self.step = 0
         self.stop_requested = False
         self.skipped = 0
+        self.skipped_running = 0
+        """How many of the last steps had no finite loss, one after the other."""
         self._elapsed_before, self._started = elapsed, time.monotonic()
 
     @property
@@ -94,7 +97,10 @@ class Trainer:
         return progress_of(self.step, self.elapsed, self.config.max_steps, self.config.max_minutes)
 
     def run(self) -> float:
-        """Trains until the fit is done or a stop is requested; saves a checkpoint, returns how much of it is done."""
+        """Trains until the fit is done or a stop is requested; saves a checkpoint, returns how much of it is done.
+
+        Raises `Diverged` when that leads nowhere; `go_back` then returns to the last checkpoint.
+        """
         self._tell("start")
         progress = self._agreed_progress()
         while progress < 1.0 and not self._stopping():
@@ -105,14 +111,19 @@ class Trainer:
             # Read once per step: the clock may not differ between two decisions of the same step.
             progress = self._agreed_progress()
             if self.densifier.active(progress) and self.step % self.config.densify_every == 0:
+                self._check(self.table.params)
                 self.densifier.change(self.table)
             if self.step % self.config.log_every == 0:
+                self._check(self.table.params)
                 self._report(progress)
-            if self.step % self.config.checkpoint_every == 0:
+            # Amid steps without a finite loss the Gaussians may be finite and yet beyond help.
+            if self.step % self.config.checkpoint_every == 0 and not self.skipped_running:
                 self.save()
             self._tell("step")
-        if self.step % self.config.checkpoint_every != 0:
+        if self.step % self.config.checkpoint_every != 0 or self.skipped_running:
             self.save()
+        if self.skipped:
+            self.reporter.say(f"{self.skipped} of {self.step} steps had no finite loss and were dropped")
         self._tell("end")
         return progress
 
@@ -158,6 +169,7 @@ class Trainer:
             self.background_optimizer.zero_grad(set_to_none=True)
         if self.exposure:
             self.exposure.step(progress)
+        self.skipped_running = 0
         self.recent.loss += float(sums[0]) / batch
         self.recent.squared_error += float(sums[1]) / batch
         self.recent.steps += 1
@@ -197,14 +209,30 @@ class Trainer:
         return loss, error, means2d, (meta["radii"][0] > 0).all(dim=-1)
 
     def _skip(self) -> None:
-        """Drops a step whose loss is not finite."""
+        """Drops a step whose loss is not finite; raises `Diverged` when that has become the rule."""
         self.table.optimizer.zero_grad(set_to_none=True)
         self.background_optimizer.zero_grad(set_to_none=True)
         if self.exposure:
             self.exposure.optimizer.zero_grad(set_to_none=True)
         if self.skipped == 0:
-            self.reporter.say(f"step {self.step}: the loss is not finite; such steps are skipped and counted")
+            self.reporter.say(f"step {self.step}: the loss is not finite; such steps are dropped and counted")
         self.skipped += 1
+        self.skipped_running += 1
+        if self.skipped_running >= PATIENCE:
+            raise Diverged(f"the loss of the {PATIENCE} steps up to step {self.step + 1} is not finite")
+
+    def _check(self, tensors: Mapping[str, Tensor]) -> None:
+        """Raises `Diverged` when one of `tensors` holds a number that is none."""
+        names = unsound(tensors)
+        if names:
+            raise Diverged(f"by step {self.step} there are numbers in {', '.join(names)} that are not finite")
+
+    def go_back(self) -> bool:
+        """Goes back to the newest checkpoint; returns False when there is none."""
+        saved = list_checkpoints(self.out / "checkpoints")
+        if saved:
+            self.load(*load_checkpoint(saved[-1]))
+        return bool(saved)
 
     def _report(self, progress: float) -> None:
         recent, n = self.recent, max(self.recent.steps, 1)
@@ -245,9 +273,10 @@ class Trainer:
         )
 
     def save(self) -> Path:
-        """Writes a checkpoint from which a fit goes on exactly; returns its path. Rank 0 writes for all."""
-        if not self.team.leads:
-            return checkpoint_path(self.out / "checkpoints", self.step)
+        """Writes a checkpoint from which a fit goes on exactly; returns its path. Rank 0 writes for all.
+
+        Raises `Diverged` instead of writing numbers that are not finite.
+        """
         tensors = self.table.state()
         tensors["background/color"] = self.background.color.detach()
         modules: list[tuple[str, Tensor, torch.optim.Optimizer]] = [
@@ -261,6 +290,10 @@ class Trainer:
         sampler_tensors, sampler_values = self.sampler.state()
         tensors.update({f"sampler/{name}": value for name, value in sampler_tensors.items()})
         tensors.update({f"generators/{name}": item.get_state() for name, item in self.generators.items()})
+        # In all processes, so that all of them stop.
+        self._check(tensors)
+        if not self.team.leads:
+            return checkpoint_path(self.out / "checkpoints", self.step)
         state: dict[str, Any] = {
             "sampler": sampler_values,
             "elapsed": self.elapsed,
@@ -284,7 +317,7 @@ class Trainer:
         for name, generator in self.generators.items():
             generator.set_state(tensors[f"generators/{name}"])
         self.recent = Recent(**state["recent"])
-        self.skipped = state["skipped"]
+        self.skipped, self.skipped_running = state["skipped"], 0
         self.step = state["step"]
         self._elapsed_before, self._started = state["elapsed"], time.monotonic()
 
@@ -295,7 +328,7 @@ class Trainer:
 
 def _learning_rates(config: FitConfig, motion: dict[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
     factor = config.lr_motion_factor
-    return {
+    rates = {
         "means": config.lr_means,
         "quats": config.lr_quats,
         "scales": config.lr_scales,
@@ -304,6 +337,7 @@ def _learning_rates(config: FitConfig, motion: dict[str, tuple[float, float]]) -
         "shN": config.lr_shN,
         **{name: (first * factor, last * factor) for name, (first, last) in motion.items()},
     }
+    return {name: (first * config.lr_factor, last * config.lr_factor) for name, (first, last) in rates.items()}
 
 
 def _load_moments(tensors: dict[str, Tensor], prefix: str, parameter: Tensor, optimizer: torch.optim.Optimizer) -> None:

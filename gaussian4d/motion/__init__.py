@@ -16,6 +16,7 @@ from .hexplane import HexPlane, HexPlaneConfig
 from .per_frame import PerFrame, PerFrameConfig
 from .spacetime import Spacetime, SpacetimeConfig
 from .static import Static, StaticConfig
+from .windows import Windows, WindowsConfig
 
 MOTIONS: dict[str, tuple[type[MotionModel], type]] = {
     "static": (Static, StaticConfig),
@@ -24,6 +25,7 @@ MOTIONS: dict[str, tuple[type[MotionModel], type]] = {
     "spacetime": (Spacetime, SpacetimeConfig),
     "hexplane": (HexPlane, HexPlaneConfig),
     "per-frame": (PerFrame, PerFrameConfig),
+    "windows": (Windows, WindowsConfig),
 }
 """Each model's class and the dataclass of its settings, by name."""
 
@@ -44,6 +46,8 @@ __all__ = [
     "SpacetimeConfig",
     "Static",
     "StaticConfig",
+    "Windows",
+    "WindowsConfig",
     "is_shared",
     "make_motion",
 ]

@@ -32,12 +32,12 @@ class MotionModel(abc.ABC):
 
     name: ClassVar[str]
     """The name of the model in commands and files."""
-    length_columns: ClassVar[tuple[str, ...]] = ()
+    length_columns: tuple[str, ...] = ()
     """Own tensors whose unit is a length, or a length per clip: they scale with the scene."""
-    position_columns: ClassVar[tuple[str, ...]] = ()
+    position_columns: tuple[str, ...] = ()
     """Own tensors [..., 3] that are positions: they move and scale with the scene."""
 
-    can_freeze: ClassVar[bool] = False
+    can_freeze: bool = False
     """Whether single Gaussians can be stopped for good (`frozen`)."""
 
     can_start_moving: ClassVar[bool] = False
@@ -99,6 +99,10 @@ class MotionModel(abc.ABC):
     @abc.abstractmethod
     def at(self, params: Params, time: float, sh_degree: int | None = None) -> Gaussians:
         """Returns the Gaussians at clip time `time`; `sh_degree` limits the coefficients, None keeps all."""
+
+    def follow(self, params: Params, of: float, time: float) -> Tensor:
+        """Returns [N, 3] where the Gaussians of `at(of)` have their centres at clip time `time`, in the same order."""
+        return self.at(params, time).means
 
     def peak_opacities(self, params: Params) -> Tensor:
         """Returns [N] the largest opacity each Gaussian has at any time of the clip, 0..1."""
