@@ -52,7 +52,9 @@ def load_true_tracks(scene: str | Path) -> Float[np.ndarray, "T P 3"] | None:
     try:
         with zipfile.ZipFile(path) as archive, archive.open("xyz.npy") as member:
             version = np.lib.format.read_magic(member)
-            read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            read_header = (
+                np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            )
             shape = read_header(member)[0]
         if len(shape) != 3 or shape[2] != 3 or 0 in shape or int(np.prod(shape, dtype=object)) > _MOST:
             raise ValueError(f"xyz has shape {shape}")
