@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .scene import Frame as Frame
     from .scene import Scene as Scene
     from .scene import load_scene as load_scene
+    from .tracks import track_points as track_points
 
 __version__ = "0.1.0"
 
@@ -40,6 +41,7 @@ _HOME = {
     "load_model": "model",
     "load_scene": "scene",
     "render": "rendering",
+    "track_points": "tracks",
 }
 
 __all__ = [
@@ -57,6 +59,7 @@ __all__ = [
     "load_model",
     "load_scene",
     "render",
+    "track_points",
 ]
 
 

@@ -52,7 +52,7 @@ def _processor() -> Section:
     import torch
 
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    rows = [("processor", _processor_name(), ""), ("cores", f"{usable} usable", "")]
+    rows = [("processor", processor_name(), ""), ("cores", f"{usable} usable", "")]
     asked = os.environ.get("OMP_NUM_THREADS")
     note = f"OMP_NUM_THREADS={asked} is set" if asked else ""
     rows.append(("threads", f"{torch.get_num_threads()} for torch and our loops", note))
@@ -67,7 +67,8 @@ def _processor() -> Section:
     return Section("machine", rows)
 
 
-def _processor_name() -> str:
+def processor_name() -> str:
+    """Returns what the processor calls itself."""
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("model name"):

@@ -228,7 +228,8 @@ class PerFrameTrainer:
         if self.team.leads:
             tensors = {**{f"params/{name}": value for name, value in params.items()}, "background": item.background}
             save_checkpoint(self.folder, index, tensors, {"steps": item.steps, "seconds": item.seconds}, keep=10**9)
-            shutil.rmtree(self.folder / f"instant_{index:04d}")
+            # Not there when the search for the first points took the whole time of the instant: no step, no checkpoint.
+            shutil.rmtree(self.folder / f"instant_{index:04d}", ignore_errors=True)
 
     def _load(self) -> list[_Finished]:
         """Returns the instants that were finished in earlier sittings."""

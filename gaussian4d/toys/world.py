@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,6 +12,7 @@ from jaxtyping import Float
 
 from ..cameras import Camera
 from ..conventions import invert_rigid
+from ..errors import UserError
 from .drawing import BUFFERS, ToyBuffers, draw
 from .motions import Motion, translation
 from .raycast import Caster
@@ -37,6 +40,19 @@ class Part:
         self.rest = np.eye(4) if rest is None else np.array(rest, dtype=np.float64)
         self.motions = tuple(motions)
         self.caster = Caster(shape)
+        self.present = (-math.inf, math.inf)
+
+    def during(self, start: float = -math.inf, end: float = math.inf) -> Part:
+        """Returns the part as it is from clip time `start` until just before `end`, and nowhere at other times."""
+        if not start < end:
+            raise UserError(f"expected a part to be there from a time before {end}, got {start}")
+        brief = copy.copy(self)
+        brief.present = (start, end)
+        return brief
+
+    def is_present(self, time: float) -> bool:
+        """Returns whether the part is there at clip time `time`."""
+        return self.present[0] <= time < self.present[1]
 
     def T_world_part(self, time: float) -> Float[np.ndarray, "4 4"]:
         """Returns the part's pose at clip time `time`; motions are closed forms, so any time is valid."""
@@ -92,10 +108,14 @@ class ToyWorld:
             flow_to: The time flow leads to; None for one frame later (beyond the clip's end for its last frame).
         """
         later = time + 1.0 / max(self.instants - 1, 1) if flow_to is None else flow_to
-        return draw(self.parts, self.light, camera, time, tuple(buffers), samples, later)
+        present = tuple(part for part in self.parts if part.is_present(time))
+        return draw(present, self.light, camera, time, tuple(buffers), samples, later)
 
     def surface_points(self, n: int, seed: int = 0) -> tuple[np.ndarray, Float[np.ndarray, "n 3"]]:
-        """Returns random points on the moving parts, even by area: their part's index [n] and place in its frame."""
+        """Returns random points on the moving parts, even by area: their part's index [n] and place in its frame.
+
+        Parts count though they may be absent for a time; their motion goes on meanwhile.
+        """
         rng = np.random.default_rng(seed)
         moving = [k for k, part in enumerate(self.parts) if part.motions] or list(range(len(self.parts)))
         corners = [self.parts[k].shape.vertices[self.parts[k].shape.faces] for k in moving]
