@@ -30,6 +30,8 @@ from .views import View, view_of
 _MOVING_SHARE = 0.4
 _MOTION_THRESHOLD = 0.1
 _MONO_WINDOW = 10
+# Shares of the outlines that agree on a further shell, see `initial_points`.
+_SWEPT = (0.6, 0.45)
 _SWEEP_DEPTHS = (0.3, 6.0)
 _SHELL = (0.9, 4.0)
 # Below this share of the wanted points the sweep is not to be relied on alone.
@@ -85,10 +87,14 @@ def initial_points(
     # Moving outlines have holes where the subject rests for a moment or looks like what is behind it.
     agreement = agreement if masked else min(agreement, 0.75)
     per_instant = max((config.init_points - static_count) // max(len(views), 1), 1)
-    for time, group in zip(times, views):
-        xyz, rgb, _ = carve(group, 1.0, agreement, max(min(min_views, len(group)), math.ceil(0.5 * len(group))))
-        chosen = rng.permutation(len(xyz))[:per_instant]
-        parts.append((xyz[chosen], rgb[chosen], float(time) if len(times) > 1 else math.nan))
+    # Outlines of the whole clip agree on the trunk alone; where limbs pass, most of them disagree. Points start there too,
+    # in shells of less and less agreement, for limbs to be found at all.
+    swept = scene.has_alpha and len(views) == 1 and len({frame.time for frame in groups[0]}) > 1
+    for level in (agreement, *(_SWEPT if swept else ())):
+        for time, group in zip(times, views):
+            xyz, rgb, _ = carve(group, 1.0, level, max(min(min_views, len(group)), math.ceil(0.5 * len(group))))
+            chosen = rng.permutation(len(xyz))[:per_instant]
+            parts.append((xyz[chosen], rgb[chosen], float(time) if len(times) > 1 else math.nan))
     points = _joined(parts, spacing)
     moving = int(np.isfinite(points.times).sum())
     if len(points) < 10:

@@ -10,6 +10,9 @@ from ..motion import FreeTime, HexPlane, Spacetime
 from ..scene import Scene
 from .config import FitConfig
 
+_ONE_CAMERA = 10_000
+"""Gaussians, at most, of a subject cut out that one moving camera filmed."""
+
 
 def quick(scene: Scene) -> FitConfig:
     """Returns settings for a first look: a minute or two on a laptop."""
@@ -46,12 +49,15 @@ def _for_motion(config: FitConfig, scene: Scene) -> dict[str, Any]:
 
     free-time and spacetime: first velocities from neighbouring instants, as FreeTimeGS starts. Its relocation instead
     of densification (every 100 steps, opacity 0.005) was measured and is not used: docs/motion.md, "What was tried".
+    Three times the motion's rates make free-time sharper, in short fits and in longer ones.
 
     hexplane: what 4DGaussians sets for multi-view scenes: half as many grid points in time as frames, a first stage at
     rest (3000 of 17,000 steps), weights 2e-4, 1e-3 and 1e-4 of the planes' penalties, opacities that change. A subject
     cut out has no surroundings to settle first: there the stage at rest was found to cost quality, and is left out.
     """
-    if config.motion in (FreeTime.name, Spacetime.name):
+    if config.motion == FreeTime.name:
+        return {"init_velocities": True, "lr_motion_factor": 3.0}
+    if config.motion == Spacetime.name:
         return {"init_velocities": True}
     if config.motion != HexPlane.name:
         return {}
@@ -85,6 +91,11 @@ def _for_scene(scene: Scene, **settings: Any) -> FitConfig:
     if scene.has_alpha:
         brief = settings["preset"] == "quick" or not together
         kind: dict[str, Any] = {"motion": "dual-domain" if brief else "free-time", "background": "random"}
+        if not together:
+            # Every instant is seen from one side only: Gaussians must not jitter where no picture holds them, and more
+            # of them than the few pictures can hold learn each picture by heart.
+            kind["smoothness_weight"] = 1e-3
+            settings["max_gaussians"] = min(settings["max_gaussians"], _ONE_CAMERA)
     else:
         kind = {"motion": "free-time", "background": "model", "init_instants": 50, "exposure": cameras >= 3}
         kind["init_points"] = 30_000
