@@ -87,8 +87,8 @@ def initial_points(
     # Moving outlines have holes where the subject rests for a moment or looks like what is behind it.
     agreement = agreement if masked else min(agreement, 0.75)
     per_instant = max((config.init_points - static_count) // max(len(views), 1), 1)
-    # Outlines of the whole clip agree on the trunk alone; where limbs pass, most of them disagree. Points start there too,
-    # in shells of less and less agreement, for limbs to be found at all.
+    # Outlines of the whole clip agree on the trunk alone; where limbs pass, many of them disagree. Points start there
+    # too, in shells of less and less agreement, for limbs to be found at all.
     swept = scene.has_alpha and len(views) == 1 and len({frame.time for frame in groups[0]}) > 1
     for level in (agreement, *(_SWEPT if swept else ())):
         for time, group in zip(times, views):
