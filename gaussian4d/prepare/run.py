@@ -96,6 +96,8 @@ def prepare(
         # A scene of an earlier call must not pass for the result of this one.
         (out / "transforms.json").unlink(missing_ok=True)
         if found.recordings:
+            # Without its own folder inside, a later call would take the report for a user's.
+            stages.folder.mkdir(parents=True, exist_ok=True)
             write_report(out, found)
         raise
     return found

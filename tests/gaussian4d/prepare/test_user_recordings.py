@@ -87,7 +87,9 @@ def test_a_varying_frame_rate_goes_by_time_stamps(tmp_path: Path, frames: dict[s
     for frame in scene.frames("all"):
         if frame.camera_id == "cam2":
             shown = ticks[found.timeline.indices["cam2"][frame.time_index]] // 2
-            assert min(range(COUNT), key=lambda k: off(frame.image, frames["cam2"][k])) == shown
+            # While the balls rest, frames differ by their noise only.
+            best = min(off(frame.image, picture) for picture in frames["cam2"])
+            assert off(frame.image, frames["cam2"][shown]) < best + 0.3
 
 
 def test_a_turned_phone_video_is_upright(tmp_path: Path, frames: dict[str, list[np.ndarray]]) -> None:
@@ -125,34 +127,33 @@ def test_two_videos_of_one_name_are_named(tmp_path: Path, frames: dict[str, list
         prepare(tmp_path, tmp_path / "scene", QUICK)
 
 
-def damage(path: Path, frame: int) -> None:
+def damage(path: Path, frame: int, share: float) -> None:
     """Overwrites the end of a packet's payload with noise; its lengths and headers stay whole."""
     with av.open(str(path)) as container:
         entry = sorted(container.streams.video[0].index_entries, key=lambda entry: entry.pos)[frame]
     data = bytearray(path.read_bytes())
-    noise = np.random.default_rng(0).integers(0, 256, entry.size // 2, dtype=np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, int(share * entry.size), dtype=np.uint8)
     data[entry.pos + entry.size - len(noise) : entry.pos + entry.size] = noise.tobytes()
     path.write_bytes(data)
 
 
-@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+@pytest.mark.parametrize(("codec", "share"), [("libx264", 0.5), ("libx265", 0.9)])
 def test_payload_damage_that_the_decoder_paints_over_is_named(
-    tmp_path: Path, frames: dict[str, list[np.ndarray]], codec: str
+    tmp_path: Path, frames: dict[str, list[np.ndarray]], codec: str, share: float
 ) -> None:
-    """Every second frame a key frame, without B-frames: nothing but the damaged picture is wrong."""
+    """Every second frame is a key frame, without B-frames: nothing but the damaged picture is wrong."""
     two(tmp_path, frames)
     path = tmp_path / "videos" / "cam2.mp4"
-    noisy = [np.random.default_rng(k).integers(0, 255, (72, 96, 3), dtype=np.uint8) for k in range(COUNT)]
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=12)
-        stream.height, stream.width, stream.pix_fmt = 72, 96, "yuv420p"
+        stream.height, stream.width, stream.pix_fmt = SIZE[1], SIZE[0], "yuv420p"
         stream.options = {"g": "2", "bf": "0", "x265-params": "keyint=2:bframes=0:log-level=none"}
-        for picture in noisy:
+        for picture in frames["cam1"]:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode(None))
     assert first_damage(probe(path)) is None
-    damage(path, 4)
-    with pytest.raises(UserError, match=r"cam2\.mp4: frame [4-6] of 10 \(0\.\d+ s\) is damaged.*copy the video again"):
+    damage(path, 5, share)
+    with pytest.raises(UserError, match=r"cam2\.mp4: frame 5 of 10 \(0\.42 s\) is damaged.*copy the video again"):
         prepare(tmp_path, tmp_path / "scene", QUICK)
     assert not (tmp_path / "scene" / "transforms.json").exists()
 
@@ -186,7 +187,7 @@ def test_background_masks_cover_what_moves(tmp_path: Path) -> None:
     scene = load_scene(tmp_path / "scene_straight", downscale=1)
     hits, marked, covered = 0.0, 0.0, 0.0
     for frame in scene.frames("all"):
-        ball = np.abs(Room().render(camera, [frame.time_index / 5.0])[0] - empty).max(axis=2) > 40
+        ball = np.abs(Room().render(camera, [frame.time_index / 5.0])[0] - empty).max(axis=2) > 0.5
         assert frame.mask is not None
         hits += float((ball & (frame.mask > 0)).sum())
         marked += float((frame.mask > 0).sum())
