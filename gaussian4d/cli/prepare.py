@@ -19,14 +19,16 @@ class Prepare:
         gaussian4d prepare videos/ --out scene --calibration Calib.qca.txt
         gaussian4d prepare videos/ --out scene --sync none
         gaussian4d prepare videos/ --out scene --offsets cam1=0 cam2=0.35 cam3=1.2
+        gaussian4d prepare walk.mp4 --out scene
+        gaussian4d prepare videos/ --out scene --masks background
     """
 
     source: Positional[Path]
-    """Folder with one video (or one folder of pictures) per camera."""
+    """Folder with one video (or one folder of pictures) per camera, or one video of a moving camera."""
     out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")]
     """Scene folder to write; one that was interrupted is continued."""
     calibration: Path | None = None
-    """Calibration file or folder; by default one beside the videos is used."""
+    """Calibration file or folder (poses and lenses, or lenses only); by default one beside the videos is used."""
     ignore_calibration: bool = False
     """Solve the cameras from the pictures although a calibration lies beside them."""
     sync: Literal["auto", "audio", "motion", "none"] = "auto"
@@ -41,8 +43,12 @@ class Prepare:
     """Give each frame the time it was taken at instead of its instant's."""
     instants: int = 8
     """Instants looked at for cameras and points."""
+    thorough: bool = False
+    """Seek more features and place cameras that share little: slower; the result is doubted as much."""
+    masks: str | None = None
+    """Write foreground masks: 'background' subtracts each camera's usual picture; or a folder with CAMERA/*.png."""
     no_points: bool = False
-    """Do not triangulate sparse points."""
+    """Do not triangulate sparse points; with a calibration, it is not checked against the pictures either."""
     seed: int = 0
     """Of everything random."""
 
@@ -65,6 +71,8 @@ class Prepare:
             keep_lens=self.keep_lens,
             exact_times=self.exact_times,
             instants=self.instants,
+            thorough=self.thorough,
+            masks=self.masks,
             points=not self.no_points,
             seed=self.seed,
         )

@@ -69,6 +69,43 @@ class CalibratedCamera:
     """(width, height) the intrinsics are for, None when the file does not say."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Intrinsics:
+    """The lens of a camera whose place is not known."""
+
+    name: str
+    file: Path
+    K: np.ndarray
+    """[3, 3] pixels, centres at +0.5."""
+    model: Literal["brown", "fisheye"]
+    distortion: tuple[float, ...]
+    size: tuple[int, int] | None
+    """(width, height) they are for, None when the file does not say."""
+
+
+def find_intrinsics(files: Iterable[Path]) -> list[Intrinsics]:
+    """Returns the lenses of OpenCV FileStorage files that state no pose of any camera; empty where one is stated.
+
+    Raises `UserError` when such a lens cannot be used. Files of other kinds are passed over.
+    """
+    found: list[Intrinsics] = []
+    for path in sorted(files, key=lambda p: numeric_key(str(p))):
+        try:
+            if not is_storage(read_text(path)):
+                continue
+            cameras = _cameras_in(path, read_storage(path))
+        except UserError:
+            continue
+        for name, fields in cameras:
+            if fields.keys() & {"R", "T", "pose"}:
+                return []
+            try:
+                found.append(_intrinsics(name, path, fields))
+            except UserError as error:
+                raise UserError(f"{path}: camera {name}: {error}") from None
+    return found
+
+
 def find_calibrations(files: Iterable[Path], problems: ProblemList) -> list[list[CalibratedCamera]]:
     """Returns the calibrations among `files`: each a list of cameras. Broken ones go to `problems`."""
     calibrations: list[list[CalibratedCamera]] = []
@@ -236,6 +273,16 @@ def _fields(content: dict[str, Any]) -> dict[str, Any]:
 def _field_of(key: str) -> str | None:
     plain = key.replace("_", "").replace("-", "").lower()
     return next((field for field, names in _FIELDS.items() if plain in names), None)
+
+
+def _intrinsics(name: str, path: Path, fields: dict[str, Any]) -> Intrinsics:
+    K = matrix(fields["K"], "the camera matrix", (3, 3)).copy()
+    K[:2, 2] += _HALF
+    _check_K(K)
+    fisheye = "fisheye" in str(fields.get("model", "")).lower() or fields.get("model") == 1
+    return Intrinsics(
+        name, path, K, "fisheye" if fisheye else "brown", _distortion(fields.get("D"), fisheye), _size(fields)
+    )
 
 
 def _opencv_camera(name: str, path: Path, fields: dict[str, Any], shift: float) -> CalibratedCamera:

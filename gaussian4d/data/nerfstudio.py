@@ -1,8 +1,8 @@
 """nerfstudio scenes: `transforms.json` with intrinsics (global or per frame) and OpenGL camera-to-world matrices.
 
-Beyond nerfstudio's own keys we read, per frame, `time` (clip time in [0, 1], or seconds), `frame_index`, `camera_id`,
-and videos: an entry of `frames`, or of a list `cameras`, whose `video` or `file_path` is a video stands for all of its
-frames, or for the one that `frame_index` names.
+Beyond nerfstudio's own keys we read `duration_seconds` (from clip time 0 to 1) and, per frame, `time` (clip time in
+[0, 1], or seconds), `frame_index`, `camera_id`, and videos: an entry of `frames`, or of a list `cameras`, whose `video`
+or `file_path` is a video stands for all of its frames, or for the one that `frame_index` names.
 """
 
 from __future__ import annotations
@@ -72,6 +72,7 @@ def read(folder: Path, problems: ProblemList) -> SceneRecord:
     fps = _rate(path, content, problems)
     frames, fps, duration = _frames(path, entries, fps, problems)
     frames = _with_splits(folder, path, content, frames, problems)
+    duration = _stated_duration(path, content, problems) or duration
     notes = []
     if "applied_transform" in content:
         notes.append("applied_transform is part of the poses and points as stated; it is not undone")
@@ -93,6 +94,20 @@ def _rate(path: Path, content: dict[str, Any], problems: ProblemList) -> float |
         if fps <= 0:
             raise UserError(f"fps must be positive, got {fps:g}; correct it")
         return fps
+    except UserError as error:
+        problems.error(path, str(error))
+        return None
+
+
+def _stated_duration(path: Path, content: dict[str, Any], problems: ProblemList) -> float | None:
+    """Returns the seconds between clip time 0 and 1 that the file states, None when it does not."""
+    if "duration_seconds" not in content:
+        return None
+    try:
+        duration = number(content["duration_seconds"], "duration_seconds")
+        if duration <= 0:
+            raise UserError(f"duration_seconds must be positive, got {duration:g}; correct or remove it")
+        return duration
     except UserError as error:
         problems.error(path, str(error))
         return None

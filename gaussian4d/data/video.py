@@ -24,7 +24,7 @@ VIDEO_ENDINGS = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg
 # MPEG-4 part 2 packs skipped and paired frames into odd packets, so only decoding tells how many frames there are;
 # it is also the cheapest to decode. VP8, VP9 and AV1 hide frames in packets too, and refuse damaged ones, which nothing
 # but decoding shows.
-_COUNT_BY_DECODING = {"mpeg4", "msmpeg4v1", "msmpeg4v2", "msmpeg4v3", "mpeg1video", "mpeg2video", "h263", "wmv2"} | {
+COUNTED_BY_DECODING = {"mpeg4", "msmpeg4v1", "msmpeg4v2", "msmpeg4v3", "mpeg1video", "mpeg2video", "h263", "wmv2"} | {
     "vp8", "vp9", "av1", "libdav1d",
 }  # fmt: skip
 
@@ -99,7 +99,7 @@ def probe(path: Path) -> Video:
             rate = stream.average_rate or stream.guessed_rate
             fps = float(rate) if rate else None
             stated = _stated_count(container, stream, fps)
-            exact = stream.codec_context.name in _COUNT_BY_DECODING
+            exact = stream.codec_context.name in COUNTED_BY_DECODING
             fault = packet_check(stream)
             packets, hidden, torn = [], 0, None
             for p in container.demux(stream):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data.calibration import find_calibrations
+from ..data.calibration import find_calibrations, find_intrinsics
 from ..data.clips import fit_lens
 from ..data.problems import ProblemList
 from ..data.records import Lens
@@ -83,3 +83,45 @@ def calibrated_cameras(
             )
         placed[recording.name] = PlacedCamera(recording.name, camera.viewmat, lens, video)
     return placed
+
+
+def known_lenses(
+    files: Sequence[Path], recordings: Sequence[Recording], problems: ProblemList
+) -> tuple[dict[str, Lens], str]:
+    """Returns the lenses that calibration files without any pose state, and the file; empty when there are none.
+
+    One lens without a recording of its name is every recording's: cameras of one kind and setting.
+    """
+    stated = find_intrinsics(files)
+    if not stated:
+        return {}, ""
+    by_name = {lens.name: lens for lens in stated}
+    names = [recording.name for recording in recordings]
+    by_recording = {name: by_name[lens] for lens, name in match_names(list(by_name), names).items()}
+    if len(stated) == 1 and not by_recording:
+        by_recording = dict.fromkeys(names, stated[0])
+    lenses = {}
+    for recording in recordings:
+        if recording.name not in by_recording:
+            continue
+        found = by_recording[recording.name]
+        width, height = found.size or (recording.width, recording.height)
+        K = found.K
+        lens = Lens(
+            float(K[0, 0]), float(K[1, 1]), float(K[0, 2]), float(K[1, 2]), width, height, found.model,
+            found.distortion,
+        )  # fmt: skip
+        if recording.video is not None:
+            lens, video = fit_lens(lens, recording.video, problems)
+            if (video.left, video.top) != (recording.video.left, recording.video.top):
+                raise UserError(
+                    f"{recording.path}: the video has black bars, and its lens was calibrated without; cameras cannot"
+                    " be solved from it with that lens: export the video without bars"
+                )
+        elif (width, height) != (recording.width, recording.height):
+            raise UserError(
+                f"{recording.path}: the lens was calibrated at {width}x{height}, the pictures are"
+                f" {recording.width}x{recording.height}; export them at that size, or calibrate at theirs"
+            )
+        lenses[recording.name] = lens
+    return lenses, ", ".join(sorted({lens.file.name for lens in stated}))

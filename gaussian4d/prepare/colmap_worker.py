@@ -22,7 +22,7 @@ import numpy as np
 def main(job_file: str) -> int:
     """Returns 0 after doing the job that the file describes."""
     job = json.loads(Path(job_file).read_text(encoding="utf-8"))
-    tasks = {"match": match, "map": map_cameras}
+    tasks = {"match": match, "map": map_cameras, "relative": relative}
     tasks[job["task"]](job)
     return 0
 
@@ -30,7 +30,8 @@ def main(job_file: str) -> int:
 def match(job: dict[str, Any]) -> None:
     """Writes the keypoints of every picture and the matches of every pair to `job["out"]` (npz).
 
-    The job gives `folder`, `names` (files in it), `pairs` ([name, name]), `max_features`, `max_size`, `seed`.
+    The job gives `folder`, `names` (files in it), `pairs` ([name, name]), `max_features`, `max_size`, `max_ratio` (of
+    the best descriptor distance to the second best), `seed`.
     """
     import pycolmap
 
@@ -52,6 +53,7 @@ def match(job: dict[str, Any]) -> None:
     matching = pycolmap.FeatureMatchingOptions()
     matching.num_threads = int(job["threads"])
     matching.use_gpu = False
+    matching.sift.max_ratio = float(job["max_ratio"])
     pairing = pycolmap.ImportedPairingOptions()
     pairing.match_list_path = str(listed)
     pycolmap.match_image_pairs(database, matching_options=matching, pairing_options=pairing, device=pycolmap.Device.cpu)
@@ -73,9 +75,10 @@ def match(job: dict[str, Any]) -> None:
 def map_cameras(job: dict[str, Any]) -> None:
     """Writes the cameras that structure from motion finds to `job["out"]` (JSON).
 
-    The job gives `cameras` (name, width, height, and `focal` where known), `matches` (npz with keypoints/NAME and
-    matches/A/B of the cameras) and `seed`. Written: the number of models, and of the largest one its cameras with
-    viewmat, focal and reprojection error, and its points.
+    The job gives `cameras` (name, width, height, and `model`, `params` where the lens is known), `matches` (npz with
+    keypoints/NAME and matches/A/B of the cameras), `seed`, `thorough` (lower thresholds) and `shared` (all pictures
+    are of one camera). Written: the number of models, and of the largest one its cameras with viewmat, lens and
+    reprojection error; with `shared` also its points (see `_points`).
     """
     import pycolmap
 
@@ -87,19 +90,19 @@ def map_cameras(job: dict[str, Any]) -> None:
     database.unlink(missing_ok=True)
     ids: dict[str, int] = {}
     pairs = []
+    known: set[int] = set()
+    least = 10 if job["thorough"] else 15
     with pycolmap.Database.open(database) as db:
+        shared: tuple[int, int] | None = None
         for camera in job["cameras"]:
-            width, height = int(camera["width"]), int(camera["height"])
-            known = camera.get("focal")
-            focal = float(known) if known else 1.2 * max(width, height)
-            model = pycolmap.Camera(
-                model="SIMPLE_RADIAL", width=width, height=height, params=[focal, width / 2, height / 2, 0.0]
-            )
-            model.has_prior_focal_length = bool(known)
-            camera_id = db.write_camera(model)
-            rig = pycolmap.Rig()
-            rig.add_ref_sensor(pycolmap.sensor_t(pycolmap.SensorType.CAMERA, camera_id))
-            rig_id = db.write_rig(rig)
+            if shared is None or not job["shared"]:
+                camera_id = db.write_camera(_lens(camera))
+                rig = pycolmap.Rig()
+                rig.add_ref_sensor(pycolmap.sensor_t(pycolmap.SensorType.CAMERA, camera_id))
+                shared = camera_id, db.write_rig(rig)
+                if camera.get("params"):
+                    known.add(camera_id)
+            camera_id, rig_id = shared
             image = pycolmap.Image(name=camera["name"], camera_id=camera_id)
             image_id = db.write_image(image)
             frame = pycolmap.Frame()
@@ -110,7 +113,7 @@ def map_cameras(job: dict[str, Any]) -> None:
             db.write_keypoints(image_id, data[f"keypoints/{camera['name']}"].astype(np.float32))
         for key in data.files:
             kind, *rest = key.split("/")
-            if kind == "matches" and len(data[key]) >= 15:
+            if kind == "matches" and len(data[key]) >= least:
                 a, b = rest
                 db.write_matches(ids[a], ids[b], data[key].astype(np.uint32))
                 pairs.append((a, b))
@@ -126,6 +129,14 @@ def map_cameras(job: dict[str, Any]) -> None:
     options.num_threads = int(job["threads"])
     options.min_model_size = 2
     options.extract_colors = False
+    options.constant_cameras = known
+    if job["thorough"]:
+        options.min_num_matches = least
+        options.mapper.init_min_num_inliers = 40
+        options.mapper.init_min_tri_angle = 4.0
+        options.mapper.abs_pose_min_num_inliers = 12
+        options.mapper.abs_pose_min_inlier_ratio = 0.1
+        options.multiple_models = False
     models_folder = out.with_suffix(".models")
     models_folder.mkdir(exist_ok=True)
     models = pycolmap.incremental_mapping(database, models_folder, models_folder, options)
@@ -133,11 +144,56 @@ def map_cameras(job: dict[str, Any]) -> None:
     if models:
         best = max(models.values(), key=lambda model: len(model.reg_image_ids()))
         result |= _described(best)
+        if job["shared"]:
+            result["points"] = _points(best)
     out.write_text(json.dumps(result), encoding="utf-8")
 
 
+def relative(job: dict[str, Any]) -> None:
+    """Writes the relative rotation of every pair, from its own matches alone, to `job["out"]` (JSON).
+
+    The job gives `cameras` (name, width, height, `params` of a pinhole), `matches` and `seed` as for `map_cameras`.
+    """
+    import pycolmap
+
+    data = np.load(job["matches"])
+    cameras = {camera["name"]: _lens(camera | {"model": "PINHOLE"}) for camera in job["cameras"]}
+    options = pycolmap.TwoViewGeometryOptions()
+    options.compute_relative_pose = True
+    options.ransac.random_seed = int(job["seed"])
+    found = []
+    for key in data.files:
+        kind, *rest = key.split("/")
+        if kind != "matches":
+            continue
+        a, b = rest
+        options.ransac.max_error = max(1.0, 0.003 * max(cameras[a].width, cameras[a].height))
+        geometry = pycolmap.estimate_calibrated_two_view_geometry(
+            cameras[a], data[f"keypoints/{a}"].astype(np.float64),
+            cameras[b], data[f"keypoints/{b}"].astype(np.float64),
+            data[key].astype(np.uint32), options,
+        )  # fmt: skip
+        if geometry.cam2_from_cam1 is not None:
+            R = geometry.cam2_from_cam1.rotation.matrix().tolist()
+            found.append({"a": a, "b": b, "R": R, "inliers": len(geometry.inlier_matches)})
+    Path(job["out"]).write_text(json.dumps(found), encoding="utf-8")
+
+
+def _lens(camera: dict[str, Any]) -> Any:
+    """Returns a pycolmap camera: the lens that is known, or a guess for one that is not."""
+    import pycolmap
+
+    width, height = int(camera["width"]), int(camera["height"])
+    known = camera.get("params")
+    model = camera["model"] if known else "SIMPLE_RADIAL"
+    params = known or [1.2 * max(width, height), width / 2, height / 2, 0.0]
+    lens = pycolmap.Camera(model=model, width=width, height=height, params=params)
+    lens.has_prior_focal_length = bool(known)
+    return lens
+
+
 def _described(model: Any) -> dict[str, Any]:
-    """Returns the cameras and points of a pycolmap reconstruction as plain values."""
+    """Returns the cameras of a pycolmap reconstruction as plain values."""
     cameras = {}
     for image_id in model.reg_image_ids():
         image = model.images[image_id]
@@ -153,12 +209,25 @@ def _described(model: Any) -> dict[str, Any]:
         viewmat[:3] = pose.matrix()
         cameras[image.name] = {
             "viewmat": viewmat.tolist(),
+            "model": camera.model.name,
             "params": [float(value) for value in camera.params],
             "rms": float(np.sqrt(np.mean(errors))) if errors else None,
             "observations": len(errors),
         }
-    points = [[float(x) for x in point.xyz] for point in model.points3D.values()]
-    return {"cameras": cameras, "points": points[:20000]}
+    return {"cameras": cameras}
+
+
+def _points(model: Any) -> list[list[float]]:
+    """Returns x, y, z, the number in the name of a picture that sees the point, and its pixel there."""
+    found = []
+    for point in model.points3D.values():
+        if len(point.track.elements) < 3:
+            continue
+        seen = point.track.elements[0]
+        image = model.images[seen.image_id]
+        pixel = image.points2D[seen.point2D_idx].xy
+        found.append([*map(float, point.xyz), float(image.name[1:]), float(pixel[0]), float(pixel[1])])
+    return found
 
 
 if __name__ == "__main__":

@@ -29,6 +29,32 @@ def sampson_distance(K_a: np.ndarray, K_b: np.ndarray, T_b_a: np.ndarray, a: np.
     return np.abs(residual) / np.sqrt(np.maximum(slope, 1e-24))
 
 
+def ransac_fundamental(x: np.ndarray, y: np.ndarray, tolerance: float, rng: np.random.Generator) -> np.ndarray:
+    """Returns which matches [n] the best fundamental matrix of random eight of them explains (normalised 8 points).
+
+    Source: Hartley, "In defense of the eight-point algorithm", 1997; RANSAC by Fischler and Bolles, 1981.
+    """
+    best = np.zeros(len(x), dtype=bool)
+    if len(x) < 8:
+        return best
+    shift, scale = 0.5 * (x.mean(0) + y.mean(0)), max(float(x.std()), float(y.std()), 1e-9)
+    u = np.concatenate([(x - shift) / scale, np.ones((len(x), 1))], axis=1)
+    v = np.concatenate([(y - shift) / scale, np.ones((len(y), 1))], axis=1)
+    rows = (v[:, :, None] * u[:, None, :]).reshape(len(x), 9)
+    for _ in range(400):
+        chosen = rng.choice(len(x), 8, replace=False)
+        F = np.linalg.svd(rows[chosen])[2][-1].reshape(3, 3)
+        U, S, Vt = np.linalg.svd(F)
+        F = U @ np.diag([S[0], S[1], 0.0]) @ Vt
+        line_v, line_u = u @ F.T, v @ F
+        slope = (line_v[:, :2] ** 2).sum(1) + (line_u[:, :2] ** 2).sum(1)
+        miss = np.abs(np.einsum("ij,ij->i", v, line_v)) / np.sqrt(np.maximum(slope, 1e-24))
+        explained = miss * scale <= tolerance
+        if explained.sum() > best.sum():
+            best = explained
+    return best
+
+
 def triangulate(P: np.ndarray, pixels: np.ndarray) -> np.ndarray:
     """Returns the point [3] seen at `pixels` [v, 2] by cameras with projections `P` [v, 3, 4]: linear least squares.
 

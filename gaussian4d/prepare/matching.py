@@ -21,9 +21,11 @@ from ..optional import OPTIONAL
 from .recordings import Recording
 from .timeline import Timeline
 
-_MAX_FEATURES = 3000
+# By thoroughness: SIFT features per picture, and the ratio of best to second best distance below which a match counts.
+MAX_FEATURES = {False: 3000, True: 8000}
+MAX_RATIO = {False: 0.8, True: 0.9}
 # Pictures are shrunk to this side before features are sought: HD gives no better poses, only slower ones.
-_MAX_SIZE = 1000
+MAX_SIZE = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +95,8 @@ def match_cameras(
     instants: int,
     seed: int,
     progress: Callable[[int, int], None] | None = None,
+    *,
+    thorough: bool = False,
 ) -> Matches:
     """Returns SIFT matches between all cameras at `instants` moments spread over the clip.
 
@@ -103,6 +107,7 @@ def match_cameras(
         instants: How many moments.
         seed: Of pycolmap's random numbers.
         progress: Called with (pictures written, pictures in all).
+        thorough: Seek more features and take less distinct matches.
     """
     chosen = np.unique(np.linspace(0, timeline.count - 1, min(instants, timeline.count)).round().astype(int))
     pictures = folder / "pictures"
@@ -110,7 +115,7 @@ def match_cameras(
     names: dict[tuple[str, int], str] = {}
     scales: dict[str, float] = {}
     for done, recording in enumerate(recordings, start=1):
-        scale = min(1.0, _MAX_SIZE / max(recording.width, recording.height))
+        scale = min(1.0, MAX_SIZE / max(recording.width, recording.height))
         size = (max(1, round(recording.width * scale)), max(1, round(recording.height * scale)))
         scales[recording.name] = size[0] / recording.width
         indices = timeline.indices[recording.name][chosen]
@@ -132,7 +137,8 @@ def match_cameras(
         {
             "task": "match", "folder": str(pictures), "out": str(out), "names": list(names.values()),
             "pairs": [(names[a, k], names[b, k]) for a, b, k in pairs],
-            "max_features": _MAX_FEATURES, "max_size": _MAX_SIZE, "seed": seed,
+            "max_features": MAX_FEATURES[thorough], "max_ratio": MAX_RATIO[thorough], "max_size": MAX_SIZE,
+            "seed": seed,
         },
     )  # fmt: skip
     data = np.load(out)

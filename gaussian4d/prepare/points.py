@@ -30,7 +30,7 @@ _SAME = 0.003
 
 # A fit starts from a scene's own points alone where it has any; from fewer than these it starts worse than from what it
 # finds itself.
-_LEAST_POINTS = 1000
+LEAST_POINTS = 1000
 _LEAST_PER_CAMERA = 50
 
 
@@ -93,7 +93,7 @@ def triangulate_instants(
         return Triangulated(None, rms, counts)
     centres = np.stack([invert_rigid(pose)[:3, 3] for pose in T.values()])
     cloud = _merged(np.array(xyz), np.array(rgb), np.array(at), np.array(change), centres)
-    return Triangulated(cloud if len(cloud) >= _LEAST_POINTS else None, rms, counts)
+    return Triangulated(cloud if len(cloud) >= LEAST_POINTS else None, rms, counts)
 
 
 def _tracks(

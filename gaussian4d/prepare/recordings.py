@@ -20,7 +20,7 @@ _BESIDE = re.compile(r"background|\bbg\b|plate|calib|intrinsic|extrinsic|mask|\b
 
 @dataclasses.dataclass(frozen=True)
 class Recording:
-    """The frames of one camera, evenly spaced from its own start."""
+    """The frames of one camera, from its own start."""
 
     name: str
     path: Path
@@ -31,6 +31,15 @@ class Recording:
     height: int
     video: Video | None = None
     pictures: tuple[Path, ...] = ()
+
+    @property
+    def stamps(self) -> np.ndarray:
+        """[count] seconds of every frame since the first: a varying frame rate's own, else evenly spaced."""
+        if self.video is not None and self.video.stamps is not None:
+            # A rate that the user gave replaces the stated one, and the stamps stretch with it.
+            stated = np.array(self.video.stamps)
+            return stated * ((self.count - 1) / self.fps / stated[-1])
+        return np.arange(self.count) / self.fps
 
     @property
     def seconds(self) -> float:

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from ..files import atomic_write
+from .exposure import Exposure
 from .recordings import Recording
 from .synchronise import Offsets
 from .timeline import Timeline
@@ -30,6 +31,9 @@ class Findings:
     reprojection: Mapping[str, float] = dataclasses.field(default_factory=dict)
     """Root mean square pixels per camera."""
     point_counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    exposures: Mapping[str, Exposure] = dataclasses.field(default_factory=dict)
+    instants: int = 0
+    """Frames of a moving camera that have a pose."""
     notes: list[str] = dataclasses.field(default_factory=list)
     advice: list[str] = dataclasses.field(default_factory=list)
     failure: str = ""
@@ -62,7 +66,17 @@ def write_report(out: Path, found: Findings) -> None:
 def _camera_table(found: Findings) -> list[str]:
     if not found.recordings:
         return []
-    head = ("camera", "size", "frames", "per second", "start (s)", "confidence", "reprojection (px)", "points")
+    head = (
+        "camera",
+        "size",
+        "frames",
+        "per second",
+        "start (s)",
+        "confidence",
+        "reprojection (px)",
+        "points",
+        "brightness",
+    )
     rows = [head, ("---",) * len(head)]
     for recording in found.recordings:
         name = recording.name
@@ -73,7 +87,10 @@ def _camera_table(found: Findings) -> list[str]:
         error = f"{found.reprojection[name]:.2f}" if name in found.reprojection else "-"
         points = str(found.point_counts.get(name, "-"))
         size = f"{recording.width}x{recording.height}"
-        rows.append((name, size, str(recording.count), f"{recording.fps:.6g}", offset, confidence, error, points))
+        bright = f"{found.exposures[name].percent:+.0f} %" if name in found.exposures else "-"
+        rows.append(
+            (name, size, str(recording.count), f"{recording.fps:.6g}", offset, confidence, error, points, bright)
+        )  # fmt: skip
     return ["| " + " | ".join(row) + " |" for row in rows] + [""]
 
 
@@ -81,13 +98,15 @@ def advise(found: Findings) -> list[str]:
     """Returns what the findings say about filming, one sentence each."""
     advice = []
     if found.offsets is not None and found.timeline is not None and found.offsets.method in ("audio", "motion"):
+        # Cameras that were found to be in step have no start to be unsure of.
+        measured = any(found.offsets.seconds.values())
         frame = 1.0 / found.timeline.fps
         unsure = [name for name, value in found.offsets.confidence.items() if value < 0.3]
-        if unsure:
+        if unsure and measured:
             advice.append(
                 f"the start of {', '.join(unsure)} is not sure: clap once, or flash a lamp, where all cameras see it"
             )
-        if found.offsets.residual > 0.25 * frame:
+        if found.offsets.residual > 0.25 * frame and measured:
             advice.append("pairs of cameras disagree by more than a quarter of a frame: record sound with all cameras")
     if found.timeline is not None and len(found.recordings) > 1:
         if found.timeline.furthest > 0.25 / found.timeline.fps:

@@ -56,7 +56,11 @@ def motion_signal(recording: Recording) -> Signal:
     energy = np.array(values)
     # The logarithm: a gesture is large in one view and small in another. The floor is the noise of a still frame.
     floor = max(float(np.quantile(energy, 0.1)), 1e-3)
-    return Signal(np.log(energy + floor), recording.fps, 0.5 / recording.fps)
+    middles = 0.5 * (recording.stamps[1:] + recording.stamps[:-1])
+    even = middles[0] + np.arange(len(middles)) / recording.fps
+    # Frames further apart differ more: what counts is how much changed per second.
+    speed = energy / np.maximum(np.diff(recording.stamps) * recording.fps, 1e-3)
+    return Signal(np.log(np.interp(even, middles, speed) + floor), recording.fps, float(middles[0]))
 
 
 def audio_signal(recording: Recording) -> Signal | None:

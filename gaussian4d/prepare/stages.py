@@ -14,7 +14,7 @@ from ..files import read_json, write_json
 FOLDER = ".prepare"
 
 # What a finished or interrupted preparation leaves in its folder; anything else is a user's.
-OURS = {FOLDER, "videos", "images", "transforms.json", "points.ply", "report.md", "contact_sheet.png"}
+OURS = {FOLDER, "videos", "images", "masks", "transforms.json", "points.ply", "report.md", "contact_sheet.png"}
 
 
 class Stages:

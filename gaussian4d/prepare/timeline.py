@@ -62,8 +62,22 @@ def common_timeline(recordings: Sequence[Recording], starts: Mapping[str, float]
     instants = own + np.arange(first, last + 1) / slowest.fps
     indices, seconds = {}, {}
     for recording in recordings:
-        number = np.round((instants - starts[recording.name]) * recording.fps).astype(int)
-        number = np.clip(number, 0, recording.count - 1)
+        stamps = recording.stamps
+        number = _nearest(stamps, instants - starts[recording.name])
         indices[recording.name] = number
-        seconds[recording.name] = starts[recording.name] + number / recording.fps - instants[0]
+        seconds[recording.name] = starts[recording.name] + stamps[number] - instants[0]
     return Timeline(slowest.fps, float(instants[0]), len(instants), indices, seconds)
+
+
+def path_timeline(recording: Recording, first: int, count: int) -> Timeline:
+    """Returns the timeline of one recording alone: its `count` frames from `first` on."""
+    numbers = first + np.arange(count)
+    seconds = recording.stamps[numbers] - recording.stamps[first]
+    fps = (count - 1) / float(seconds[-1])
+    return Timeline(fps, float(recording.stamps[first]), count, {recording.name: numbers}, {recording.name: seconds})
+
+
+def _nearest(stamps: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """Returns the index of the stamp nearest to every time."""
+    after = np.clip(np.searchsorted(stamps, at), 1, len(stamps) - 1)
+    return np.where(at - stamps[after - 1] <= stamps[after] - at, after - 1, after)

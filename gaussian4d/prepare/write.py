@@ -19,6 +19,8 @@ from ..files import atomic_write, write_json
 from ..folders import atomic_folder
 from ..video_out import write_video
 from .calibrate import PlacedCamera
+from .exposure import Exposure
+from .moving import Path3d
 from .recordings import Recording
 from .stages import Stages, fingerprint
 from .synchronise import Offsets
@@ -38,6 +40,9 @@ class Written:
     indices: list[int] | None
     """Frame of the video per instant, None for pictures."""
     encoded: bool
+    """Cut to the camera's window and encoded again."""
+    straightened: bool = False
+    """Undistorted, too."""
 
 
 def write_recordings(
@@ -81,7 +86,11 @@ def write_recordings(
                 lens = _encoded(recording, camera, timeline, keep_lens, stages, folder / name, count)
                 done = before + len(indices)
                 written[recording.name] = Written(
-                    lens, [f"videos/{name}"] * len(indices), list(range(len(indices))), True
+                    lens,
+                    [f"videos/{name}"] * len(indices),
+                    list(range(len(indices))),
+                    True,
+                    straightened=not keep_lens,
                 )
             else:
                 name = f"{recording.name}{recording.path.suffix.lower()}"
@@ -175,11 +184,14 @@ def write_transforms(
     *,
     exact_times: bool,
     points: PointCloud | None,
+    masks: Mapping[str, Sequence[str]] = {},
+    exposures: Mapping[str, Exposure] = {},
 ) -> None:
     """Writes `out/points.ply` and then `out/transforms.json`, which makes the folder a scene.
 
     `time` is the clip time of the instant that a frame belongs to; `seconds` is when it was taken, after the first
-    instant. With `exact_times`, `time` is the latter's clip time.
+    instant. With `exact_times`, `time` is the latter's clip time. `exposure` says, per camera and channel, what makes
+    its colours (0..255) those of the mean camera: gain * colour + offset.
     """
     duration = timeline.duration
     frames = []
@@ -194,6 +206,8 @@ def write_transforms(
             if files.indices is not None:
                 entry["frame_index"] = files.indices[k]
             entry["seconds"] = float(timeline.seconds[name][k])
+            if name in masks:
+                entry["mask_path"] = masks[name][k]
             frames.append(entry | lens | {"transform_matrix": T})
     content: dict[str, Any] = {
         "fps": timeline.fps,
@@ -204,6 +218,43 @@ def write_transforms(
             "confidence": offsets.confidence,
             "first_instant_seconds": timeline.start,
         },
+        "frames": frames,
+    }
+    if exposures:
+        content["exposure"] = {
+            name: {"gain": list(found.gain), "offset": list(found.offset)} for name, found in exposures.items()
+        }
+    if points is not None:
+        write_points(out / "points.ply", points)
+        content["ply_file_path"] = "points.ply"
+    else:
+        (out / "points.ply").unlink(missing_ok=True)
+    write_json(out / "transforms.json", content)
+
+
+def write_path(
+    out: Path, recording: Recording, path: Path3d, masks: Mapping[str, Sequence[str]], points: PointCloud | None
+) -> None:
+    """Writes the video of a moving camera and its `transforms.json`: a camera of its own for every frame."""
+    with atomic_folder(out / "videos", replaceable=".*") as folder:
+        name = f"{recording.name}{recording.path.suffix.lower()}"
+        link_or_copy(recording.path, folder / name)
+    stamps = recording.stamps[path.first : path.first + len(path.viewmats)]
+    seconds = stamps - stamps[0]
+    lens = _lens_fields(path.lens)
+    frames = []
+    for k, viewmat in enumerate(path.viewmats):
+        entry: dict[str, Any] = {
+            "file_path": f"videos/{name}", "camera_id": f"frame_{path.first + k:05d}",
+            "time": float(seconds[k] / seconds[-1]), "frame_index": path.first + k, "seconds": float(seconds[k]),
+        }  # fmt: skip
+        if recording.name in masks:
+            entry["mask_path"] = masks[recording.name][k]
+        T = opengl_from_opencv(invert_rigid(viewmat)).tolist()
+        frames.append(entry | lens | {"transform_matrix": T})
+    content: dict[str, Any] = {
+        "fps": (len(seconds) - 1) / float(seconds[-1]),
+        "duration_seconds": float(seconds[-1]),
         "frames": frames,
     }
     if points is not None:

@@ -78,7 +78,7 @@ def test_points_lie_on_the_room_and_those_of_the_balls_have_times(
     # Pictures this small give too few points for a fit to start from.
     assert load_scene(tmp_path / "scene").points is None
     assert any("too few points" in note for note in found.notes)
-    monkeypatch.setattr("gaussian4d.prepare.points._LEAST_POINTS", 100)
+    monkeypatch.setattr("gaussian4d.prepare.points.LEAST_POINTS", 100)
     prepare(calibrated, tmp_path / "scene", options)
     points = load_scene(tmp_path / "scene").points
     assert points is not None and points.times is not None and len(points) >= 100
