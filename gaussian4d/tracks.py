@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 from torch import Tensor
 
 from .errors import UserError
@@ -138,7 +138,7 @@ def _around(
     there = torch.nonzero(opacities.cpu() > _FAINT)[:, 0]
     if len(there) == 0:
         raise UserError(f"no Gaussian is visible around clip time {time:g}, so nothing can be followed there")
-    tree = cKDTree(means.cpu()[there].double().numpy())
+    tree = KDTree(means.cpu()[there].double().numpy())
     distance, index = tree.query(points.numpy(), k=min(neighbours, len(there)))
     rows = there[torch.from_numpy(index).reshape(len(points), -1)]
     scaled = torch.from_numpy(distance).reshape(len(points), -1) / reach

@@ -55,26 +55,36 @@ def check_variants(names: list[str]) -> list[str]:
     return names
 
 
-def fit_once(scene: Scene, out: Path, variant: str, preset: str, **limits: float | int | None) -> Fitted:
+def fit_once(
+    scene: Scene,
+    out: Path,
+    variant: str,
+    preset: str,
+    *,
+    max_minutes: float | None = None,
+    max_steps: int | None = None,
+) -> Fitted:
     """Returns the fit of `variant` in the folder `out`: what is there already, resumed if it was not finished.
 
-    Args:
-        limits: `max_minutes`, `max_steps`, `seed`, as for `fit`.
+    The limits are those of `fit`.
 
     Raises:
         UserError: when `out` holds a fit of another scene or with other settings.
         KeyboardInterrupt: when the fit was interrupted; the next call goes on with it.
     """
     if (out / "config.json").exists():
-        _check_same(out, scene, {"preset": preset, **VARIANTS[variant], **limits})
+        _check_same(
+            out, scene, {"preset": preset, **VARIANTS[variant], "max_minutes": max_minutes, "max_steps": max_steps}
+        )
         if not (out / "eval" / "metrics.json").exists():
             result = fit(scene, out=out, resume=True, evaluate=False)
             if result.interrupted:
                 raise KeyboardInterrupt
             evaluate(out, scene)
     else:
-        given = {name: value for name, value in limits.items() if value is not None}
-        if fit(scene, preset, out, evaluate=False, **VARIANTS[variant], **given).interrupted:
+        settings = VARIANTS[variant]
+        result = fit(scene, preset, out, max_minutes=max_minutes, max_steps=max_steps, evaluate=False, **settings)
+        if result.interrupted:
             raise KeyboardInterrupt
         evaluate(out, scene)
     return Fitted(out, load_model(out), read_json(out / "eval" / "metrics.json"))

@@ -70,8 +70,8 @@ def main() -> None:
     pictures = [[_pixels(true_picture(world, cameras[0], float(times[k]))) for k in shown]]
     rows: list[dict[str, Any]] = []
     for motion in motions:
-        limits = {"max_steps": args.steps, "max_minutes": args.minutes}
-        fitted = fit_once(scene, args.out / motion, motion, args.preset, **limits)
+        out = args.out / motion
+        fitted = fit_once(scene, out, motion, args.preset, max_minutes=args.minutes, max_steps=args.steps)
         before, last = (
             measure_ghosts(fitted.model, world, args.part, cameras, times, width=ring, last_only=only)
             for only in (False, True)
