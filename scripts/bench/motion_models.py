@@ -50,7 +50,11 @@ def main() -> None:
         scene = load_scene(path, downscale=args.downscale)
         name = path.resolve().name
         rows = []
+        pictures = len(scene.frames("train")) / max(len({frame.time for frame in scene.frames("train")}), 1)
         for motion in motions:
+            if motion == PerFrame.name and pictures < 2.0:
+                print(f"== {name}, {motion}: left out, it needs two training pictures of an instant", flush=True)
+                continue
             print(f"== {name}, {motion}", flush=True)
             fitted = fit_once(scene, args.out / name / motion, motion, args.preset, max_minutes=args.minutes)
             rows.append(figures(motion, fitted, scene))
