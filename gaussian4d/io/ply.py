@@ -123,6 +123,13 @@ def read_ply(path: str | os.PathLike[str]) -> Splats:
     return splats
 
 
+def read_any_ply(path: str | os.PathLike[str]) -> Splats:
+    """Returns the Gaussians of a `.ply` of the 3DGS layout or of the compressed one, whatever its name."""
+    from .compressed_ply import is_compressed, read_compressed_ply
+
+    return read_compressed_ply(path) if is_compressed(read_ply_header(path)) else read_ply(path)
+
+
 def read_ply_header(path: str | os.PathLike[str]) -> PlyHeader:
     """Returns the parsed header.
 
