@@ -107,7 +107,9 @@ def _check_sizes(source: Path) -> None:
         with zipfile.ZipFile(source) as archive:
             for info in archive.infolist():
                 if info.file_size > total or info.compress_type != zipfile.ZIP_STORED:
-                    raise broken(source, "checkpoint", f"its entry {info.filename[:60]!r} claims {info.file_size} bytes")
+                    raise broken(
+                        source, "checkpoint", f"its entry {info.filename[:60]!r} claims {info.file_size} bytes"
+                    )
     except (zipfile.BadZipFile, NotImplementedError) as error:
         raise broken(source, "checkpoint", str(error)) from None
 

@@ -100,7 +100,9 @@ def read_compressed_ply(path: str | os.PathLike[str]) -> Splats:
     limits, rows = chunk.rows(source), vertex.rows(source)
     block = np.arange(vertex.count) // BLOCK
     word = {name: np.asarray(rows[name]) for name in _PACKED}
-    rgba = np.stack([(word["packed_color"] >> shift) & 255 for shift in (24, 16, 8, 0)], axis=1).astype(np.float32) / 255
+    rgba = (
+        np.stack([(word["packed_color"] >> shift) & 255 for shift in (24, 16, 8, 0)], axis=1).astype(np.float32) / 255
+    )
     color = rgba[:, :3]
     if set(_COLORS) <= names:
         color = _between(limits, "", "rgb", block, color)

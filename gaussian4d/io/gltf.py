@@ -110,7 +110,9 @@ def read_gltf(path: str | os.PathLike[str]) -> Splats:
             total += len(part["means"])
             if total > document.size:
                 # Nodes can repeat a mesh. A Gaussian takes 20 bytes at least, so this allows for 20 of each.
-                raise broken(source, "glTF", f"its nodes repeat Gaussians more often than {document.size} bytes can hold")
+                raise broken(
+                    source, "glTF", f"its nodes repeat Gaussians more often than {document.size} bytes can hold"
+                )
             parts.append(part)
     if not parts:
         raise UserError(f"{source} holds no points with {EXTENSION}; expected a glTF of Gaussians")
@@ -196,7 +198,9 @@ def _placed(document: Document, splats: Splats, matrix: np.ndarray, node: dict[s
     linear = matrix[:3, :3]
     scale = float(np.cbrt(np.linalg.det(linear))) if np.isfinite(matrix).all() else 0.0
     if scale <= 0.0 or not np.allclose(linear @ linear.T, np.eye(3) * scale**2, atol=1e-4 * scale**2):
-        raise UserError(f"{document.path}: a node mirrors, shears or stretches its Gaussians; apply its transform first")
+        raise UserError(
+            f"{document.path}: a node mirrors, shears or stretches its Gaussians; apply its transform first"
+        )
     rotation = linear / scale
     if not np.allclose(rotation, np.eye(3), atol=1e-7):
         splats = rotated(splats, rotation)

@@ -61,9 +61,7 @@ def read_model(path: str | os.PathLike[str]) -> DynamicGaussians:
     )
 
 
-def _check_shapes(
-    source: Path, kind: str, arrays: dict[str, np.ndarray], expected: dict[str, tuple[int, ...]]
-) -> None:
+def _check_shapes(source: Path, kind: str, arrays: dict[str, np.ndarray], expected: dict[str, tuple[int, ...]]) -> None:
     for name, shape in expected.items():
         got = arrays[name].shape if name in arrays else None
         if got != shape:

@@ -27,6 +27,8 @@ _REST_COLUMNS = {3 * count: degree for degree, count in enumerate(REST_COUNTS)}
 _ROWS_PER_BLOCK = 1 << 12
 _EXTRA_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,80}")
 _NORMALS = ("nx", "ny", "nz")
+# Converters write the logit of an opacity byte 0 or 255 as -Inf or Inf, and the logarithm of a scale 0 as -Inf.
+_INFINITE = {"opacities": (-16.0, 16.0), "scales": (-28.0, np.inf)}
 
 
 def write_ply(
@@ -81,14 +83,12 @@ def read_ply(path: str | os.PathLike[str]) -> Splats:
     Columns may come in any order and of any number type. Columns that this layout does not have are kept as
     `extra.NAME`, normals only where they are not all zero. Bytes after the last row are ignored with a warning. Raises
     `UserError` for a file that is missing, is no 3DGS `.ply`, has fewer bytes than its header promises, or holds NaN
-    or Inf.
+    or Inf; but for infinite opacities, and scales of -Inf, which other programs write for 0 and 1: they become finite.
     """
     source = Path(path)
     header = read_header(source)
     if header.stray_bytes > 0:
-        warnings.warn(
-            f"{source}: {header.stray_bytes} stray bytes after the last Gaussian were ignored", stacklevel=2
-        )
+        warnings.warn(f"{source}: {header.stray_bytes} stray bytes after the last Gaussian were ignored", stacklevel=2)
     groups = _column_groups(source, header)
     splats = {name: np.empty((header.count, len(columns)), np.float32) for name, columns in groups.items()}
     rest = len(groups["shN"]) // 3
@@ -106,6 +106,8 @@ def read_ply(path: str | os.PathLike[str]) -> Splats:
                 part = matrix[rows, _index(names, columns)]
             else:
                 part = np.stack([table[column][rows] for column in columns], axis=1).astype(np.float32)
+            if name in _INFINITE:
+                part = np.where(np.isinf(part), np.clip(part, *_INFINITE[name]), part)
             finite = finite and bool(np.isfinite(part).all())
             if name == "shN":
                 splats[name][rows] = part.reshape(len(part), 3, rest).transpose(0, 2, 1)

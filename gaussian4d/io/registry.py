@@ -70,7 +70,18 @@ FORMATS = (
         ("comments",),
         True,
     ),
-    Format("ply", (".ply",), "3DGS .ply", False, True, "ply", "read_any_ply", "write_ply", ("vertical_axis", "comments"), True),
+    Format(
+        "ply",
+        (".ply",),
+        "3DGS .ply",
+        False,
+        True,
+        "ply",
+        "read_any_ply",
+        "write_ply",
+        ("vertical_axis", "comments"),
+        True,
+    ),
     Format("splat", (".splat",), "antimatter15's .splat", False, False, "splat", "read_splat", "write_splat", (), True),
     Format("spz", (".spz",), "Niantic's .spz", False, False, "spz", "read_spz", "write_spz", ("version",), True),
     Format("sog", (".sog",), "PlayCanvas' .sog", False, False, "sog", "read_sog", "write_sog", (), True),
@@ -79,8 +90,12 @@ FORMATS = (
     Format("4dgs", (".4dgs",), "the open .4dgs container", True, False, "four_dgs", "read_4dgs", "write_4dgs"),
     Format("glb", (".glb",), "glTF with Gaussians", False, True, "gltf", "read_gltf", "write_glb", ("vertical_axis",)),
     Format("gltf", (".gltf",), "glTF with Gaussians", False, True, "gltf", "read_gltf", None),
-    Format("usd", (".usda", ".usdz"), "OpenUSD", True, False, "usd", "read_usd", "write_usd", ("vertical_axis", "times")),
-    Format("checkpoint", (".pt", ".ckpt"), "a trainer's checkpoint", True, True, "checkpoints", "read_checkpoint", None),
+    Format(
+        "usd", (".usda", ".usdz"), "OpenUSD", True, False, "usd", "read_usd", "write_usd", ("vertical_axis", "times")
+    ),
+    Format(
+        "checkpoint", (".pt", ".ckpt"), "a trainer's checkpoint", True, True, "checkpoints", "read_checkpoint", None
+    ),
 )
 """Every format. A longer ending stands before the shorter one that it ends with."""
 
@@ -118,7 +133,12 @@ def read_model(path: str | os.PathLike[str]) -> DynamicGaussians:
 
 
 def write_model(
-    path: str | os.PathLike[str], model: DynamicGaussians, *, format: Format | None = None, time: float = 0.0, **options: Any
+    path: str | os.PathLike[str],
+    model: DynamicGaussians,
+    *,
+    format: Format | None = None,
+    time: float = 0.0,
+    **options: Any,
 ) -> int:
     """Writes a model in any format, by the ending of `path`; a still format gets the instant `time`.
 
@@ -134,21 +154,22 @@ def write_model(
     if format.moves:
         format.write(path, model, **options)
         return len(model)
-    still = model.motion.name == "static"
-    with torch.no_grad():
-        splats = ply_columns(model.at(time), keep_invisible=still)
-    if still:
-        splats |= extras_of(model)
+    if model.motion.name == "static":
+        splats = _columns_of(model)
         options = {"comments": model.meta.get("ply_comments"), **options}
+    else:
+        with torch.no_grad():
+            splats = ply_columns(model.at(time))
     format.write(path, splats, **options)
     return len(splats["means"])
 
 
-def extras_of(model: DynamicGaussians) -> Splats:
-    """Returns the columns of a still model that its file had besides those of Gaussians."""
+def _columns_of(model: DynamicGaussians) -> Splats:
+    """Returns the columns of a still model as they are, with those that its file had besides."""
     from .splats import EXTRA
 
-    return {name: value.detach().cpu().numpy() for name, value in model.params.items() if name.startswith(EXTRA)}
+    names = ["means", "quats", "scales", "opacities", "sh0", "shN", *(n for n in model.params if n.startswith(EXTRA))]
+    return {name: model.params[name].detach().cpu().numpy() for name in names}
 
 
 def _still(splats: Splats, path: str | os.PathLike[str], format: Format) -> DynamicGaussians:

@@ -30,7 +30,9 @@ def check_splats(splats: Splats) -> Splats:
     """Returns the columns as float32; raises `UserError` for a missing column or a wrong shape."""
     missing = [name for name in ("means", "quats", "scales", "opacities", "sh0", "shN") if name not in splats]
     if missing:
-        raise UserError(f"Gaussians lack the column {', '.join(missing)}; expected means quats scales opacities sh0 shN")
+        raise UserError(
+            f"Gaussians lack the column {', '.join(missing)}; expected means quats scales opacities sh0 shN"
+        )
     arrays = {name: np.asarray(value, dtype=np.float32) for name, value in splats.items()}
     count = len(arrays["means"])
     rest = arrays["shN"]

@@ -192,7 +192,9 @@ def _column(source: Path, prim: Prim, name: str, width: int) -> Callable[[float]
     if spelling not in prim.samples:
         constant = numbers(source, prim.values[spelling], width)
         return lambda code: constant
-    samples = {code: numbers(source, text, width) for code, text in time_samples(source, prim.samples[spelling]).items()}
+    samples = {
+        code: numbers(source, text, width) for code, text in time_samples(source, prim.samples[spelling]).items()
+    }
     if not samples:
         raise broken(source, ".usda", f"{prim.path} has no time sample of {name}")
     codes = np.array(sorted(samples))

@@ -153,7 +153,9 @@ class Reader:
 
     def _unexpected(self, wanted: str) -> Exception:
         line = self.text.count("\n", 0, self.at) + 1
-        return broken(self.source, ".usda", f"line {line}: expected {wanted}, got {self.text[self.at : self.at + 30]!r}")
+        return broken(
+            self.source, ".usda", f"line {line}: expected {wanted}, got {self.text[self.at : self.at + 30]!r}"
+        )
 
 
 def numbers(source: Path, text: str, width: int) -> np.ndarray:
