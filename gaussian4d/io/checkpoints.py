@@ -110,7 +110,7 @@ def _check_sizes(source: Path) -> None:
                     raise broken(
                         source, "checkpoint", f"its entry {info.filename[:60]!r} claims {info.file_size} bytes"
                     )
-    except (zipfile.BadZipFile, NotImplementedError) as error:
+    except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError, OverflowError, OSError) as error:
         raise broken(source, "checkpoint", str(error)) from None
 
 

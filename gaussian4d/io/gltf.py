@@ -98,22 +98,20 @@ def read_gltf(path: str | os.PathLike[str]) -> Splats:
     source = Path(path)
     document = Document(source)
     parts: list[Splats] = []
+    meshes: dict[int, list[Splats]] = {}
     total = 0
     for node, matrix in _nodes(document):
         if "mesh" not in node:
             continue
-        for primitive in document.item("meshes", node["mesh"]).get("primitives", []):
-            extension = primitive.get("extensions", {}).get(EXTENSION) if isinstance(primitive, dict) else None
-            if not isinstance(extension, dict):
-                continue
-            part = _placed(document, _primitive(document, primitive, extension), matrix, node)
-            total += len(part["means"])
+        mesh = document.item("meshes", node["mesh"])
+        if node["mesh"] not in meshes:
+            meshes[node["mesh"]] = _mesh(document, mesh)
+        for splats in meshes[node["mesh"]]:
+            total += len(splats["means"])
             if total > document.size:
                 # Nodes can repeat a mesh. A Gaussian takes 20 bytes at least, so this allows for 20 of each.
-                raise broken(
-                    source, "glTF", f"its nodes repeat Gaussians more often than {document.size} bytes can hold"
-                )
-            parts.append(part)
+                raise broken(source, "glTF", f"its nodes repeat more Gaussians than {document.size} bytes can mean")
+            parts.append(_placed(document, splats, matrix, node))
     if not parts:
         raise UserError(f"{source} holds no points with {EXTENSION}; expected a glTF of Gaussians")
     widest = max(part["shN"].shape[1] for part in parts)
@@ -145,6 +143,20 @@ def _nodes(document: Document) -> list[tuple[dict[str, Any], np.ndarray]]:
         if not isinstance(children, list):
             raise broken(document.path, "glTF", f"node {index} has children that are no list")
         waiting += [(child, matrix, depth + 1) for child in children]
+    return found
+
+
+def _mesh(document: Document, mesh: dict[str, Any]) -> list[Splats]:
+    """Returns the Gaussians of each primitive of a mesh that has any."""
+    primitives = mesh.get("primitives", [])
+    if not isinstance(primitives, list):
+        raise broken(document.path, "glTF", "the primitives of a mesh are no list")
+    found = []
+    for primitive in primitives:
+        extensions = primitive.get("extensions") if isinstance(primitive, dict) else None
+        extension = extensions.get(EXTENSION) if isinstance(extensions, dict) else None
+        if isinstance(extension, dict):
+            found.append(_primitive(document, primitive, extension))
     return found
 
 

@@ -12,6 +12,7 @@ import io
 import json
 import math
 import os
+import struct
 import warnings
 import zipfile
 import zlib
@@ -104,7 +105,9 @@ def read_sog(path: str | os.PathLike[str]) -> Splats:
         raise UserError(f"{source} is a folder; expected a .sog file") from None
     except (zipfile.BadZipFile, NotImplementedError, zlib.error, EOFError, RuntimeError) as error:
         raise broken(source, ".sog", f"not a readable zip file ({error})") from None
-    except (KeyError, TypeError, AttributeError, IndexError, OverflowError, OSError) as error:
+    except UserError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, OSError, struct.error) as error:
         raise broken(source, ".sog", f"its meta.json or a picture is not of the layout ({error})") from None
 
 

@@ -116,7 +116,7 @@ def read_usd(path: str | os.PathLike[str]) -> DynamicGaussians:
     undo = _undo(source, prim, reader.metadata_value("upAxis"))
     codes = sorted({code for text in prim.samples.values() for code in time_samples(source, text)})
     columns = {name: _column(source, prim, name, width) for name, (_, width) in _ATTRIBUTES.items()}
-    degree = int(_scalar(source, prim, _DEGREE, 3.0))
+    degree = _degree(source, prim)
     states = [undo(_splats(source, columns, code, degree)) for code in codes or [0.0]]
     states = [check_finite(source, state) for state in states]
     if len(states) == 1:
@@ -126,8 +126,7 @@ def read_usd(path: str | os.PathLike[str]) -> DynamicGaussians:
     params = {name: torch.from_numpy(np.concatenate([state[name] for state in states])) for name in states[0]}
     counts = torch.tensor([len(state["means"]) for state in states])
     params["instants"] = torch.repeat_interleave(torch.arange(len(states), dtype=torch.float32), counts)
-    per_second = float(reader.metadata_value("timeCodesPerSecond") or 24.0)
-    fps = per_second * (len(codes) - 1) / (last - first)
+    fps = _per_second(source, reader) * (len(codes) - 1) / (last - first)
     motion = PerFrame(PerFrameConfig(times=tuple(times)))
     return DynamicGaussians(params, motion, fps=fps, times=np.array(times))
 
@@ -205,11 +204,24 @@ def _column(source: Path, prim: Prim, name: str, width: int) -> Callable[[float]
     return at
 
 
-def _scalar(source: Path, prim: Prim, name: str, default: float) -> float:
+def _per_second(source: Path, reader: Reader) -> float:
+    """Returns the time codes per second, USD's own 24 where none are named."""
+    text = reader.metadata_value("timeCodesPerSecond") or "24"
     try:
-        return float(prim.values.get(name, default))
+        value = float(text)
     except ValueError:
-        raise broken(source, ".usda", f"{name} is {prim.values[name][:40]!r}, expected a number") from None
+        value = 0.0
+    if not 0.0 < value < 1e6:
+        raise broken(source, ".usda", f"timeCodesPerSecond is {text[:40]!r}")
+    return value
+
+
+def _degree(source: Path, prim: Prim) -> int:
+    """Returns the degree of the harmonics, the schema's own 3 where none is named."""
+    text = prim.values.get(_DEGREE, "3")
+    if text not in ("0", "1", "2", "3", "4"):
+        raise broken(source, ".usda", f"{_DEGREE} is {text[:40]!r}, expected 0 to 4")
+    return int(text)
 
 
 def _splats(source: Path, columns: dict[str, Callable[[float], np.ndarray]], code: float, degree: int) -> Splats:
@@ -217,7 +229,7 @@ def _splats(source: Path, columns: dict[str, Callable[[float], np.ndarray]], cod
     scales, opacities = columns["scales"](code), columns["opacities"](code)
     coefficients = columns[_COEFFICIENTS](code)
     count = len(means)
-    if not 0 <= degree < len(REST_COUNTS) or len(coefficients) != count * (1 + REST_COUNTS[degree]):
+    if len(coefficients) != count * (1 + REST_COUNTS[degree]):
         raise broken(source, ".usda", f"{len(coefficients)} coefficients are not those of {count} Gaussians")
     if {len(quats), len(scales), len(opacities)} != {count}:
         raise broken(source, ".usda", "its attributes have different numbers of elements")
@@ -247,6 +259,6 @@ def _unzipped(source: Path) -> bytes:
         raise UserError(f"expected the file {source}, found none; check the path") from None
     except IsADirectoryError:
         raise UserError(f"{source} is a folder; expected a .usdz file") from None
-    except (zipfile.BadZipFile, NotImplementedError, zlib.error, EOFError, RuntimeError) as error:
+    except (zipfile.BadZipFile, NotImplementedError, zlib.error, EOFError, RuntimeError, UnicodeDecodeError) as error:
         raise broken(source, ".usdz", f"not a readable zip file ({error})") from None
     raise broken(source, ".usdz", "it holds no USD layer")

@@ -129,8 +129,8 @@ def test_cut_short(tmp_path: Path, name: str) -> None:
         if name == "usd" and length == len(data) - 1:
             # Only the last newline is gone.
             continue
-        if name == "splat" and length == 0:
-            # A format without a header: no bytes are no Gaussians.
+        if name == "splat" and length % 32 == 0:
+            # A format without a header: a whole number of rows is a whole file.
             continue
         assert not try_read(path), length
 
@@ -200,8 +200,10 @@ def test_a_gzip_spz_that_claims_or_unpacks_to_too_much(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="more than"):
         read_model(tmp_path / "a.spz")
     # What follows the Gaussians is not unpacked at all.
-    bomb = gzip.compress(struct.pack("<4sIIBBBB", b"NGSP", 3, 0, 0, 12, 0, 0) + bytes(100_000_000))
-    (tmp_path / "b.spz").write_bytes(bomb)
+    with gzip.open(tmp_path / "b.spz", "wb", compresslevel=1) as file:
+        file.write(struct.pack("<4sIIBBBB", b"NGSP", 3, 0, 0, 12, 0, 0))
+        for _ in range(200):
+            file.write(bytes(1_000_000))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert len(read_model(tmp_path / "b.spz")) == 0
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64_000
@@ -226,10 +228,10 @@ def test_a_webp_that_claims_a_huge_picture(tmp_path: Path) -> None:
 def test_nodes_that_repeat_a_mesh_without_end(tmp_path: Path) -> None:
     from gaussian4d.io.glb import Document
 
-    path = write_sample(tmp_path, "gltf", count=60)
+    path = write_sample(tmp_path, "gltf", count=600)
     document = Document(path).json
-    document["nodes"] = [{"mesh": 0}] * 4000
-    document["scenes"][0]["nodes"] = list(range(4000))
+    document["nodes"] = [{"mesh": 0}] * 300
+    document["scenes"][0]["nodes"] = list(range(300))
     path.write_text(json.dumps(document))
     with pytest.raises(UserError, match="repeat"):
         read_model(path)
