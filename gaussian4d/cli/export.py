@@ -102,7 +102,7 @@ def save_model(
 
     chosen, as_frames = check_target(path, format)
     recorded = 1 if model.times is None else len(model.times)
-    times = clip_times(count or recorded) if count or model.times is None else model.times
+    times = clip_times(count or recorded) if count or model.times is None else model.times.tolist()
     if as_frames:
         _sequence(model, path, chosen, times, options)
         return

@@ -1,8 +1,8 @@
 """PlayCanvas' `.compressed.ply`: blocks of 256 Gaussians, 16 bytes each, and a byte per further coefficient.
 
-Three elements: `chunk`, the bounds of each block (positions, log scales, colours); `vertex`, four 32-bit words: position
-and scale of 11, 10 and 11 bits, quaternion as 2 bits for the largest component and 3 x 10, colour and opacity of 8 bits
-each; `sh`, optional, a byte per coefficient in -4..4, channel-major.
+Three elements: `chunk`, the bounds of each block (positions, log scales, colours); `vertex`, four 32-bit words:
+position and scale of 11, 10 and 11 bits, quaternion as 2 bits for the largest component and 3 x 10, colour and opacity
+of 8 bits each; `sh`, optional, a byte per coefficient in -4..4, channel-major.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def write_compressed_ply(path: str | os.PathLike[str], gaussians: Splats, *, com
 
 
 def read_compressed_ply(path: str | os.PathLike[str]) -> Splats:
-    """Returns the Gaussians of a `.compressed.ply`; raises `UserError` when it is missing, damaged or of another kind."""
+    """Returns the Gaussians of a `.compressed.ply`; raises `UserError` when it is damaged or of another kind."""
     source = Path(path)
     header = read_header(source)
     if not is_compressed(header):

@@ -1,4 +1,4 @@
-"""The open `.4dgs` container through its reference package `fourdgs` (optional): straight motion under temporal windows.
+"""The open `.4dgs` container through its reference package `fourdgs`: straight motion under temporal windows.
 
 Its model is that of our `free-time`: centre + velocity (t - mu), opacity exp(-1/2 ((t - mu) / sigma)^2), besides hard
 windows [from, to) outside which a Gaussian is not there. Curved motion is cut into straight pieces with such windows.
@@ -40,7 +40,7 @@ _FPS = 30.0
 def write_4dgs(path: str | os.PathLike[str], model: DynamicGaussians) -> None:
     """Writes the model, atomically; needs `fourdgs`.
 
-    `free-time` and `static` keep their motion, `spacetime` is cut into pieces, other motion is fitted first (`as_cubic`).
+    `free-time` and `static` keep their motion, `spacetime` is cut into pieces, others are fitted first (`as_cubic`).
     Spherical harmonics beyond degree 3 are left out. Times are in seconds where the model knows its frame rate.
     """
     fourdgs = require("fourdgs")
@@ -79,8 +79,8 @@ def write_4dgs(path: str | os.PathLike[str], model: DynamicGaussians) -> None:
 def read_4dgs(path: str | os.PathLike[str]) -> DynamicGaussians:
     """Returns the model of a `.4dgs`; needs `fourdgs`.
 
-    The motion is `free-time`; where the file has hard windows that end within the clip, which no motion model of ours has,
-    it is `per-frame`: the exact states at instants 1/30 s apart.
+    The motion is `free-time`; where the file has hard windows that end within the clip, which no motion model of ours
+    has, it is `per-frame`: the exact states at instants 1/30 s apart.
     """
     fourdgs = require("fourdgs")
     source = Path(path)
@@ -101,7 +101,7 @@ def _model(source: Path, scene: Any) -> DynamicGaussians:
     seconds = float(scene.duration_sec) if scene.duration_sec > 0 else _SECONDS
     count, rest = found.count, REST_COUNTS[found.sh_degree] if found.sh is not None else 0
     sh = np.zeros((count, 0, 3), np.float32)
-    if rest:
+    if rest and found.sh is not None:
         values = found.sh.reshape(count, 3, rest).astype(np.float32) / 255.0 * (_HIGH - _LOW) + _LOW
         sh = np.ascontiguousarray(values.transpose(0, 2, 1))
     sigma = np.asarray(found.sigma_t, np.float64) / seconds

@@ -76,9 +76,9 @@ class Document:
         start, length = view.get("byteOffset", 0), view.get("byteLength")
         element = np.dtype(kind).itemsize * width
         stride = view.get("byteStride", element)
-        for value in (count, offset, start, length, stride):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-                raise broken(self.path, "glTF", f"accessor {index} has the impossible size {value!r}")
+        count, offset, start, length, stride = (
+            self._size(index, value) for value in (count, offset, start, length, stride)
+        )
         buffer = self._buffer(view.get("buffer"))
         needed = (count - 1) * stride + element if count else 0
         if stride < element or offset + needed > length or start + length > len(buffer):
@@ -90,6 +90,11 @@ class Document:
         if accessor.get("normalized"):
             values = np.maximum(values / np.float32(_NORMALS.get(kind.lstrip("<"), 1.0)), -1.0)
         return values
+
+    def _size(self, index: Any, value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise broken(self.path, "glTF", f"accessor {index} has the impossible size {value!r}")
+        return value
 
     def _chunks(self, data: bytes) -> bytes:
         """Returns the JSON chunk of a `.glb` and keeps its binary one."""

@@ -1,8 +1,8 @@
 """The `.ksplat` file of mkkellogg's GaussianSplats3D: read only, because that program is no longer maintained.
 
 A header of 4096 bytes, section headers of 1024 bytes each, then the sections: sizes of the buckets that are not full,
-centres of the buckets, Gaussians. Level 0 holds float32; levels 1 and 2 hold positions relative to a bucket as 16 bits and
-float16 scales and rotations, and coefficients as float16 or as bytes between two bounds.
+centres of the buckets, Gaussians. Level 0 holds float32; levels 1 and 2 hold positions relative to a bucket as 16 bits
+and float16 scales and rotations, and coefficients as float16 or as bytes between two bounds.
 """
 
 from __future__ import annotations

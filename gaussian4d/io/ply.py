@@ -90,7 +90,7 @@ def read_ply(path: str | os.PathLike[str]) -> Splats:
     if header.stray_bytes > 0:
         warnings.warn(f"{source}: {header.stray_bytes} stray bytes after the last Gaussian were ignored", stacklevel=2)
     groups = _column_groups(source, header)
-    splats = {name: np.empty((header.count, len(columns)), np.float32) for name, columns in groups.items()}
+    splats: Splats = {name: np.empty((header.count, len(columns)), np.float32) for name, columns in groups.items()}
     rest = len(groups["shN"]) // 3
     splats["shN"] = np.empty((header.count, rest, 3), np.float32)
     table = header.elements["vertex"].rows(source)

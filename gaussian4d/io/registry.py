@@ -142,7 +142,8 @@ def write_model(
 ) -> int:
     """Writes a model in any format, by the ending of `path`; a still format gets the instant `time`.
 
-    Returns the number of Gaussians written. `options` are those of the formats; what a format has no room for is dropped.
+    Returns the number of Gaussians written. `options` are those of the formats; one that a format has no room for
+    is dropped.
     """
     import torch
 

@@ -78,7 +78,7 @@ def ply_sequence(
 
 
 def find_frames(folder: str | os.PathLike[str]) -> list[Path]:
-    """Returns the files of a folder that form a clip, by their number: at least two of one name and ending, else none."""
+    """Returns the files of a folder that form a clip, by number: two or more of one name and ending, else none."""
     groups: dict[tuple[str, str], list[tuple[int, Path]]] = {}
     for path in Path(folder).iterdir():
         match = _NUMBERED.fullmatch(path.name)

@@ -2,8 +2,8 @@
 
 `means_l` and `means_u` hold the low and high bytes of positions, 16 bits between the bounds of sign(x) ln(|x| + 1);
 `quats` the smallest three and, as 252 + index, which of w x y z is left out; `scales` and `sh0` bytes that index a
-codebook of 256 values, `sh0` with the opacity as alpha; `shN_labels` a 16-bit index into the palette `shN_centroids`, 64
-entries per row of pixels, whose bytes index a codebook again.
+codebook of 256 values, `sh0` with the opacity as alpha; `shN_labels` a 16-bit index into the palette `shN_centroids`,
+64 entries per row of pixels, whose bytes index a codebook again.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def write_sog(path: str | os.PathLike[str], gaussians: Splats, *, palette: int =
     height = 4 * math.ceil(count / width / 4)
     files: dict[str, bytes] = {}
 
-    def add(name: str, *channels: np.ndarray, size: tuple[int, int] = (width, height)) -> list[str]:
+    def add(name: str, *channels: np.ndarray | np.generic, size: tuple[int, int] = (width, height)) -> list[str]:
         files[name] = _webp(np.stack(np.broadcast_arrays(*channels), axis=-1), size)
         return [name]
 

@@ -1,9 +1,9 @@
 """antimatter15's `.splatv`: cubic motion, linear rotation and a temporal window per Gaussian, 64 bytes each.
 
-Magic 0x674b, the length of a JSON list of chunks, the list, then the chunk of type `splat`: a texture 4096 texels of four
-32-bit words wide, four texels per Gaussian. Position 3 float32; then float16: quaternion wxyz 4, linear scale 3, unused 1;
-red green blue opacity 4 bytes; float16 again: motion 9 (linear, square, cubic), spin 4, unused 1, centre and width of
-the window. opacity(t) = opacity exp(-((t - centre) / width)^2), time 0..1. Colour is plain rgb, without harmonics.
+Magic 0x674b, the length of a JSON list of chunks, the list, then the chunk of type `splat`: a texture 4096 texels of
+four 32-bit words wide, four texels per Gaussian. Position 3 float32; then float16: quaternion wxyz 4, linear scale 3,
+unused 1; red green blue opacity 4 bytes; float16 again: motion 9 (linear, square, cubic), unused 1, spin 4, centre and
+width of the window. opacity(t) = opacity exp(-((t - centre) / width)^2), time 0..1. Colour is plain rgb, no harmonics.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""Niantic's `.spz`, versions 1 to 4: about 64 bytes per Gaussian with SH 3 before compression, axes right-up-back.
+"""Niantic's `.spz`, versions 1 to 4: 65 bytes per Gaussian with SH 3 before compression, axes right-up-back.
 
 Versions 1 to 3 are one gzip stream: a header of 16 bytes, then whole attributes one after the other. Version 4 is a
-header of 32 bytes, a table of (compressed, unpacked) sizes and a zstd stream per attribute. Layout of both: the format's
-own README and the files other programs write.
+header of 32 bytes, a table of (compressed, unpacked) sizes and a zstd stream per attribute. Layout: the format's own
+README and the files other programs write.
 
 Positions are 24-bit fixed point (version 1: float16), scales a byte each of 16 steps per e-fold from e^-10, opacities a
-byte, colours a byte of 0.15 per unit of the coefficient, rotations x y z in 3 bytes (to version 2) or the smallest three in
-4 bytes, coefficients a byte each in -1..1.
+byte, colours a byte of 0.15 per unit of the coefficient, rotations x y z in 3 bytes (to version 2) or the smallest
+three in 4 bytes, coefficients a byte each in -1..1.
 """
 
 from __future__ import annotations

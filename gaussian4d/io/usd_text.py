@@ -1,7 +1,7 @@
 """The part of USD's text format that describes Gaussians: attributes of prims, arrays of numbers, time samples.
 
-Pixar, "Usda File Format". Not read: references, payloads, variants and relationships, which are stepped over, and binary
-`.usdc`, which `usdcat FILE -o FILE.usda` turns into text.
+Pixar, "Usda File Format". Not read: references, payloads, variants and relationships, which are stepped over, and
+binary `.usdc`, which `usdcat FILE -o FILE.usda` turns into text.
 """
 
 from __future__ import annotations

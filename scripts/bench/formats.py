@@ -2,9 +2,9 @@
 
     python scripts/bench/formats.py MODEL [--out DIR] [--million]
 
-MODEL is a run folder or a .g4d with motion. Every format that is written is read again and drawn beside the model (three
-moments for formats with motion, the middle of the clip for those without; four cameras around the Gaussians). Prints the
-table of docs/splat_formats.md.
+MODEL is a run folder or a .g4d with motion. Every format that is written is read again and drawn beside the model:
+three moments for formats with motion, the middle of the clip for those without, four cameras around the Gaussians.
+Prints the table of docs/splat_formats.md.
 """
 
 from __future__ import annotations

@@ -125,7 +125,7 @@ class _Hidden(MotionModel):
         super().__init__(inner.config)
         self.inner = inner
 
-    def at(self, params, time, sh_degree=None):  # noqa: ANN001, ANN201
+    def at(self, params, time, sh_degree=None):
         return self.inner.at(params, time, sh_degree)
 
 
