@@ -130,6 +130,12 @@ def _sequence(
     print(f"wrote {len(written)} files {written[0]} ... {written[-1].name}, {size(total)}")
 
 
+def shown_instants(model: DynamicGaussians) -> list[float]:
+    """Returns the first, the middle and the last clip time of a model: some formats hold its own instants only."""
+    times = [0.0, 0.5, 1.0] if model.times is None else model.times.tolist()
+    return sorted({times[0], times[len(times) // 2], times[-1]})
+
+
 def _print_difference(
     model: DynamicGaussians, path: Path, format: Format, time: float, cameras: Sequence[Camera]
 ) -> None:
@@ -139,7 +145,7 @@ def _print_difference(
     from ..paths import cameras_around
 
     back = read_model(path)
-    moments = [(t, t) for t in (0.0, 0.5, 1.0)] if format.moves else [(time, 0.0)]
+    moments = [(t, t) for t in shown_instants(model)] if format.moves else [(time, 0.0)]
     views = list(cameras) or cameras_around(model.at(time).means.detach().cpu().double().numpy())
     views = views[:: max(1, len(views) // 2)][:2]
     found = difference_db(model, back, views, moments)

@@ -22,6 +22,9 @@ from ..motion.spacetime import SpacetimeConfig
 _INSTANTS = 24
 """Instants at which a model is sampled that does not say at which it was fitted."""
 
+# Not infinity, which stops a Gaussian for good: these move on.
+_ENDLESS = 1000.0
+
 # Half an instant away a window must have let go of most of a Gaussian, and the next one must have taken over: at this
 # width, in intervals between instants, two windows cross at half opacity each.
 _INSTANT_WIDTH = 0.5 / math.sqrt(math.log(2.0))
@@ -119,7 +122,7 @@ def _window(times: Tensor, opacities: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     curved = fit[:, 2] < -1e-3
     bend = torch.where(curved, fit[:, 2], torch.full_like(fit[:, 2], -1e-3))
     center = torch.where(curved, 0.5 - fit[:, 1] / (2 * bend), torch.full_like(bend, 0.5)).clamp(-2.0, 3.0)
-    width = torch.where(curved, (-1.0 / bend).sqrt(), torch.full_like(bend, math.inf))
+    width = torch.where(curved, (-1.0 / bend).sqrt(), torch.full_like(bend, _ENDLESS))
     shape = torch.exp(-(((times[:, None] - center) / width) ** 2))
     peak = (shape * opacities).sum(dim=0) / shape.square().sum(dim=0).clamp_min(1e-12)
     return peak, center, width

@@ -107,8 +107,9 @@ def read_splatv(path: str | os.PathLike[str]) -> DynamicGaussians:
             "durations": np.log(np.maximum(width, _HALF_SMALLEST)).astype(np.float32),
         }
     check_finite(source, table)
-    endless = width >= _LARGEST_HALF
-    table["durations"][endless] = np.inf
+    # Infinity stops a Gaussian for good, so only what stands still anyway gets it back.
+    still = ~table["trajectories"].any(axis=(1, 2)) & ~table["spins"].any(axis=1)
+    table["durations"][still & (width >= _LARGEST_HALF)] = np.inf
     params = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in table.items()}
     return DynamicGaussians(params, Spacetime(SpacetimeConfig(degree=3)), times=None)
 

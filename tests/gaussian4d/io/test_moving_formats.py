@@ -74,6 +74,14 @@ def test_splatv_shows_what_maps_exactly(tmp_path: Path, motion: MotionModel) -> 
     assert decibels(model, back) > 45
 
 
+def test_endless_windows_do_not_stop_what_moves(tmp_path: Path) -> None:
+    model = moving(DualDomain(DualDomainConfig(means_fourier=0)), 10)
+    write_model(tmp_path / "a.splatv", model)
+    back = read_model(tmp_path / "a.splatv")
+    moved = (back.at(1.0).means - back.at(0.0).means).norm(dim=1)
+    assert moved.numpy() == pytest.approx((model.at(1.0).means - model.at(0.0).means).norm(dim=1).numpy(), rel=0.1)
+
+
 def test_splatv_layout_byte_by_byte(tmp_path: Path) -> None:
     model = moving(Spacetime(), 2)
     model.params["quats"] = torch.tensor([[2.0, 0, 0, 0], [0, 0, 0, 1.0]])
