@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .errors import UserError
 from .gaussians import Gaussians
-from .motion import MotionModel, Params, PerFrame, Static, make_motion
+from .motion import MotionModel, Params, PerFrame
 
 
 @dataclasses.dataclass
@@ -75,78 +75,36 @@ class DynamicGaussians:
         return dataclasses.replace(self, params=params, background=background)
 
     def save(self, path: str | Path) -> Path:
-        """Writes the model whole (`.g4d`), or its Gaussians at time 0 as standard 3DGS (`.ply`); returns the path."""
+        """Writes the model in the format that the ending of `path` means; returns the path.
+
+        `.g4d` keeps all of it. A format without motion gets the Gaussians at time 0 (`io.registry.FORMATS`).
+        """
+        from .io.registry import write_model
+
         path = Path(path)
-        if path.suffix == ".g4d":
-            from .io.g4d import save_g4d
-
-            save_g4d(path, {name: _numpy(value) for name, value in self.params.items()}, self._manifest())
-        elif path.suffix == ".ply":
-            from .io.ply import write_ply
-
-            write_ply(path, splat_arrays(self.at(0.0)))
-        else:
-            raise UserError(f"expected a file name ending in .g4d or .ply, got {path.name}")
+        write_model(path, self)
         return path
-
-    def _manifest(self) -> dict[str, Any]:
-        return {
-            "motion": {"name": self.motion.name, "config": self.motion.config_dict()},
-            "background": None if self.background is None else [float(c) for c in self.background],
-            "fps": self.fps,
-            "times": None if self.times is None else [float(t) for t in self.times],
-            "meta": self.meta,
-        }
 
 
 def load_model(path: str | Path) -> DynamicGaussians:
-    """Returns the model of a run folder, a `.g4d` file or a standard 3DGS `.ply` file (a static model)."""
+    """Returns the model of a run folder, a folder of frames, or a file of Gaussians in any format we read."""
     path = Path(path)
     if path.is_dir():
+        from .io.sequence import find_frames, read_sequence
+
+        if not (path / "model.g4d").exists() and find_frames(path):
+            return read_sequence(path)
         run, path = path, path / "model.g4d"
         if not path.exists():
-            raise UserError(f"expected {run} to be a run folder with a model.g4d, found none; finish the fit first")
+            raise UserError(
+                f"expected {run} to be a run folder with a model.g4d or a folder of frames, found neither; "
+                "finish the fit first"
+            )
     if not path.exists():
         raise UserError(f"expected a model file at {path}, found none; check the path")
-    if path.suffix == ".g4d":
-        from .io.g4d import load_g4d
+    from .io.registry import read_model
 
-        arrays, manifest = load_g4d(path)
-        return _from_arrays(path, arrays, manifest)
-    if path.suffix == ".ply":
-        from .io.ply import read_ply
-
-        return DynamicGaussians({name: _tensor(value) for name, value in read_ply(path).items()}, Static())
-    raise UserError(f"expected a run folder, .g4d or .ply, got {path.name}; convert it first")
-
-
-def _from_arrays(path: Path, arrays: dict[str, np.ndarray], manifest: dict[str, Any]) -> DynamicGaussians:
-    """Returns the model from the parts of a `.g4d`; raises `UserError` when a column is missing or misshapen."""
-    try:
-        motion = make_motion(manifest["motion"]["name"], manifest["motion"]["config"])
-        background, times = manifest["background"], manifest["times"]
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{path} lacks {error} in its manifest; it was not written by this program") from None
-    rows = len(arrays.get("means", ()))
-    shapes = {"means": (3,), "quats": (4,), "scales": (3,), "opacities": (), "sh0": (1, 3), **motion.columns()}
-    if "shN" not in arrays or arrays["shN"].ndim != 3 or arrays["shN"].shape[::2] != (rows, 3):
-        raise UserError(f"{path} lacks spherical harmonics shN [N, K, 3]; restore it from its source")
-    for name, shape in shapes.items():
-        got = arrays[name].shape if name in arrays else None
-        if got != (rows, *shape):
-            raise UserError(f"{path}: column {name} must have shape {(rows, *shape)}, got {got}; the file is damaged")
-    for name, shape in motion.shared_shapes().items():
-        got = arrays[name].shape if name in arrays else None
-        if got != shape:
-            raise UserError(f"{path}: array {name} must have shape {shape}, got {got}; the file is damaged")
-    return DynamicGaussians(
-        params={name: _tensor(value) for name, value in arrays.items()},
-        motion=motion,
-        background=None if background is None else torch.tensor(background, dtype=torch.float32),
-        fps=manifest.get("fps"),
-        times=None if times is None else np.asarray(times, dtype=np.float64),
-        meta=manifest.get("meta") or {},
-    )
+    return read_model(path)
 
 
 def check_connected(model: DynamicGaussians, wanted: str) -> None:
@@ -174,8 +132,3 @@ def splat_arrays(gaussians: Gaussians) -> dict[str, np.ndarray]:
 
 def _numpy(value: Tensor) -> np.ndarray:
     return np.ascontiguousarray(value.detach().cpu().numpy())
-
-
-def _tensor(value: np.ndarray) -> Tensor:
-    # A copy: arrays may be read-only views of the file.
-    return torch.from_numpy(np.array(value, dtype=np.float32))

@@ -36,6 +36,7 @@ OPTIONAL = {
     for package in (
         Optional("viser", "viser", "gaussian4d view", 'pip install "viser>=1.1.1,<2"'),
         Optional("pycolmap", "pycolmap", "gaussian4d prepare without a calibration", 'pip install "pycolmap>=4.2"'),
+        Optional("fourdgs", "fourdgs", "the .4dgs format", 'pip install "fourdgs>=0.6"'),
         Optional("gsplat", "gsplat", "--backend gsplat on a CUDA GPU", 'pip install "gsplat>=1.5.3" packaging'),
     )
 }

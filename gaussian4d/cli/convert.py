@@ -4,31 +4,45 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from tyro.conf import Positional
 
 
 @dataclasses.dataclass
 class Convert:
-    """Convert Gaussians between .g4d and 3DGS .ply; the formats are told by the endings."""
+    """Convert Gaussians between file formats, which are told by the endings."""
 
     EXAMPLES: ClassVar[str] = """
-        gaussian4d convert splat.ply splat.g4d
-        gaussian4d convert fox.g4d fox.ply
+        gaussian4d convert splat.ply splat.sog
+        gaussian4d convert scene.spz scene.glb
+        gaussian4d convert frames clip.splatv                  (a folder frame_0000.ply, frame_0001.ply, ...)
+        gaussian4d convert fox.g4d frames --format spz-sequence
     """
 
     source: Positional[Path]
-    """File to read: .g4d or .ply."""
+    """File of Gaussians, or folder of frames."""
     target: Positional[Path]
-    """File to write: .g4d or .ply."""
+    """File to write, or folder for a sequence."""
+    format: str | None = None
+    """Default: by the ending of the target; no ending means ply-sequence. docs/splat_formats.md lists the names."""
+    time: float = 0.0
+    """Clip time in [0, 1] of a target that holds one instant."""
+    spz_version: Literal[2, 3, 4] = 4
+    """Of a .spz: 3 or 2 for older programs."""
 
     def run(self) -> None:
         """Converts, and says what the target format cannot hold."""
         from ..errors import UserError
+        from ..io.sequence import find_frames
         from ..model import load_model
-        from .export import save_model
+        from .export import check_target, save_model
 
-        if self.source.is_dir():
-            raise UserError(f"{self.source} is a folder; expected a file; use `gaussian4d export` for a run")
-        save_model(load_model(self.source), self.target)
+        check_target(self.target, self.format)
+        if not 0.0 <= self.time <= 1.0:
+            raise UserError(f"--time is clip time in [0, 1], got {self.time}")
+        if self.source.is_dir() and not find_frames(self.source):
+            raise UserError(
+                f"{self.source} is a folder; expected a file or a folder of frames; use `gaussian4d export` for a run"
+            )
+        save_model(load_model(self.source), self.target, format=self.format, time=self.time, version=self.spz_version)

@@ -4,64 +4,85 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from tyro.conf import Positional
 
 from ..errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..cameras import Camera
+    from ..io.registry import Format
     from ..model import DynamicGaussians
 
 
 @dataclasses.dataclass
 class Export:
-    """Write a fitted scene for other programs: a .ply per instant, one .ply, or one .g4d with the motion."""
+    """Write a fitted scene for other programs: one file with its motion, one instant, or a file per instant."""
 
     EXAMPLES: ClassVar[str] = """
         gaussian4d export runs/fox --to runs/fox/exports/frames       (frame_0000.ply, frame_0001.ply, ...)
-        gaussian4d export runs/fox --to fox.ply --time 0.5
-        gaussian4d export runs/fox --to fox.g4d
+        gaussian4d export runs/fox --to frames --format sog-sequence  (frame_0000.sog, ...)
+        gaussian4d export runs/fox --to fox.ply --time 0.5            (also .compressed.ply .splat .spz .sog .glb)
+        gaussian4d export runs/fox --to fox.splatv                    (with the motion; also .4dgs .usda .usdz .g4d)
     """
 
     source: Positional[Path]
-    """Run folder, or a .g4d or .ply file."""
+    """Run folder, folder of frames, or a file of Gaussians."""
     to: Path
     """File to write, or folder for a sequence."""
-    format: Literal["ply", "ply-sequence", "g4d"] | None = None
-    """Default: by the ending of --to; no ending means ply-sequence."""
+    format: str | None = None
+    """Default: by the ending of --to; no ending means ply-sequence. docs/splat_formats.md lists the names."""
     time: float = 0.0
-    """Clip time in [0, 1] of a single .ply."""
+    """Clip time in [0, 1] of a format that holds one instant."""
     count: int | None = None
-    """Files of a sequence, spread over the clip. Default: one per recorded instant."""
+    """Instants of a sequence or of USD, spread over the clip. Default: one per recorded instant."""
+    spz_version: Literal[2, 3, 4] = 4
+    """Of a .spz: 3 or 2 for older programs."""
 
     def run(self) -> None:
         """Exports, and prints what was written."""
         from .opened import open_model
 
-        format = self.format or _format_of(self.to)
+        check_target(self.to, self.format)
         if not 0.0 <= self.time <= 1.0:
             raise UserError(f"--time is clip time in [0, 1], got {self.time}")
         if self.count is not None and self.count < 1:
             raise UserError(f"--count must be at least 1, got {self.count}")
         opened = open_model(self.source)
-        if format == "ply-sequence":
-            self._sequence(opened.model, opened.vertical_axis)
-        else:
-            save_model(opened.model, self.to, format=format, time=self.time, vertical_axis=opened.vertical_axis)
-
-    def _sequence(self, model: DynamicGaussians, vertical_axis: str | None) -> None:
-        from ..io.sequence import ply_sequence
-        from ..paths import clip_times
-        from .console import size, track
-
-        recorded = 1 if model.times is None else len(model.times)
-        times = clip_times(self.count or recorded) if self.count or model.times is None else model.times
-        written = list(
-            track(ply_sequence(self.to, model, times, vertical_axis=vertical_axis), "export", total=len(times))
+        save_model(
+            opened.model,
+            self.to,
+            format=self.format,
+            time=self.time,
+            count=self.count,
+            cameras=opened.cameras,
+            vertical_axis=opened.vertical_axis,
+            version=self.spz_version,
         )
-        total = sum(path.stat().st_size for path in written)
-        print(f"wrote {len(written)} files {written[0]} ... {written[-1].name}, {size(total)}")
+
+
+def check_target(path: Path, format: str | None) -> tuple[Format, bool]:
+    """Returns the format to write and whether as a folder of frames; raises `UserError` before anything is read."""
+    from ..io.registry import format_named, format_of, frame_formats
+
+    if format is None:
+        format = "ply-sequence" if path.suffix == "" else format_of(path).name
+    if format in frame_formats():
+        if path.suffix and not path.is_dir():
+            raise UserError(f"{path}: {format} is a folder of frames; expected a name without an ending")
+        return frame_formats()[format], True
+    try:
+        chosen = format_named(format)
+    except UserError as error:
+        raise UserError(f"{error}, {', '.join(frame_formats())}") from None
+    if chosen.writer is None:
+        raise UserError(f"{path.name}: {chosen.title} is read, not written; choose another format")
+    if not path.name.lower().endswith(chosen.endings):
+        raise UserError(f"{path.name}: {chosen.title} is named {' or '.join(chosen.endings)}; rename it")
+    return chosen, False
 
 
 def save_model(
@@ -70,31 +91,62 @@ def save_model(
     *,
     format: str | None = None,
     time: float = 0.0,
-    vertical_axis: str | None = None,
+    count: int | None = None,
+    cameras: Sequence[Camera] = (),
+    **options: Any,
 ) -> None:
-    """Writes one `.g4d` or `.ply` and prints what it is; a moving model's `.ply` holds the instant `time` only."""
-    from ..io.ply import write_ply
-    from ..io.sequence import ply_columns
+    """Writes a model in any format and prints what was written and what was lost."""
+    from ..io.registry import write_model
+    from ..paths import clip_times
     from .console import size
 
-    format = format or _format_of(path)
-    if format == "g4d":
-        if path.suffix != ".g4d":
-            raise UserError(f"a .g4d file must be named so, got {path.name}; expected a name ending in .g4d")
-        model.save(path)
-        print(f"wrote {path}: {len(model):,} Gaussians, motion {model.motion.name}, {size(path.stat().st_size)}")
-    elif format == "ply":
-        columns = ply_columns(model.at(time), keep_invisible=model.motion.name == "static")
-        write_ply(path, columns, vertical_axis=vertical_axis)
-        if model.motion.name != "static":
-            print(f"a .ply holds no motion: this is the instant {time:g} of the clip", flush=True)
-        print(f"wrote {path}: {len(columns['means']):,} Gaussians, {size(path.stat().st_size)}")
-    else:
-        raise UserError(f"{path}: expected a file name ending in .g4d or .ply")
+    chosen, as_frames = check_target(path, format)
+    recorded = 1 if model.times is None else len(model.times)
+    times = clip_times(count or recorded) if count or model.times is None else model.times.tolist()
+    if as_frames:
+        _sequence(model, path, chosen, times, options)
+        return
+    if chosen.name == "usd" and count:
+        options["times"] = times
+    written = write_model(path, model, format=chosen, time=time, **options)
+    moves = model.motion.name != "static"
+    if moves and not chosen.moves:
+        print(f"{chosen.title} holds no motion: this is the instant {time:g} of the clip", flush=True)
+    motion = f", motion {model.motion.name}" if chosen.moves else ""
+    print(f"wrote {path}: {written:,} Gaussians{motion}, {size(path.stat().st_size)}")
+    if not chosen.exact:
+        _print_difference(model, path, chosen, time, cameras)
 
 
-def _format_of(path: Path) -> str:
-    formats = {".ply": "ply", ".g4d": "g4d", "": "ply-sequence"}
-    if path.suffix not in formats:
-        raise UserError(f"{path}: the ending {path.suffix!r} is not known; use .ply, .g4d, or a folder for a sequence")
-    return formats[path.suffix]
+def _sequence(
+    model: DynamicGaussians, path: Path, format: Format, times: Sequence[float], options: dict[str, Any]
+) -> None:
+    from ..io.sequence import ply_sequence
+    from .console import size, track
+
+    frames = ply_sequence(path, model, times, vertical_axis=options.get("vertical_axis"), format=format)
+    written = list(track(frames, "export", total=len(times)))
+    total = sum(file.stat().st_size for file in written)
+    print(f"wrote {len(written)} files {written[0]} ... {written[-1].name}, {size(total)}")
+
+
+def shown_instants(model: DynamicGaussians) -> list[float]:
+    """Returns the first, the middle and the last clip time of a model: some formats hold its own instants only."""
+    times = [0.0, 0.5, 1.0] if model.times is None else model.times.tolist()
+    return sorted({times[0], times[len(times) // 2], times[-1]})
+
+
+def _print_difference(
+    model: DynamicGaussians, path: Path, format: Format, time: float, cameras: Sequence[Camera]
+) -> None:
+    """Prints how the file differs from the model to the eye, in dB."""
+    from ..io.difference import difference_db
+    from ..io.registry import read_model
+    from ..paths import cameras_around
+
+    back = read_model(path)
+    moments = [(t, t) for t in shown_instants(model)] if format.moves else [(time, 0.0)]
+    views = list(cameras) or cameras_around(model.at(time).means.detach().cpu().double().numpy())
+    views = views[:: max(1, len(views) // 2)][:2]
+    found = difference_db(model, back, views, moments)
+    print(f"drawn from the file it differs from the model by {found:.1f} dB PSNR ({len(views)} views, covered pixels)")

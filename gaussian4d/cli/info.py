@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass
 class Info:
-    """Say what a scene folder, a run folder, a .g4d or a .ply holds, and every problem seen."""
+    """Say what a scene folder, a run folder or a file of Gaussians holds, and every problem seen."""
 
     EXAMPLES: ClassVar[str] = """
         gaussian4d info data/fox
         gaussian4d info runs/fox
-        gaussian4d info fox.g4d
+        gaussian4d info fox.g4d                   (also .ply .splat .spz .sog .ksplat .splatv .4dgs .glb .usda .ckpt)
     """
 
     path: Positional[Path]
-    """Scene folder, run folder, .g4d or .ply."""
+    """Scene folder, run folder, folder of frames, or file of Gaussians."""
     downscale: float | None = None
     """For a scene: read it as `fit --downscale` would."""
     frames: str | None = None
@@ -37,13 +37,17 @@ class Info:
     def run(self) -> int:
         """Prints the facts; returns 2 when something is broken."""
         if not self.path.exists():
-            raise UserError(f"expected a scene, a run, a .g4d or a .ply at {self.path}, found nothing; check the path")
+            raise UserError(
+                f"expected a scene, a run or a file of Gaussians at {self.path}, found nothing; check the path"
+            )
         if self.path.suffix == ".g4d":
             return _g4d(self.path)
-        if self.path.suffix == ".ply":
-            return _ply(self.path)
+        if self.path.is_file():
+            return _file(self.path)
         if self.path.is_dir() and (self.path / "config.json").exists():
             return _run(self.path)
+        if _is_clip(self.path):
+            return _file(self.path)
         return _scene(self.path, self.downscale, self.frames)
 
 
@@ -162,18 +166,34 @@ def _motion(motion: object) -> str:
     return str(motion.get("name"))
 
 
-def _ply(path: Path) -> int:
-    from ..io.ply import read_ply, read_ply_header
+def _is_clip(path: Path) -> bool:
+    """Returns whether a folder is a clip of Gaussians, not a scene."""
+    from ..io.sequence import find_frames
+
+    return bool(find_frames(path)) and not (path / "sparse").exists()
+
+
+def _file(path: Path) -> int:
+    """Prints what a file of Gaussians in another format than ours, or a folder of frames, holds."""
+    from ..io.registry import format_of
+    from ..io.sequence import find_frames
+    from ..model import load_model
     from .console import size
 
-    header = read_ply_header(path)
-    gaussians = read_ply(path)
-    degree = round((1 + gaussians["shN"].shape[1]) ** 0.5) - 1
-    print(f"file       {path}, {size(path.stat().st_size)}")
-    print(f"Gaussians  {header.count:,}, spherical harmonics of degree {degree}, no motion")
-    for comment in header.comments:
+    frames = find_frames(path) if path.is_dir() else []
+    format = format_of(frames[0] if frames else path)
+    model = load_model(path)
+    total = sum(file.stat().st_size for file in frames or [path])
+    print(f"file       {path}, {size(total)}")
+    print(f"format     {format.title}{f', {len(frames)} frames' if frames else ''}")
+    motion = "no motion" if model.motion.name == "static" else f"motion {model.motion.name}"
+    print(f"Gaussians  {len(model):,}, spherical harmonics of degree {model.sh_degree}, {motion}")
+    for comment in model.meta.get("ply_comments", []):
         print(f"comment    {comment}")
-    _print_bounds(gaussians["means"])
+    extras = [name.partition(".")[2] for name in model.params if name.startswith("extra.")]
+    if extras:
+        print(f"besides    {', '.join(extras)}")
+    _print_bounds(model.params["means"].numpy())
     return 0
 
 

@@ -61,7 +61,7 @@ class Opened:
 
 
 def open_model(path: Path) -> Opened:
-    """Returns the model at `path` (run folder, `.g4d`, `.ply`) and, for a run, its scene if that can still be read."""
+    """Returns the model at `path` (run, folder of frames, file) and, for a run, its scene if that can still be read."""
     from ..model import load_model
 
     model = load_model(path)

@@ -79,9 +79,9 @@ def save_g4d(path: str | os.PathLike[str], arrays: dict[str, np.ndarray], manife
     except (TypeError, ValueError) as error:
         raise UserError(f"the manifest of {path} must be plain finite JSON values: {error}") from None
     with atomic_write(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
-        _write_entry(archive, _MANIFEST, text.encode("utf-8"))
+        write_stored(archive, _MANIFEST, text.encode("utf-8"))
         for name, array in stored.items():
-            _write_entry(archive, f"arrays/{name}", array.reshape(-1).view(np.uint8).data)
+            write_stored(archive, f"arrays/{name}", array.reshape(-1).view(np.uint8).data)
 
 
 def load_g4d(path: str | os.PathLike[str], *, verify: bool = True) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -118,7 +118,7 @@ def read_manifest(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[st
     return {name: {"dtype": a.dtype.name, "shape": a.shape} for name, a in arrays.items()}, manifest
 
 
-def _write_entry(archive: zipfile.ZipFile, name: str, data: bytes | memoryview) -> None:
+def write_stored(archive: zipfile.ZipFile, name: str, data: bytes | memoryview) -> None:
     """Appends one stored entry whose data starts at a multiple of `ALIGNMENT` bytes from the start of the file."""
     info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
     info.file_size = len(data)

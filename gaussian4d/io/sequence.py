@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
+from ..errors import UserError
 from ..folders import atomic_folder
-from ..model import splat_arrays
-from .ply import write_ply
+from ..model import DynamicGaussians, splat_arrays
+from ..motion import PerFrame
+from ..motion.per_frame import PerFrameConfig
+from .registry import Format, format_named, format_of
 
 if TYPE_CHECKING:
     from ..gaussians import Gaussians
-    from ..model import DynamicGaussians
 
 # A Gaussian below this never reaches a pixel: the rasterizer's own threshold.
 VISIBLE_OPACITY = 1.0 / 255.0
 
-FRAME_PATTERN = r"frame_\d+\.ply"
+FRAME_PATTERN = r"frame_\d+(\.compressed)?\.(ply|splat|spz|sog)"
+"""Names of the frames we write: SuperSplat takes two or more `.ply` that differ in a number, PlayCanvas `.sog` too."""
+
+_NUMBERED = re.compile(r"(.*?)(\d+)((?:\.compressed)?\.(?:ply|splat|spz|sog))", re.IGNORECASE)
 
 
 def ply_columns(state: Gaussians, *, keep_invisible: bool = False) -> dict[str, np.ndarray]:
@@ -55,11 +62,44 @@ def ply_sequence(
     *,
     keep_invisible: bool = False,
     vertical_axis: str | None = None,
+    format: Format | None = None,
 ) -> Iterator[Path]:
-    """Yields each final path once its frame is written; the folder appears at the end. See `write_ply_sequence`."""
+    """Yields each final path once its frame is written; the folder appears at the end. See `write_ply_sequence`.
+
+    `format` is any with `frames`, by default the 3DGS `.ply`.
+    """
+    format = format or format_named("ply")
     with atomic_folder(folder, FRAME_PATTERN) as temporary:
         for index, time in enumerate(times):
-            name = f"frame_{index:04d}.ply"
+            name = f"frame_{index:04d}{format.endings[0]}"
             columns = ply_columns(model.at(float(time)), keep_invisible=keep_invisible)
-            write_ply(temporary / name, columns, vertical_axis=vertical_axis)
+            format.write(temporary / name, columns, vertical_axis=vertical_axis)
             yield Path(folder) / name
+
+
+def find_frames(folder: str | os.PathLike[str]) -> list[Path]:
+    """Returns the files of a folder that form a clip, by number: two or more of one name and ending, else none."""
+    groups: dict[tuple[str, str], list[tuple[int, Path]]] = {}
+    for path in Path(folder).iterdir():
+        match = _NUMBERED.fullmatch(path.name)
+        if match and path.is_file():
+            groups.setdefault((match[1], match[3].lower()), []).append((int(match[2]), path))
+    clips = [group for group in groups.values() if len(group) > 1]
+    return [path for _, path in sorted(clips[0])] if len(clips) == 1 else []
+
+
+def read_sequence(folder: str | os.PathLike[str]) -> DynamicGaussians:
+    """Returns a folder of frames as a model of separate instants, evenly spread over the clip."""
+    paths = find_frames(folder)
+    if not paths:
+        raise UserError(f"{folder} holds no clip; expected two or more files such as frame_0000.ply, frame_0001.ply")
+    states = [format_of(path).read(path) for path in paths]
+    degrees = {state["shN"].shape[1] for state in states}
+    if len(degrees) > 1:
+        raise UserError(f"{folder}: its frames have spherical harmonics of different degrees; convert them alike")
+    names = ("means", "quats", "scales", "opacities", "sh0", "shN")
+    params = {name: torch.from_numpy(np.concatenate([state[name] for state in states])) for name in names}
+    counts = torch.tensor([len(state["means"]) for state in states])
+    params["instants"] = torch.repeat_interleave(torch.arange(len(states), dtype=torch.float32), counts)
+    times = np.linspace(0.0, 1.0, len(states))
+    return DynamicGaussians(params, PerFrame(PerFrameConfig(times=tuple(times.tolist()))), times=times)

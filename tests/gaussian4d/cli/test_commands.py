@@ -273,3 +273,56 @@ def test_view_without_viser_names_the_install_line(
 
     with pytest.raises(UserError, match=r'viser.*run: pip install "viser'):
         View(run).run()
+
+
+@pytest.mark.parametrize(
+    ("name", "motion"),
+    [
+        ("a.compressed.ply", "static"),
+        ("a.splat", "static"),
+        ("a.spz", "static"),
+        ("a.sog", "static"),
+        ("a.glb", "static"),
+        ("a.splatv", "spacetime"),
+        ("a.usdz", "per-frame"),
+    ],
+)
+def test_export_in_every_format_states_its_loss_and_is_read_by_info(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, motion: str
+) -> None:
+    assert main(["export", str(run), "--to", str(tmp_path / name), "--time", "0.5"]) == 0
+    out = capsys.readouterr().out
+    assert ("dB PSNR" in out) == (name not in ("a.glb",))
+    assert ("holds no motion: this is the instant 0.5" in out) == (motion == "static")
+    assert load_model(tmp_path / name).motion.name == motion
+    assert main(["info", str(tmp_path / name)]) == 0
+    assert ("no motion" if motion == "static" else f"motion {motion}") in capsys.readouterr().out
+
+
+def test_a_folder_of_frames_is_a_clip(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    frames = tmp_path / "frames"
+    assert main(["export", str(run), "--to", str(frames), "--format", "spz-sequence"]) == 0
+    assert sorted(file.name for file in frames.iterdir()) == [f"frame_{i:04d}.spz" for i in range(3)]
+    assert main(["info", str(frames)]) == 0
+    assert "3 frames" in capsys.readouterr().out
+    assert main(["convert", str(frames), str(tmp_path / "clip.g4d")]) == 0
+    assert load_model(tmp_path / "clip.g4d").motion.name == "per-frame"
+    assert main(["convert", str(frames), str(tmp_path / "again"), "--format", "compressed-ply-sequence"]) == 0
+    assert len(list((tmp_path / "again").glob("frame_*.compressed.ply"))) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["export", "RUN", "--to", "a.ksplat"], "is read, not written"),
+        (["export", "RUN", "--to", "a.ply", "--format", "sog"], "rename it"),
+        (["export", "RUN", "--to", "a.ply", "--format", "obj"], "spz-sequence"),
+        (["convert", "a.ply", "b.pt"], "is read, not written"),
+        (["convert", "a.ply", "b.sog", "--time", "2"], "clip time in [0, 1]"),
+    ],
+)
+def test_impossible_formats_are_refused_before_anything_is_read(
+    run: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert main([str(run) if word == "RUN" else word for word in arguments]) == 2
+    assert message in capsys.readouterr().err

@@ -126,13 +126,54 @@ def test_a_lying_count_is_refused_before_memory_is_taken(tmp_path: Path, count: 
         read_ply(path)
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_a_bad_row_is_named(tmp_path: Path, value: float) -> None:
+@pytest.mark.parametrize(
+    ("name", "column", "value"),
+    [
+        ("opacities", "opacity", np.nan),
+        ("scales", "scale_0", np.inf),
+        ("means", "x", np.nan),
+        ("sh0", "f_dc_0", -np.inf),
+    ],
+)
+def test_a_bad_row_is_named(tmp_path: Path, name: str, column: str, value: float) -> None:
     table = gaussians(5, 0)
-    table["opacities"][3] = value
+    table[name].reshape(5, -1)[3, 0] = value
     write_ply(tmp_path / "a.ply", table)
-    with pytest.raises(UserError, match="1 of 5 rows hold NaN or Inf, first row 3, column opacity"):
+    with pytest.raises(UserError, match=f"1 of 5 rows hold NaN or Inf, first row 3, column {column}"):
         read_ply(tmp_path / "a.ply")
+
+
+def test_a_bad_coefficient_is_named_by_the_column_of_the_file(tmp_path: Path) -> None:
+    table = gaussians(5, 1)
+    table["shN"][2, 1, 2] = np.nan
+    write_ply(tmp_path / "a.ply", table)
+    # Third channel, second coefficient of three.
+    with pytest.raises(UserError, match="first row 2, column f_rest_7"):
+        read_ply(tmp_path / "a.ply")
+
+
+def test_infinite_logits_and_scales_of_zero_become_finite(tmp_path: Path) -> None:
+    table = gaussians(3, 0)
+    table["opacities"][:2] = np.inf, -np.inf
+    table["scales"][1, 2] = -np.inf
+    write_ply(tmp_path / "a.ply", table)
+    loaded = read_ply(tmp_path / "a.ply")
+    assert loaded["opacities"][0] > 10 and loaded["opacities"][1] < -10
+    assert loaded["opacities"][2] == table["opacities"][2]
+    assert loaded["scales"][1, 2] < -20 and np.isfinite(loaded["scales"]).all()
+
+
+def test_extra_columns_and_comments_are_kept(tmp_path: Path) -> None:
+    table = gaussians(4, 1) | {"extra.motion_0": np.arange(4, dtype=np.float32), "extra.ny": np.ones(4, np.float32)}
+    write_ply(
+        tmp_path / "a.ply", table, vertical_axis="y", comments=["Vertical Axis: z", "SplatRenderMode: mip", "by me"]
+    )
+    loaded = read_ply(tmp_path / "a.ply")
+    assert loaded.keys() == table.keys()
+    for name in table:
+        assert np.array_equal(loaded[name], table[name]), name
+    header = read_ply_header(tmp_path / "a.ply")
+    assert header.comments == ("Vertical Axis: y", "SplatRenderMode: mip", "by me")
 
 
 @pytest.mark.parametrize(

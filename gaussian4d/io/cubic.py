@@ -1,0 +1,151 @@
+"""Any motion as cubics under a temporal opacity window: what `.splatv` files hold and our `spacetime` model computes.
+
+`spacetime` up to degree 3, `free-time` and `static` are copied exactly. Gaussians of other models are fitted by least
+squares at the instants they were fitted to: position by a cubic, rotation by a line, opacity by the window that has its
+total, its middle and its spread over time. Separate instants stay separate: each gets a window of its own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..model import DynamicGaussians
+from ..motion import PerFrame, Spacetime
+from ..motion.base import Params
+from ..motion.spacetime import SpacetimeConfig
+
+_INSTANTS = 24
+"""Instants at which a model is sampled that does not say at which it was fitted."""
+
+# Not infinity, which stops a Gaussian for good: these move on.
+_ENDLESS = 1000.0
+
+# Half an instant away a window must have let go of most of a Gaussian, and the next one must have taken over: at this
+# width, in intervals between instants, two windows cross at half opacity each.
+_INSTANT_WIDTH = 0.5 / math.sqrt(math.log(2.0))
+
+
+def as_cubic(model: DynamicGaussians) -> DynamicGaussians:
+    """Returns `model` with the motion `spacetime` of degree 3; see the module for what is exact."""
+    name, params = model.motion.name, model.params
+    canonical = {key: params[key] for key in ("means", "quats", "scales", "opacities", "sh0", "shN")}
+    count = len(params["means"])
+    zeros = torch.zeros(count, 3, 3)
+    rest = {"trajectories": zeros, "spins": torch.zeros(count, 4)}
+    if name == "static":
+        own = {**rest, "times": torch.full((count,), 0.5), "durations": torch.full((count,), math.inf)}
+    elif name == "free-time":
+        # exp(-1/2 (t/s)^2) is exp(-(t/w)^2) with w = sqrt(2) s.
+        line = torch.cat([params["velocities"][:, None], zeros[:, 1:]], dim=1)
+        widths = params["durations"] + 0.5 * math.log(2.0)
+        own = {**rest, "trajectories": line, "times": params["times"], "durations": widths}
+    elif isinstance(model.motion, Spacetime) and model.motion.config.degree <= 3:
+        missing = 3 - params["trajectories"].shape[1]
+        cubic = torch.nn.functional.pad(params["trajectories"], (0, 0, 0, missing))
+        own = {"trajectories": cubic, **{key: params[key] for key in ("spins", "times", "durations")}}
+    elif isinstance(model.motion, PerFrame):
+        instants = model.motion.config.times or (0.5,)
+        interval = min(np.diff(instants), default=2.0)
+        times = torch.tensor(instants, dtype=torch.float32)[params["instants"].long()]
+        own = {**rest, "times": times, "durations": torch.full((count,), math.log(interval * _INSTANT_WIDTH))}
+    else:
+        canonical, own = _fitted(model)
+    motion = Spacetime(SpacetimeConfig(degree=3))
+    return dataclasses.replace(model, params={**canonical, **own}, motion=motion)
+
+
+def is_exact(model: DynamicGaussians) -> bool:
+    """Returns whether `as_cubic` changes nothing that is drawn."""
+    if isinstance(model.motion, Spacetime):
+        return model.motion.config.degree <= 3
+    return model.motion.name in ("static", "free-time")
+
+
+def instants_of(model: DynamicGaussians, least: int = 2) -> np.ndarray:
+    """Returns the clip times to sample `model` at: its own, at least `least` of them."""
+    if model.times is not None and len(model.times) >= least:
+        return np.asarray(model.times, np.float64)
+    return np.linspace(0.0, 1.0, max(least, _INSTANTS))
+
+
+@torch.no_grad()
+def _fitted(model: DynamicGaussians) -> tuple[Params, Params]:
+    """Returns the canonical and the own columns of cubics fitted to the states of `model`."""
+    times = instants_of(model, least=5)
+    states = [model.at(float(time)) for time in times]
+    opacities = torch.stack([state.opacities for state in states]).double()
+    peak, center, width = _window(torch.from_numpy(times), opacities)
+    since = torch.from_numpy(times)[:, None] - center
+    # What cannot be seen need not be followed; a floor keeps the system regular.
+    weight = (opacities / opacities.amax(dim=0).clamp_min(1e-6)).clamp_min(1e-3)
+    powers = torch.stack([since**k for k in range(4)], dim=-1)
+    place = _least_squares(powers, torch.stack([state.means for state in states]).double(), weight)
+    turn = _least_squares(powers[..., :2], _continuous([state.quats for state in states]).double(), weight)
+    middle = states[len(states) // 2]
+    scales = torch.stack([state.scales.clamp_min(1e-12).log() for state in states]).double()
+    colors = torch.stack([state.colors.flatten(1) for state in states]).double()
+    share = (weight / weight.sum(dim=0))[..., None]
+    color = (share * colors).sum(dim=0).reshape(middle.colors.shape).float()
+    canonical = {
+        "means": place[:, 0].float(),
+        "quats": turn[:, 0].float(),
+        "scales": (share * scales).sum(dim=0).float(),
+        "opacities": torch.logit(peak.clamp(1e-6, 1.0 - 1e-6)).float(),
+        "sh0": color[:, :1],
+        "shN": color[:, 1:],
+    }
+    own = {
+        "trajectories": place[:, 1:].float(),
+        "spins": turn[:, 1].float(),
+        "times": center.float(),
+        "durations": width.log().float(),
+    }
+    return canonical, own
+
+
+def _window(times: Tensor, opacities: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns (peak, centre, width) [N] of peak exp(-((t - centre) / width)^2) close to opacities [T, N].
+
+    Least squares of the logarithm, weighted by the opacity squared so that what is faint does not count: the logarithm
+    is a parabola in time. Where that parabola opens upwards the opacity hardly changes, and the window is endless.
+    """
+    floor = 1e-4
+    logs = opacities.clamp_min(floor).log()
+    weight = opacities.square().clamp_min(1e-6)
+    powers = torch.stack([torch.ones_like(times), times - 0.5, (times - 0.5) ** 2], dim=-1)
+    fit = _least_squares(powers[:, None].expand(-1, opacities.shape[1], -1), logs[..., None], weight)[..., 0]
+    curved = fit[:, 2] < -1e-3
+    bend = torch.where(curved, fit[:, 2], torch.full_like(fit[:, 2], -1e-3))
+    center = torch.where(curved, 0.5 - fit[:, 1] / (2 * bend), torch.full_like(bend, 0.5)).clamp(-2.0, 3.0)
+    width = torch.where(curved, (-1.0 / bend).sqrt(), torch.full_like(bend, _ENDLESS))
+    shape = torch.exp(-(((times[:, None] - center) / width) ** 2))
+    peak = (shape * opacities).sum(dim=0) / shape.square().sum(dim=0).clamp_min(1e-12)
+    return peak, center, width
+
+
+def _least_squares(basis: Tensor, values: Tensor, weight: Tensor) -> Tensor:
+    """Returns [N, P, D] coefficients of values [T, N, D] in basis [T, N, P] under weight [T, N]."""
+    weighted = basis * weight[..., None]
+    normal = torch.einsum("tnp,tnq->npq", weighted, basis)
+    right = torch.einsum("tnp,tnd->npd", weighted, values)
+    size = normal.diagonal(dim1=-2, dim2=-1)
+    # Columns of equal length make the system as regular as it can be; the ridge only decides what the data does not.
+    scale = size.clamp_min(1e-12).rsqrt()
+    system = normal * scale[:, :, None] * scale[:, None, :]
+    system = system + 1e-9 * torch.eye(system.shape[-1], dtype=system.dtype)
+    return torch.linalg.solve(system, right * scale[..., None]) * scale[..., None]
+
+
+def _continuous(quats: list[Tensor]) -> Tensor:
+    """Returns unit quaternions [T, N, 4] whose signs do not jump from one instant to the next."""
+    series = [torch.nn.functional.normalize(quats[0], dim=-1)]
+    for quat in quats[1:]:
+        following = torch.nn.functional.normalize(quat, dim=-1)
+        same = (following * series[-1]).sum(dim=-1, keepdim=True) >= 0
+        series.append(torch.where(same, following, -following))
+    return torch.stack(series)

@@ -1,0 +1,50 @@
+"""How much a file format changes what is seen: the model and what was read back, drawn side by side."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from ..cameras import Camera
+from ..model import DynamicGaussians
+from ..rendering import render
+
+_LONGEST_SIDE = 256
+
+
+@torch.no_grad()
+def difference_db(
+    model: DynamicGaussians, other: DynamicGaussians, cameras: Sequence[Camera], moments: Sequence[tuple[float, float]]
+) -> float:
+    """Returns the PSNR in dB of `other` against `model`, over the pixels that either covers; infinite when equal.
+
+    Args:
+        model: The original.
+        other: What is compared with it.
+        cameras: Views; drawn with at most 256 pixels on the longer side.
+        moments: Clip times, of the original and of the other one.
+
+    Both are drawn on black. The mean squared error is taken over all views and moments together.
+    """
+    total, pixels = 0.0, 0
+    for camera in cameras:
+        share = min(1.0, _LONGEST_SIDE / max(camera.width, camera.height))
+        view = camera.resized(max(1, round(camera.width * share)), max(1, round(camera.height * share)))
+        for time, other_time in moments:
+            seen = [
+                render(which, view, at, ("rgb", "alpha"), background=(0.0, 0.0, 0.0))
+                for which, at in ((model, time), (other, other_time))
+            ]
+            covered = torch.zeros(view.height, view.width, dtype=torch.bool)
+            colors = []
+            for output in seen:
+                assert output.rgb is not None and output.alpha is not None
+                covered |= output.alpha[..., 0] > 0.01
+                colors.append(output.rgb.clamp(0.0, 1.0))
+            total += float((colors[0] - colors[1])[covered].double().square().sum())
+            pixels += 3 * int(covered.sum())
+    if total == 0.0:
+        return math.inf
+    return 10.0 * math.log10(pixels / total)

@@ -1,0 +1,209 @@
+"""The open `.4dgs` container through its reference package `fourdgs`: straight motion under temporal windows.
+
+Its model is that of our `free-time`: centre + velocity (t - mu), opacity exp(-1/2 ((t - mu) / sigma)^2), besides hard
+windows [from, to) outside which a Gaussian is not there. Curved motion is cut into straight pieces with such windows.
+Attributes are quantised to errors that the file declares; the finest profile is used.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..errors import UserError
+from ..files import atomic_write
+from ..model import DynamicGaussians
+from ..motion import FreeTime, PerFrame
+from ..motion.per_frame import PerFrameConfig
+from ..optional import require
+from .cubic import as_cubic
+from .splats import REST_COUNTS, check_finite, color_from_sh0, log_scales, logit, sh0_from_color, sigmoid, unit
+
+PIECES = 8
+"""Straight pieces that a curved path is cut into."""
+
+_LOW, _HIGH = -4.0, 4.0
+"""Range that the bytes of coefficients span: the format's specification, section 6.5."""
+
+_CUTOFF = 1.0 / 255.0
+_SECONDS = 1.0
+_MOST_INSTANTS = 300
+_FPS = 30.0
+
+
+@torch.no_grad()
+def write_4dgs(path: str | os.PathLike[str], model: DynamicGaussians) -> None:
+    """Writes the model, atomically; needs `fourdgs`.
+
+    `free-time` and `static` keep their motion, `spacetime` is cut into pieces, others are fitted first (`as_cubic`).
+    Spherical harmonics beyond degree 3 are left out. Times are in seconds where the model knows its frame rate.
+    """
+    fourdgs = require("fourdgs")
+    cubic = as_cubic(model)
+    table = {name: value.detach().cpu().numpy().astype(np.float64) for name, value in cubic.params.items()}
+    seconds = _duration(model)
+    pieces = _pieces(table)
+    rest = min(table["shN"].shape[1], REST_COUNTS[3])
+    columns = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+    order = columns["row"]
+    color = np.clip(color_from_sh0(table["sh0"][:, 0].astype(np.float32)), 0.0, 1.0)
+    rgba = np.column_stack([color, sigmoid(table["opacities"].astype(np.float32))])
+    sh = (table["shN"][:, :rest].transpose(0, 2, 1).reshape(len(rgba), 3 * rest) - _LOW) / (_HIGH - _LOW) * 255.0
+    sigma = np.exp(table["durations"]) / math.sqrt(2.0)
+    gaussians = fourdgs.GaussianSet(
+        positions=columns["means"].astype(np.float32),
+        scales=np.exp(table["scales"])[order].astype(np.float32),
+        rotations=unit(columns["quats"].astype(np.float32))[:, [1, 2, 3, 0]],
+        colors=rgba[order].astype(np.float32),
+        motions=(columns["velocities"] / seconds).astype(np.float32),
+        mu_t=(table["times"] * seconds)[order].astype(np.float32),
+        sigma_t=(sigma * seconds)[order].astype(np.float32),
+        win_lo=columns["from"] * seconds,
+        win_hi=columns["to"] * seconds,
+        sh=np.clip(np.rint(sh), 0, 255).astype(np.uint8)[order] if rest else None,
+        sh_degree=REST_COUNTS.index(rest),
+    )
+    options = fourdgs.WriteOptions(profile="fine", cutoff=_CUTOFF)
+    with atomic_write(path) as temporary:
+        try:
+            fourdgs.write(str(temporary), gaussians, seconds, options=options)
+        except fourdgs.FourdgsError as error:
+            raise UserError(f"{path}: the .4dgs writer refuses these Gaussians: {error}; use another format") from None
+
+
+def read_4dgs(path: str | os.PathLike[str]) -> DynamicGaussians:
+    """Returns the model of a `.4dgs`; needs `fourdgs`.
+
+    The motion is `free-time`; where the file has hard windows that end within the clip, which no motion model of ours
+    has, it is `per-frame`: the exact states at instants 1/30 s apart.
+    """
+    fourdgs = require("fourdgs")
+    source = Path(path)
+    if not source.is_file():
+        raise UserError(f"expected the file {source}, found none; check the path")
+    try:
+        scene = fourdgs.read(str(source), recover_truncated=False)
+        return _model(source, scene)
+    except UserError:
+        raise
+    except Exception as error:
+        # Another program's reader: whatever a damaged file does to it is a problem with the file.
+        raise UserError(f"{source} is not a readable .4dgs file: {error}; copy it again from its source") from None
+
+
+def _model(source: Path, scene: Any) -> DynamicGaussians:
+    found = scene.gaussians
+    seconds = float(scene.duration_sec) if scene.duration_sec > 0 else _SECONDS
+    count, rest = found.count, REST_COUNTS[found.sh_degree] if found.sh is not None else 0
+    sh = np.zeros((count, 0, 3), np.float32)
+    if rest and found.sh is not None:
+        values = found.sh.reshape(count, 3, rest).astype(np.float32) / 255.0 * (_HIGH - _LOW) + _LOW
+        sh = np.ascontiguousarray(values.transpose(0, 2, 1))
+    sigma = np.asarray(found.sigma_t, np.float64) / seconds
+    columns = {
+        "means": np.asarray(found.positions, np.float32),
+        "quats": unit(np.asarray(found.rotations, np.float32)[:, [3, 0, 1, 2]]),
+        "scales": log_scales(np.asarray(found.scales, np.float32)),
+        "opacities": logit(np.asarray(found.colors, np.float32)[:, 3]),
+        "sh0": sh0_from_color(np.asarray(found.colors, np.float32)[:, None, :3]),
+        "shN": sh,
+        "velocities": (np.asarray(found.motions, np.float64) * seconds).astype(np.float32),
+        "times": (np.asarray(found.mu_t, np.float64) / seconds).astype(np.float32),
+    }
+    check_finite(source, columns)
+    if np.isnan(sigma).any() or (sigma < 0).any():
+        raise UserError(f"{source}: a Gaussian's duration is negative or NaN; the file is damaged")
+    endless = np.isinf(sigma)
+    # A motion model of ours stops what lasts forever, this format does not: a window far longer than the clip moves on.
+    moving = endless & (np.abs(columns["velocities"]).max(axis=1, initial=0.0) > 0)
+    columns["durations"] = np.log(np.where(moving, 1e4, np.maximum(sigma, 1e-9))).astype(np.float32)
+    params = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in columns.items()}
+    model = DynamicGaussians(params, FreeTime())
+    start, end = np.asarray(found.win_lo) / seconds, np.asarray(found.win_hi) / seconds
+    if (start > 0).any() or (end < 1.0).any():
+        return _instants(model, start, end, seconds)
+    return model
+
+
+@torch.no_grad()
+def _instants(model: DynamicGaussians, start: np.ndarray, end: np.ndarray, seconds: float) -> DynamicGaussians:
+    """Returns separate states of `model` with the hard windows applied."""
+    number = int(np.clip(round(seconds * _FPS), 1, _MOST_INSTANTS)) + 1
+    times = np.linspace(0.0, 1.0, number)
+    rows: list[dict[str, torch.Tensor]] = []
+    for index, time in enumerate(times):
+        # The last instant is the end of the last window, which is open.
+        at = time if index < number - 1 else np.nextafter(1.0, 0.0)
+        state = model.at(float(time))
+        keep = torch.from_numpy((start <= at) & (at < end)) & (state.opacities >= _CUTOFF)
+        chosen = state.select(keep)
+        opacities = torch.logit(chosen.opacities.double().clamp(1e-7, 1 - 1e-7)).float()
+        rows.append(
+            {
+                "means": chosen.means,
+                "quats": chosen.quats,
+                "scales": chosen.scales.log(),
+                "opacities": opacities,
+                "sh0": chosen.colors[:, :1],
+                "shN": chosen.colors[:, 1:],
+                "instants": torch.full((len(chosen),), float(index)),
+            }
+        )
+    params = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+    motion = PerFrame(PerFrameConfig(times=tuple(times.tolist())))
+    return DynamicGaussians(params, motion, fps=(number - 1) / seconds, times=times)
+
+
+def _duration(model: DynamicGaussians) -> float:
+    """Returns the seconds the clip lasts, one where that is not known."""
+    if model.fps and model.times is not None and len(model.times) > 1:
+        return (len(model.times) - 1) / model.fps
+    return _SECONDS
+
+
+def _pieces(table: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
+    """Returns groups of rows with straight motion, in clip time: `row`, `means` at the row's time, and windows."""
+    cubic, spins = table["trajectories"], table["spins"]
+    frozen = np.isinf(table["durations"])
+    curved = ((np.abs(cubic[:, 1:]).max(axis=(1, 2)) > 0) | (np.abs(spins).max(axis=1) > 0)) & ~frozen
+    straight = np.flatnonzero(~curved)
+    groups = [
+        {
+            "row": straight,
+            "means": table["means"][straight],
+            "velocities": np.where(frozen[straight, None], 0.0, cubic[straight, 0]),
+            "quats": table["quats"][straight],
+            "from": np.zeros(len(straight)),
+            "to": np.full(len(straight), np.inf),
+        }
+    ]
+    bent = np.flatnonzero(curved)
+    edges = np.linspace(0.0, 1.0, PIECES + 1)
+    for index in range(PIECES if len(bent) else 0):
+        first, last = edges[index], edges[index + 1]
+        place = [_place(table, bent, time) for time in (first, last)]
+        velocity = (place[1] - place[0]) / (last - first)
+        since = 0.5 * (first + last) - table["times"][bent]
+        groups.append(
+            {
+                "row": bent,
+                "means": place[0] + velocity * (table["times"][bent] - first)[:, None],
+                "velocities": velocity,
+                "quats": table["quats"][bent] + spins[bent] * since[:, None],
+                "from": np.full(len(bent), first),
+                "to": np.full(len(bent), np.inf if index == PIECES - 1 else last),
+            }
+        )
+    return groups
+
+
+def _place(table: dict[str, np.ndarray], rows: np.ndarray, time: float) -> np.ndarray:
+    """Returns the positions [M, 3] of cubics at a clip time."""
+    since = (time - table["times"][rows])[:, None]
+    cubic = table["trajectories"][rows]
+    return table["means"][rows] + since * (cubic[:, 0] + since * (cubic[:, 1] + since * cubic[:, 2]))

@@ -1,0 +1,233 @@
+"""glTF with the extension KHR_gaussian_splatting: `.glb` read and written, `.gltf` read.
+
+Points with attributes `POSITION`, `KHR_gaussian_splatting:ROTATION` (xyzw), `:SCALE` (linear), `:OPACITY` (0..1) and
+`:SH_DEGREE_l_COEF_n`. Khronos' draft of the extension; glTF's world has y up, so the Gaussians are turned on the way.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import UserError
+from ..files import atomic_write
+from .glb import Builder, Document, node_matrix
+from .orient import PLY_TO_GLTF, half_turned, rotated, upright
+from .packed import broken, to_unorm
+from .splats import (
+    REST_COUNTS,
+    Splats,
+    check_finite,
+    check_splats,
+    color_from_sh0,
+    degree_of,
+    limit_degree,
+    log_scales,
+    logit,
+    sigmoid,
+    unit,
+)
+
+EXTENSION = "KHR_gaussian_splatting"
+_WORLD = "gaussian4d_world"
+_MOST_NESTING = 64
+
+
+def write_glb(path: str | os.PathLike[str], gaussians: Splats, *, vertical_axis: str | None = None) -> None:
+    """Writes a `.glb`, atomically; exact but for the turn of the axes. Harmonics beyond degree 3 are left out.
+
+    Args:
+        path: the file.
+        gaussians: Splats.
+        vertical_axis: `x`, `y` or `z` when that axis points up; None takes the axes of a 3DGS `.ply`, y down.
+    """
+    splats = limit_degree(check_splats(gaussians), 3)
+    if len(splats["means"]) == 0:
+        raise UserError("a .glb holds at least one Gaussian, got none; choose an instant at which something is there")
+    turn = upright(vertical_axis)
+    splats = half_turned(splats, PLY_TO_GLTF) if turn is None else rotated(splats, turn)
+    builder = Builder()
+    color = np.clip(color_from_sh0(splats["sh0"][:, 0]), 0.0, 1.0)
+    opacity = sigmoid(splats["opacities"])
+    attributes = {
+        "POSITION": builder.add(splats["means"], bounds=True),
+        # What a viewer without the extension draws.
+        "COLOR_0": builder.add(to_unorm(np.column_stack([color, opacity]), 8), normalized=True),
+        f"{EXTENSION}:ROTATION": builder.add(unit(splats["quats"])[:, [1, 2, 3, 0]]),
+        f"{EXTENSION}:SCALE": builder.add(np.exp(splats["scales"])),
+        f"{EXTENSION}:OPACITY": builder.add(opacity),
+        f"{EXTENSION}:SH_DEGREE_0_COEF_0": builder.add(splats["sh0"][:, 0]),
+    }
+    for degree in range(1, degree_of(splats) + 1):
+        for order in range(2 * degree + 1):
+            name = f"{EXTENSION}:SH_DEGREE_{degree}_COEF_{order}"
+            attributes[name] = builder.add(splats["shN"][:, REST_COUNTS[degree - 1] + order])
+    settings = {
+        "kernel": "ellipse",
+        "colorSpace": "srgb_rec709_display",
+        "sortingMethod": "cameraDistance",
+        "projection": "perspective",
+    }
+    primitive = {"attributes": attributes, "mode": 0, "extensions": {EXTENSION: settings}}
+    node: dict[str, Any] = {"mesh": 0}
+    if turn is not None:
+        # With this a reader gets back the world of the recorded cameras; others keep y up.
+        node["extras"] = {_WORLD: turn.T.reshape(-1).tolist()}
+    document = {
+        "asset": {"version": "2.0", "generator": "gaussian4d"},
+        "extensionsUsed": [EXTENSION],
+        "scene": 0,
+        "scenes": [{"nodes": [0]}],
+        "nodes": [node],
+        "meshes": [{"primitives": [primitive]}],
+    }
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(builder.glb(document))
+
+
+def read_gltf(path: str | os.PathLike[str]) -> Splats:
+    """Returns all Gaussians of the scene of a `.glb` or `.gltf`, in the axes of a 3DGS `.ply` or of the world it names.
+
+    Raises `UserError` when it is missing, damaged, holds no Gaussians, or uses what is not read: another kernel, nested
+    compression, nodes that shear or stretch.
+    """
+    source = Path(path)
+    document = Document(source)
+    parts: list[Splats] = []
+    meshes: dict[int, list[Splats]] = {}
+    total = 0
+    for node, matrix in _nodes(document):
+        if "mesh" not in node:
+            continue
+        mesh = document.item("meshes", node["mesh"])
+        if node["mesh"] not in meshes:
+            meshes[node["mesh"]] = _mesh(document, mesh)
+        for splats in meshes[node["mesh"]]:
+            total += len(splats["means"])
+            if total > document.size:
+                # Nodes can repeat a mesh. A Gaussian takes 20 bytes at least, so this allows for 20 of each.
+                raise broken(source, "glTF", f"its nodes repeat more Gaussians than {document.size} bytes can mean")
+            parts.append(_placed(document, splats, matrix, node))
+    if not parts:
+        raise UserError(f"{source} holds no points with {EXTENSION}; expected a glTF of Gaussians")
+    widest = max(part["shN"].shape[1] for part in parts)
+    for part in parts:
+        part["shN"] = np.pad(part["shN"], ((0, 0), (0, widest - part["shN"].shape[1]), (0, 0)))
+    return check_finite(source, {name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+
+
+def _nodes(document: Document) -> list[tuple[dict[str, Any], np.ndarray]]:
+    """Returns the nodes of the scene with their T_world_node [4, 4]."""
+    scenes = document.items("scenes")
+    roots = (
+        document.item("scenes", document.json.get("scene", 0)).get("nodes", [])
+        if scenes
+        else range(len(document.items("nodes")))
+    )
+    found: list[tuple[dict[str, Any], np.ndarray]] = []
+    waiting = [(index, np.eye(4), 0) for index in roots]
+    seen: set[int] = set()
+    while waiting:
+        index, parent, depth = waiting.pop()
+        node = document.item("nodes", index)
+        if index in seen or depth > _MOST_NESTING:
+            raise broken(document.path, "glTF", f"node {index} has two parents or is nested too deeply")
+        seen.add(index)
+        matrix = parent @ node_matrix(document, node)
+        found.append((node, matrix))
+        children = node.get("children", [])
+        if not isinstance(children, list):
+            raise broken(document.path, "glTF", f"node {index} has children that are no list")
+        waiting += [(child, matrix, depth + 1) for child in children]
+    return found
+
+
+def _mesh(document: Document, mesh: dict[str, Any]) -> list[Splats]:
+    """Returns the Gaussians of each primitive of a mesh that has any."""
+    primitives = mesh.get("primitives", [])
+    if not isinstance(primitives, list):
+        raise broken(document.path, "glTF", "the primitives of a mesh are no list")
+    found = []
+    for primitive in primitives:
+        extensions = primitive.get("extensions") if isinstance(primitive, dict) else None
+        extension = extensions.get(EXTENSION) if isinstance(extensions, dict) else None
+        if isinstance(extension, dict):
+            found.append(_primitive(document, primitive, extension))
+    return found
+
+
+def _primitive(document: Document, primitive: dict[str, Any], extension: dict[str, Any]) -> Splats:
+    """Returns the Gaussians of one primitive in its node's axes."""
+    source = document.path
+    if extension.get("kernel", "ellipse") != "ellipse" or extension.get("extensions"):
+        raise UserError(f"{source}: the kernel {extension.get('kernel')!r} or its compression is not read; convert it")
+    if extension.get("colorSpace", "srgb_rec709_display") != "srgb_rec709_display":
+        warnings.warn(
+            f"{source}: its colours are in {extension.get('colorSpace')}, they are taken as they are", stacklevel=4
+        )
+    attributes = primitive.get("attributes")
+    if not isinstance(attributes, dict):
+        raise broken(source, "glTF", "a primitive has no attributes")
+
+    def column(name: str, width: int) -> np.ndarray:
+        if name not in attributes:
+            raise broken(source, "glTF", f"a primitive lacks the attribute {name}")
+        return document.accessor(attributes[name], width)
+
+    means = column("POSITION", 3)
+    bands = [column(f"{EXTENSION}:SH_DEGREE_0_COEF_0", 3)]
+    for degree in range(1, 5):
+        names = [f"{EXTENSION}:SH_DEGREE_{degree}_COEF_{order}" for order in range(2 * degree + 1)]
+        if names[0] not in attributes:
+            break
+        bands += [column(name, 3) for name in names]
+    table = {
+        "means": means,
+        "quats": column(f"{EXTENSION}:ROTATION", 4)[:, [3, 0, 1, 2]],
+        "scales": column(f"{EXTENSION}:SCALE", 3),
+        "opacities": column(f"{EXTENSION}:OPACITY", 1)[:, 0],
+        "sh": np.stack(bands, axis=1) if len({len(band) for band in bands}) == 1 else np.zeros((0, 1, 3)),
+    }
+    if any(len(value) != len(means) for value in table.values()):
+        raise broken(source, "glTF", "the attributes of a primitive have different numbers of elements")
+    check_finite(source, table)
+    return {
+        "means": means,
+        "quats": unit(table["quats"]),
+        "scales": log_scales(np.abs(table["scales"])),
+        "opacities": logit(table["opacities"]),
+        "sh0": table["sh"][:, :1],
+        "shN": table["sh"][:, 1:],
+    }
+
+
+def _placed(document: Document, splats: Splats, matrix: np.ndarray, node: dict[str, Any]) -> Splats:
+    """Returns Gaussians of a node in the axes we keep: the world its extras name, else those of a 3DGS `.ply`."""
+    linear = matrix[:3, :3]
+    scale = float(np.cbrt(np.linalg.det(linear))) if np.isfinite(matrix).all() else 0.0
+    if scale <= 0.0 or not np.allclose(linear @ linear.T, np.eye(3) * scale**2, atol=1e-4 * scale**2):
+        raise UserError(
+            f"{document.path}: a node mirrors, shears or stretches its Gaussians; apply its transform first"
+        )
+    rotation = linear / scale
+    if not np.allclose(rotation, np.eye(3), atol=1e-7):
+        splats = rotated(splats, rotation)
+    splats = {
+        **splats,
+        "means": (splats["means"] * np.float32(scale) + matrix[:3, 3].astype(np.float32)).astype(np.float32),
+        "scales": splats["scales"] + np.float32(np.log(scale)),
+    }
+    world = node.get("extras", {}).get(_WORLD) if isinstance(node.get("extras"), dict) else None
+    if world is None:
+        return half_turned(splats, PLY_TO_GLTF)
+    try:
+        back = np.asarray(world, np.float64).reshape(3, 3)
+    except (ValueError, TypeError):
+        raise broken(document.path, "glTF", f"its {_WORLD} is not nine numbers") from None
+    if not np.allclose(back @ back.T, np.eye(3), atol=1e-6):
+        raise broken(document.path, "glTF", f"its {_WORLD} is no rotation")
+    return rotated(splats, back)

@@ -1,0 +1,124 @@
+"""Turning splats: files of one convention have x right and y down, those of another y up."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..errors import UserError
+from .splats import Splats, degree_of, unit
+
+PLY_TO_RUB = (1.0, -1.0, -1.0)
+"""Signs from the axes of a 3DGS `.ply` (x right, y down, z forward) to x right, y up, z back: `.spz`."""
+
+PLY_TO_GLTF = (-1.0, -1.0, 1.0)
+"""Signs to x left, y up, z forward: glTF, as PlayCanvas' converter does it too."""
+
+
+def upright(vertical_axis: str | None) -> np.ndarray | None:
+    """Returns the rotation [3, 3] that brings the axis that points up to +y, or None when it is not known."""
+    if vertical_axis is None:
+        return None
+    # Cyclic permutations: each takes one axis to y and mirrors nothing.
+    turns = {
+        "x": [[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]],
+        "y": np.eye(3),
+        "z": [[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]],
+    }
+    if vertical_axis not in turns:
+        raise UserError(f"vertical_axis must be x, y or z, got {vertical_axis!r}")
+    return np.array(turns[vertical_axis])
+
+
+def half_turned(splats: Splats, signs: tuple[float, float, float]) -> Splats:
+    """Returns splats with the axes multiplied by `signs`, two of which are negative: a half turn, and its own inverse.
+
+    Exact: positions, quaternions and coefficients change only their signs.
+    """
+    flip = np.asarray(signs, np.float32)
+    quats = splats["quats"].copy()
+    # D R D describes the same ellipsoid as D R, because the ellipsoid itself is symmetric.
+    quats[:, 1:] *= flip
+    return {
+        **splats,
+        "means": splats["means"] * flip,
+        "quats": quats,
+        "shN": splats["shN"] * _harmonic_signs(signs, degree_of(splats))[None, :, None],
+    }
+
+
+def rotated(splats: Splats, rotation: np.ndarray) -> Splats:
+    """Returns splats turned by the rotation matrix [3, 3]: positions, orientations and spherical harmonics."""
+    matrix = np.asarray(rotation, np.float64)
+    shN = splats["shN"].astype(np.float64)
+    start = 0
+    for degree in range(1, degree_of(splats) + 1):
+        width = 2 * degree + 1
+        turn = harmonic_rotation(matrix, degree)
+        shN[:, start : start + width] = np.einsum("ij,njc->nic", turn, shN[:, start : start + width])
+        start += width
+    return {
+        **splats,
+        "means": (splats["means"].astype(np.float64) @ matrix.T).astype(np.float32),
+        "quats": unit(_product(_quaternion(matrix), splats["quats"].astype(np.float64)).astype(np.float32)),
+        "shN": shN.astype(np.float32),
+    }
+
+
+def harmonic_rotation(rotation: np.ndarray, degree: int) -> np.ndarray:
+    """Returns the matrix [2l + 1, 2l + 1] that turns the coefficients of degree l.
+
+    A turned function is f'(d) = f(R^T d). Its coefficients follow from more directions than unknowns, exactly up to
+    rounding, because functions of one degree stay of that degree under rotation.
+    """
+    rng = np.random.default_rng(degree)
+    directions = rng.normal(size=(8 * (2 * degree + 1), 3))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    return np.linalg.lstsq(_basis(directions, degree), _basis(directions @ rotation, degree), rcond=None)[0]
+
+
+def _basis(directions: np.ndarray, degree: int) -> np.ndarray:
+    """Returns the rasterizer's spherical harmonics [D, 2l + 1] of degree l at unit directions [D, 3]."""
+    import torch
+
+    from diff_rasterizer import spherical_harmonics
+
+    width = 2 * degree + 1
+    count = (degree + 1) ** 2
+    coefficients = torch.zeros(width, count, 3, dtype=torch.float64)
+    coefficients[:, count - width :, 0] = torch.eye(width, dtype=torch.float64)
+    dirs = torch.from_numpy(np.ascontiguousarray(directions))
+    many = coefficients[None].expand(len(dirs), -1, -1, -1)
+    values = spherical_harmonics(degree, dirs[:, None].expand(-1, width, -1), many)
+    return values[..., 0].numpy()
+
+
+def _harmonic_signs(signs: tuple[float, float, float], degree: int) -> np.ndarray:
+    """Returns [K - 1] the sign that each basis function takes when the axes take `signs`.
+
+    The function of degree l and order m is odd or even in z as l - |m| is, in y exactly when m is negative, and in x as
+    |m| is, changed once more when m is negative.
+    """
+    result = []
+    for band in range(1, degree + 1):
+        for order in range(-band, band + 1):
+            odd_y = order < 0
+            odd_x = (abs(order) + odd_y) % 2 == 1
+            odd_z = (band - abs(order)) % 2 == 1
+            result.append((signs[0] if odd_x else 1.0) * (signs[1] if odd_y else 1.0) * (signs[2] if odd_z else 1.0))
+    return np.asarray(result, np.float32)
+
+
+def _quaternion(matrix: np.ndarray) -> np.ndarray:
+    """Returns the quaternion wxyz [4] of a rotation matrix."""
+    from scipy.spatial.transform import Rotation
+
+    x, y, z, w = Rotation.from_matrix(matrix).as_quat()
+    return np.array([w, x, y, z])
+
+
+def _product(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Returns the quaternions left [4] times right [N, 4], wxyz."""
+    w, vector = left[0], left[1:]
+    real = w * right[:, 0] - right[:, 1:] @ vector
+    imaginary = w * right[:, 1:] + right[:, :1] * vector + np.cross(vector[None], right[:, 1:])
+    return np.concatenate([real[:, None], imaginary], axis=1)

@@ -1,0 +1,93 @@
+"""What each file format keeps of a model, how large it is, and how long the 3DGS .ply of a million Gaussians takes.
+
+    python scripts/bench/formats.py MODEL [--out DIR] [--million]
+
+MODEL is a run folder or a .g4d with motion. Every format that is written is read again and drawn beside the model:
+three moments for formats with motion, the middle of the clip for those without, four cameras around the Gaussians.
+Prints the table of docs/splat_formats.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from gaussian4d.cli.export import shown_instants
+from gaussian4d.cli.opened import open_model
+from gaussian4d.io.difference import difference_db
+from gaussian4d.io.ply import read_ply, write_ply
+from gaussian4d.io.registry import FORMATS, read_model, write_model
+from gaussian4d.paths import cameras_around
+
+
+def main() -> None:
+    """Prints the table, and with --million the times of the .ply."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path, nargs="?")
+    parser.add_argument("--out", type=Path, default=None, help="folder that keeps the files; default: none is kept")
+    parser.add_argument("--million", action="store_true", help="time the .ply of 1,000,000 Gaussians with SH 3")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = args.out or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        if args.model is not None:
+            _table(args.model, folder)
+        if args.million:
+            _million(folder)
+
+
+def _table(source: Path, folder: Path) -> None:
+    opened = open_model(source)
+    model = opened.model
+    instants = shown_instants(model)
+    middle = instants[len(instants) // 2]
+    state = model.at(middle)
+    shown = state.means[state.opacities > 0.1].detach().double().numpy()
+    cameras = cameras_around(shown, width=256, height=192, count=4)
+    print(f"{source.name}: {len(model):,} Gaussians, motion {model.motion.name}, SH degree {model.sh_degree}")
+    print("| format | holds | PSNR, dB | bytes per Gaussian | file, kB |")
+    print("|---|---|---|---|---|")
+    for format in FORMATS:
+        if format.writer is None:
+            continue
+        for version in (2, 3, 4) if format.name == "spz" else (None,):
+            path = folder / f"{format.name}{version or ''}{format.endings[0]}"
+            options = {} if version is None else {"version": version}
+            count = write_model(path, model, time=middle, **options)
+            moments = [(t, t) for t in instants] if format.moves else [(middle, 0.0)]
+            found = difference_db(model, read_model(path), cameras, moments)
+            size = path.stat().st_size
+            name = f"{format.endings[0]}{f' v{version}' if version else ''}"
+            holds = "motion" if format.moves else "an instant"
+            shown_db = "equal" if found > 120 else f"{found:.1f}"
+            print(f"| `{name}` | {holds} | {shown_db} | {size / count:.1f} | {size / 1000:.0f} |", flush=True)
+
+
+def _million(folder: Path) -> None:
+    """Prints wall and processor seconds of writing and reading, beside those of the same bytes without a format."""
+    rng = np.random.default_rng(0)
+    shapes = {"means": (3,), "quats": (4,), "scales": (3,), "opacities": (), "sh0": (1, 3), "shN": (15, 3)}
+    table = {name: rng.standard_normal((1_000_000, *shape), np.float32) for name, shape in shapes.items()}
+    path, plain = folder / "million.ply", folder / "million.bin"
+    write_ply(path, table)
+    data = path.read_bytes()
+    for name, work in (
+        ("write .ply", lambda: write_ply(path, table)),
+        ("read .ply", lambda: read_ply(path)),
+        ("write the same bytes", lambda: plain.write_bytes(data)),
+        ("read the same bytes", lambda: plain.read_bytes()),
+    ):
+        best: list[tuple[float, float]] = []
+        for _ in range(5):
+            wall, cpu = time.perf_counter(), time.process_time()
+            work()
+            best.append((time.perf_counter() - wall, time.process_time() - cpu))
+        print(f"{name}: {min(w for w, _ in best):.2f} s, of the processor {min(c for _, c in best):.2f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()
