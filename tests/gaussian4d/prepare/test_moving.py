@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from filmed import Room, Shot, around, film, write_mp4
+from filmed import Room, Shot, film, write_mp4
 
 from gaussian4d import Camera, load_scene
 from gaussian4d.errors import UserError
