@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -43,7 +44,7 @@ def two(folder: Path, frames: dict[str, list[np.ndarray]], calibrated: Sequence[
 def encode(path: Path, pictures: Sequence[np.ndarray], codec: str, pix_fmt: str, ticks: Sequence[int] = ()) -> None:
     """Writes pictures in any pixel format; `ticks` are time stamps in 24ths of a second."""
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=24 if ticks else int(RATE))
+        stream: Any = container.add_stream(codec, rate=24 if ticks else int(RATE))
         stream.height, stream.width, stream.pix_fmt = *pictures[0].shape[:2], pix_fmt
         stream.options = {"crf": "12", "x265-params": "log-level=none"} if codec.startswith("libx26") else {}
         for k, picture in enumerate(pictures):
@@ -145,7 +146,7 @@ def test_payload_damage_that_the_decoder_paints_over_is_named(
     two(tmp_path, frames)
     path = tmp_path / "videos" / "cam2.mp4"
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=12)
+        stream: Any = container.add_stream(codec, rate=12)
         stream.height, stream.width, stream.pix_fmt = SIZE[1], SIZE[0], "yuv420p"
         stream.options = {"g": "2", "bf": "0", "x265-params": "keyint=2:bframes=0:log-level=none"}
         for picture in frames["cam1"]:
