@@ -16,12 +16,13 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass
 class Export:
-    """Write a fitted scene for other programs: a .ply per instant, one .ply, or one .g4d with the motion."""
+    """Write a fitted scene for others: one .html that plays it, a .ply per instant, one .ply, or a .g4d."""
 
     EXAMPLES: ClassVar[str] = """
         gaussian4d export runs/fox --to runs/fox/exports/frames       (frame_0000.ply, frame_0001.ply, ...)
         gaussian4d export runs/fox --to fox.ply --time 0.5
         gaussian4d export runs/fox --to fox.g4d
+        gaussian4d export runs/fox --to fox.html                      (opens in any browser, no program needed)
     """
 
     source: Positional[Path]
@@ -37,15 +38,19 @@ class Export:
 
     def run(self) -> None:
         """Exports, and prints what was written."""
+        from .exporters import find_exporter
         from .opened import open_model
 
-        format = self.format or _format_of(self.to)
+        exporter = find_exporter(self.to) if self.format is None else None
+        format = self.format or ("" if exporter else _format_of(self.to))
         if not 0.0 <= self.time <= 1.0:
             raise UserError(f"--time is clip time in [0, 1], got {self.time}")
         if self.count is not None and self.count < 1:
             raise UserError(f"--count must be at least 1, got {self.count}")
         opened = open_model(self.source)
-        if format == "ply-sequence":
+        if exporter is not None:
+            exporter(opened, self.to)
+        elif format == "ply-sequence":
             self._sequence(opened.model, opened.vertical_axis)
         else:
             save_model(opened.model, self.to, format=format, time=self.time, vertical_axis=opened.vertical_axis)
@@ -94,7 +99,10 @@ def save_model(
 
 
 def _format_of(path: Path) -> str:
+    from .exporters import registered_endings
+
     formats = {".ply": "ply", ".g4d": "g4d", "": "ply-sequence"}
     if path.suffix not in formats:
-        raise UserError(f"{path}: the ending {path.suffix!r} is not known; use .ply, .g4d, or a folder for a sequence")
+        known = ", ".join([".ply", ".g4d", *registered_endings()])
+        raise UserError(f"{path}: the ending {path.suffix!r} is not known; use {known}, or a folder for a sequence")
     return formats[path.suffix]

@@ -1,13 +1,13 @@
 """The 64 bytes of a row: sixteen little-endian words. Documented in docs/player.md; the page's `rows.ts` is the reader.
 
-    0-2   means - origin                  float32 each
-    3-7   motion c_1, c_2, c_3 (9), sharpness    float16 each; motion in units of `motion_unit`
-    8     quaternion                      2 bits: which component is left out; three of 10 bits
-    9-10  spins                           float16 each, for the unit quaternion
-    11    scales                          11, 11, 10 bits over `scale_range`
-    12    sh0                             11, 11, 10 bits over `color_range`
-    13    center                          14 bits over `center_range`; opacity, 10 bits; last byte of sh1
-    14-15 sh1, the first eight bytes      signed bytes around 128, in units of `sh1_range` / 127
+0-2   means - origin                  float32 each
+3-7   motion c_1, c_2, c_3 (9), sharpness    float16 each; motion in units of `motion_unit`
+8     quaternion                      2 bits: which component is left out; three of 10 bits
+9-10  spins                           float16 each, for the unit quaternion
+11    scales                          11, 11, 10 bits over `scale_range`
+12    sh0                             11, 11, 10 bits over `color_range`
+13    center                          14 bits over `center_range`; opacity, 10 bits; last byte of sh1
+14-15 sh1, the first eight bytes      signed bytes around 128, in units of `sh1_range` / 127
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 With D = t - center, as in `motion.spacetime`:
 
-    mean(t) = means + c_1 D + c_2 D^2 + c_3 D^3,    q(t) = quats + spins D,    opacity(t) = opacities exp(-(sharpness D)^2)
+    mean(t) = means + c_1 D + c_2 D^2 + c_3 D^3,    q(t) = quats + spins D
+    opacity(t) = opacities exp(-(sharpness D)^2)
 
 Rows lie in groups, each drawn in a span of clip time only. A free-time or spacetime model is one group for the whole
 clip; any other motion is cut into groups (see `bake`).
@@ -120,8 +121,16 @@ def direct_segments(model: DynamicGaussians) -> Segments:
         sharpness = np.sqrt(half) * np.exp(-params["durations"].numpy())
         frozen = ~(sharpness > 0)
         motion[frozen], spins[frozen] = 0.0, 0.0
-    return _seen(Segments(**_canonical(params), motion=motion, spins=spins, centers=centers, sharpness=sharpness,
-                          groups=(Group(*ALWAYS, 0, count),)))
+    return _seen(
+        Segments(
+            **_canonical(params),
+            motion=motion,
+            spins=spins,
+            centers=centers,
+            sharpness=sharpness,
+            groups=(Group(*ALWAYS, 0, count),),
+        )
+    )
 
 
 def join(parts: Sequence[tuple[float, float, dict[str, np.ndarray]]]) -> Segments:

@@ -1,0 +1,164 @@
+// The running player: what was asked for (playhead, camera) becomes an order, and an order becomes a picture.
+
+import { Camera, type Lens, type Matrix4 } from "./camera";
+import { Order } from "./order";
+import { Playback } from "./playback";
+import { Renderer } from "./renderer";
+import type { Header } from "./scene";
+import type { View } from "./sorter";
+
+// Slower pictures than this many milliseconds are drawn with fewer pixels while something moves.
+const SLOW = 50;
+const LEAST_SCALE = 0.35;
+// So long after the last change the picture is drawn with all its pixels.
+const STILL_AFTER = 200;
+
+/** A camera given by its matrices, for a canvas of exactly this size. */
+export interface Fixed {
+  viewmat: Matrix4;
+  lens: Lens;
+  width: number;
+  height: number;
+}
+
+export class Player {
+  readonly camera: Camera;
+  readonly playback: Playback;
+  /** Clip time of the picture on screen: the newest that has been ordered. */
+  shown = -1;
+  drawn = 0;
+  private renderer: Renderer;
+  private readonly order: Order;
+  private fixed: Fixed | null = null;
+  private asked = "";
+  private orderOf = "";
+  private dirty = false;
+  private scale = 1;
+  private drawnScale = 1;
+  private lastChange = 0;
+  private submitted = 0;
+  private waiting: (() => void)[] = [];
+
+  constructor(private readonly canvas: HTMLCanvasElement, private readonly gl: WebGL2RenderingContext, readonly header: Header, private readonly words: Uint32Array) {
+    this.camera = new Camera(header);
+    this.playback = new Playback(header.seconds, header.frames);
+    this.renderer = new Renderer(gl, header, words);
+    this.order = new Order(words, header, (view, order, count) => this.ordered(view, order, count));
+  }
+
+  get sortMilliseconds(): number {
+    return this.order.milliseconds;
+  }
+
+  get deep(): boolean {
+    return this.renderer.deep;
+  }
+
+  /** Draws through exactly this camera until called with null. */
+  fix(fixed: Fixed | null): void {
+    this.fixed = fixed;
+    const { style } = this.canvas;
+    style.width = fixed ? `${fixed.width}px` : "";
+    style.height = fixed ? `${fixed.height}px` : "";
+    this.changed();
+  }
+
+  changed(): void {
+    this.lastChange = performance.now();
+    this.dirty = true;
+  }
+
+  /** After a lost graphics context has come back. */
+  restore(): void {
+    this.renderer = new Renderer(this.gl, this.header, this.words);
+    this.asked = "";
+    this.changed();
+  }
+
+  /** Once per frame of the browser. */
+  frame(): void {
+    if (this.gl.isContextLost()) return;
+    this.resize();
+    this.askForOrder();
+    const still = performance.now() - this.lastChange > STILL_AFTER;
+    if (still && this.drawnScale < 1) this.dirty = true;
+    if (!this.dirty || this.shown < 0 || !this.renderer.idle()) return;
+    if (this.submitted > 0) this.adapt(performance.now() - this.submitted);
+    this.draw(still || this.fixed ? 1 : this.scale);
+    // A picture whose time is only known at the next frame says little; those drawn one after the other do.
+    this.submitted = still ? 0 : performance.now();
+  }
+
+  /** Resolves when a picture of the present time and camera is drawn, with its pixels if asked for. */
+  settled(): Promise<void> {
+    this.changed();
+    return new Promise((resolve) => this.waiting.push(resolve));
+  }
+
+  /** Draws now and returns bytes RGB. */
+  pixels(): Uint8Array {
+    this.draw(1);
+    return this.renderer.pixels();
+  }
+
+  size(): [number, number] {
+    return [this.canvas.width, this.canvas.height];
+  }
+
+  private draw(scale: number): void {
+    const [width, height] = this.size();
+    const lens = this.fixed ? this.fixed.lens : this.camera.lens(width, height);
+    this.renderer.draw(this.shown, this.viewmat(), lens, scale);
+    this.drawnScale = scale;
+    this.dirty = false;
+    this.drawn++;
+    if (this.orderOf === this.key() && this.waiting.length > 0) {
+      for (const resolve of this.waiting.splice(0)) resolve();
+    }
+  }
+
+  private adapt(milliseconds: number): void {
+    if (milliseconds > SLOW) this.scale = Math.max(LEAST_SCALE, this.scale * 0.85);
+    else if (milliseconds < SLOW / 2) this.scale = Math.min(1, this.scale * 1.05);
+  }
+
+  private viewmat(): Matrix4 {
+    return this.fixed ? this.fixed.viewmat : this.camera.viewmat();
+  }
+
+  private depth(): View["depth"] {
+    const m = this.viewmat();
+    const o = this.header.origin;
+    return [m[8], m[9], m[10], m[8] * o[0] + m[9] * o[1] + m[10] * o[2] + m[11]];
+  }
+
+  private key(): string {
+    return [this.playback.time, ...this.depth()].join(" ");
+  }
+
+  private askForOrder(): void {
+    const key = this.key();
+    if (key === this.asked) return;
+    this.asked = key;
+    this.lastChange = performance.now();
+    this.order.want({ time: this.playback.time, depth: this.depth() });
+  }
+
+  private ordered(view: View, order: Uint32Array, count: number): void {
+    if (this.gl.isContextLost()) return;
+    this.renderer.setOrder(order, count);
+    this.shown = view.time;
+    this.orderOf = [view.time, ...view.depth].join(" ");
+    this.dirty = true;
+  }
+
+  private resize(): void {
+    const ratio = this.fixed ? 1 : Math.min(window.devicePixelRatio || 1, 2);
+    const width = this.fixed ? this.fixed.width : Math.max(1, Math.round(this.canvas.clientWidth * ratio));
+    const height = this.fixed ? this.fixed.height : Math.max(1, Math.round(this.canvas.clientHeight * ratio));
+    if (this.canvas.width === width && this.canvas.height === height) return;
+    this.canvas.width = width;
+    this.canvas.height = height;
+    this.changed();
+  }
+}

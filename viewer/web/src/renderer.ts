@@ -1,0 +1,220 @@
+// Draws ordered rows with WebGL2: one instanced quad per Gaussian, back to front, into a 16-bit float picture.
+
+import { RESOLVE_FRAGMENT, RESOLVE_VERTEX, SPLAT_FRAGMENT, SPLAT_VERTEX } from "./shaders";
+import { ROW_WORDS, type Header } from "./scene";
+import type { Lens, Matrix4 } from "./camera";
+
+const TEXELS = ROW_WORDS / 4;
+// Half the part of the picture's size by which its border is exceeded before the Jacobian is frozen: the rasterizer's.
+const FOV_MARGIN = 0.3 * 0.5;
+
+type Uniforms = Record<string, WebGLUniformLocation | null>;
+
+export class Renderer {
+  /** Whether colours are blended with 16-bit floats; with 8 bits every layer rounds. */
+  readonly deep: boolean;
+  private readonly splat: WebGLProgram;
+  private readonly splatUniforms: Uniforms;
+  private readonly resolve: WebGLProgram;
+  private readonly resolveUniforms: Uniforms;
+  private readonly rowShift: number;
+  private readonly instances: WebGLBuffer;
+  private readonly vertices: WebGLVertexArrayObject;
+  private readonly nothing: WebGLVertexArrayObject;
+  private readonly rows: WebGLTexture;
+  private readonly target: WebGLTexture;
+  private readonly frame: WebGLFramebuffer;
+  private capacity = 0;
+  private count = 0;
+  private targetSize: [number, number] = [0, 0];
+  private fence: WebGLSync | null = null;
+
+  constructor(private readonly gl: WebGL2RenderingContext, private readonly header: Header, words: Uint32Array) {
+    this.deep = Boolean(gl.getExtension("EXT_color_buffer_float") ?? gl.getExtension("EXT_color_buffer_half_float"));
+    this.splat = program(gl, SPLAT_VERTEX, SPLAT_FRAGMENT);
+    this.splatUniforms = uniforms(gl, this.splat);
+    this.resolve = program(gl, RESOLVE_VERTEX, RESOLVE_FRAGMENT);
+    this.resolveUniforms = uniforms(gl, this.resolve);
+
+    const limit = gl.getParameter(gl.MAX_TEXTURE_SIZE) as number;
+    this.rowShift = Math.floor(Math.log2(Math.min(limit, 4096) / TEXELS));
+    this.rows = gl.createTexture()!;
+    this.upload(words, limit);
+
+    this.instances = gl.createBuffer()!;
+    this.vertices = gl.createVertexArray()!;
+    gl.bindVertexArray(this.vertices);
+    gl.bindBuffer(gl.ARRAY_BUFFER, this.instances);
+    gl.enableVertexAttribArray(0);
+    gl.vertexAttribIPointer(0, 1, gl.UNSIGNED_INT, 0, 0);
+    gl.vertexAttribDivisor(0, 1);
+    this.nothing = gl.createVertexArray()!;
+    this.target = gl.createTexture()!;
+    this.frame = gl.createFramebuffer()!;
+  }
+
+  private upload(words: Uint32Array, limit: number): void {
+    const { gl } = this;
+    const perLine = 1 << this.rowShift;
+    const lines = Math.max(1, Math.ceil(this.header.count / perLine));
+    if (lines > limit) {
+      throw new Error(`${this.header.count} Gaussians do not fit into a texture of this graphics card (${limit} lines)`);
+    }
+    gl.bindTexture(gl.TEXTURE_2D, this.rows);
+    gl.texStorage2D(gl.TEXTURE_2D, 1, gl.RGBA32UI, perLine * TEXELS, lines);
+    gl.texParameteri(gl.TEXTURE_2D, gl.TEXTURE_MIN_FILTER, gl.NEAREST);
+    gl.texParameteri(gl.TEXTURE_2D, gl.TEXTURE_MAG_FILTER, gl.NEAREST);
+    const full = Math.floor(this.header.count / perLine);
+    const format = [gl.RGBA_INTEGER, gl.UNSIGNED_INT] as const;
+    if (full > 0) gl.texSubImage2D(gl.TEXTURE_2D, 0, 0, 0, perLine * TEXELS, full, ...format, words, 0);
+    const rest = this.header.count - full * perLine;
+    if (rest > 0) {
+      gl.texSubImage2D(gl.TEXTURE_2D, 0, 0, full, rest * TEXELS, 1, ...format, words, full * perLine * ROW_WORDS);
+    }
+  }
+
+  /** Takes the rows to draw, from back to front: the first `count` entries. */
+  setOrder(order: Uint32Array, count: number): void {
+    const { gl } = this;
+    gl.bindBuffer(gl.ARRAY_BUFFER, this.instances);
+    if (count > this.capacity) {
+      this.capacity = Math.min(this.header.count, Math.ceil(1.2 * count));
+      gl.bufferData(gl.ARRAY_BUFFER, 4 * this.capacity, gl.DYNAMIC_DRAW);
+    }
+    if (count > 0) gl.bufferSubData(gl.ARRAY_BUFFER, 0, order, 0, count);
+    this.count = count;
+  }
+
+  /** Whether the graphics card has finished the last picture; drawing more would only queue up. */
+  idle(): boolean {
+    const { gl } = this;
+    if (!this.fence) return true;
+    const status = gl.clientWaitSync(this.fence, gl.SYNC_FLUSH_COMMANDS_BIT, 0);
+    if (status === gl.TIMEOUT_EXPIRED) return false;
+    gl.deleteSync(this.fence);
+    this.fence = null;
+    return true;
+  }
+
+  /** Draws the rows at clip time `time` to the canvas, with `scale` times its pixels along each side. */
+  draw(time: number, viewmat: Matrix4, lens: Lens, scale: number): void {
+    const { gl, header } = this;
+    const [width, height] = [gl.drawingBufferWidth, gl.drawingBufferHeight];
+    const [w, h] = [Math.max(1, Math.round(width * scale)), Math.max(1, Math.round(height * scale))];
+    const [sx, sy] = [w / width, h / height];
+    this.resize(w, h);
+    gl.bindFramebuffer(gl.FRAMEBUFFER, this.frame);
+    gl.viewport(0, 0, w, h);
+    gl.clearColor(0, 0, 0, 0);
+    gl.clear(gl.COLOR_BUFFER_BIT);
+    if (this.count > 0) {
+      const u = this.splatUniforms;
+      gl.useProgram(this.splat);
+      gl.activeTexture(gl.TEXTURE0);
+      gl.bindTexture(gl.TEXTURE_2D, this.rows);
+      gl.uniform1i(u.rows, 0);
+      gl.uniform1i(u.row_shift, this.rowShift);
+      this.setCamera(u, viewmat, { fx: lens.fx * sx, fy: lens.fy * sy, cx: lens.cx * sx, cy: lens.cy * sy }, w, h);
+      gl.uniform1f(u.time, time);
+      gl.uniform1f(u.near, header.near);
+      gl.uniform1f(u.motion_unit, header.motion_unit);
+      gl.uniform2fv(u.scale_range, header.scale_range);
+      gl.uniform2fv(u.color_range, header.color_range);
+      gl.uniform2fv(u.center_range, header.center_range);
+      gl.uniform1f(u.sh1_unit, header.sh1_range / 127);
+      gl.enable(gl.BLEND);
+      gl.blendFunc(gl.ONE, gl.ONE_MINUS_SRC_ALPHA);
+      gl.bindVertexArray(this.vertices);
+      gl.drawArraysInstanced(gl.TRIANGLE_STRIP, 0, 4, this.count);
+      gl.disable(gl.BLEND);
+    }
+    gl.bindFramebuffer(gl.FRAMEBUFFER, null);
+    gl.viewport(0, 0, width, height);
+    gl.useProgram(this.resolve);
+    gl.activeTexture(gl.TEXTURE0);
+    gl.bindTexture(gl.TEXTURE_2D, this.target);
+    gl.uniform1i(this.resolveUniforms.blended, 0);
+    gl.uniform3fv(this.resolveUniforms.background, header.background);
+    gl.uniform2f(this.resolveUniforms.scale, sx, sy);
+    gl.bindVertexArray(this.nothing);
+    gl.drawArrays(gl.TRIANGLES, 0, 3);
+    if (this.fence) gl.deleteSync(this.fence);
+    this.fence = gl.fenceSync(gl.SYNC_GPU_COMMANDS_COMPLETE, 0);
+    gl.flush();
+  }
+
+  private setCamera(u: Uniforms, viewmat: Matrix4, lens: Lens, w: number, h: number): void {
+    const { gl } = this;
+    const m = viewmat;
+    const o = this.header.origin;
+    const r = (i: number, j: number) => m[4 * i + j];
+    // Positions are relative to the origin of the scene; the sums are made here, with doubles.
+    const t = [0, 1, 2].map((i) => r(i, 0) * o[0] + r(i, 1) * o[1] + r(i, 2) * o[2] + r(i, 3));
+    const eye = [0, 1, 2].map((j) => -(r(0, j) * t[0] + r(1, j) * t[1] + r(2, j) * t[2]));
+    gl.uniformMatrix3fv(u.rotation, true, [m[0], m[1], m[2], m[4], m[5], m[6], m[8], m[9], m[10]]);
+    gl.uniform3fv(u.translation, t);
+    gl.uniform3fv(u.eye, eye);
+    gl.uniform4f(u.lens, lens.fx, lens.fy, lens.cx, lens.cy);
+    const [mx, my] = [(FOV_MARGIN * w) / lens.fx, (FOV_MARGIN * h) / lens.fy];
+    gl.uniform4f(u.tangents, -lens.cx / lens.fx - mx, (w - lens.cx) / lens.fx + mx, -lens.cy / lens.fy - my, (h - lens.cy) / lens.fy + my);
+    gl.uniform2f(u.size, w, h);
+  }
+
+  private resize(w: number, h: number): void {
+    const { gl } = this;
+    if (this.targetSize[0] === w && this.targetSize[1] === h) return;
+    this.targetSize = [w, h];
+    gl.bindTexture(gl.TEXTURE_2D, this.target);
+    gl.texParameteri(gl.TEXTURE_2D, gl.TEXTURE_MIN_FILTER, gl.NEAREST);
+    gl.texParameteri(gl.TEXTURE_2D, gl.TEXTURE_MAG_FILTER, gl.NEAREST);
+    if (this.deep) gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGBA16F, w, h, 0, gl.RGBA, gl.HALF_FLOAT, null);
+    else gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGBA8, w, h, 0, gl.RGBA, gl.UNSIGNED_BYTE, null);
+    gl.bindFramebuffer(gl.FRAMEBUFFER, this.frame);
+    gl.framebufferTexture2D(gl.FRAMEBUFFER, gl.COLOR_ATTACHMENT0, gl.TEXTURE_2D, this.target, 0);
+  }
+
+  /** Returns the canvas as bytes RGB, first line on top. Only right after `draw`, within the same task. */
+  pixels(): Uint8Array {
+    const { gl } = this;
+    const [w, h] = [gl.drawingBufferWidth, gl.drawingBufferHeight];
+    const read = new Uint8Array(4 * w * h);
+    gl.bindFramebuffer(gl.FRAMEBUFFER, null);
+    gl.readPixels(0, 0, w, h, gl.RGBA, gl.UNSIGNED_BYTE, read);
+    const rgb = new Uint8Array(3 * w * h);
+    for (let y = 0; y < h; y++) {
+      for (let x = 0; x < w; x++) {
+        const from = 4 * ((h - 1 - y) * w + x);
+        rgb.set(read.subarray(from, from + 3), 3 * (y * w + x));
+      }
+    }
+    return rgb;
+  }
+}
+
+function program(gl: WebGL2RenderingContext, vertex: string, fragment: string): WebGLProgram {
+  const built = gl.createProgram()!;
+  for (const [kind, source] of [[gl.VERTEX_SHADER, vertex], [gl.FRAGMENT_SHADER, fragment]] as const) {
+    const shader = gl.createShader(kind)!;
+    gl.shaderSource(shader, source);
+    gl.compileShader(shader);
+    if (!gl.getShaderParameter(shader, gl.COMPILE_STATUS) && !gl.isContextLost()) {
+      throw new Error(`the graphics driver refused a shader: ${gl.getShaderInfoLog(shader)}`);
+    }
+    gl.attachShader(built, shader);
+  }
+  gl.linkProgram(built);
+  if (!gl.getProgramParameter(built, gl.LINK_STATUS) && !gl.isContextLost()) {
+    throw new Error(`the graphics driver refused a program: ${gl.getProgramInfoLog(built)}`);
+  }
+  return built;
+}
+
+function uniforms(gl: WebGL2RenderingContext, built: WebGLProgram): Uniforms {
+  const found: Uniforms = {};
+  const count = (gl.getProgramParameter(built, gl.ACTIVE_UNIFORMS) as number) ?? 0;
+  for (let i = 0; i < count; i++) {
+    const { name } = gl.getActiveUniform(built, i)!;
+    found[name] = gl.getUniformLocation(built, name);
+  }
+  return found;
+}
