@@ -31,6 +31,7 @@ _INTERVALS = 4  # samples per shortest window
 _ROWS = 4096  # Gaussians sampled at once, which bounds the memory
 _END_WEIGHT = 1000.0
 _UNSEEN_WEIGHT = 1e-6
+_FARTHEST = 1.5  # from the middle of a window to that of a fading, in widths
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,11 +40,11 @@ class Tolerances:
 
     pixels: float = 0.25
     """Position, in pixels of the nearest camera."""
-    turn: float = 0.02
+    turn: float = 0.03
     """Unit quaternion."""
     log_scale: float = 0.05
-    color: float = 0.02
-    opacity: float = 0.02
+    color: float = 0.04
+    opacity: float = 0.03
 
 
 @dataclasses.dataclass
@@ -266,17 +267,23 @@ def _fading(
         # A window shorter than the samples' distance leaves the parabola open.
         normal += 1e-12 * np.trace(normal, axis1=1, axis2=2)[:, None, None] * np.eye(3)
         right = np.stack([(weights * basis[:, k : k + 1] * logs).sum(axis=0) for k in range(3)], axis=1)
-        a, b, c = np.linalg.solve(normal, right[:, :, None])[:, :, 0].T
+        _, b, c = np.linalg.solve(normal, right[:, :, None])[:, :, 0].T
+        near = (c < -1e-9) & (np.abs(b) <= -2 * _FARTHEST * c)
+        # Far from its middle the cubic would be a small difference of large numbers, so the middle stays near: what
+        # rises or falls all through the window is the flank of a parabola with a given middle.
+        top = np.where(near, -b / np.where(near, 2 * c, -1.0), np.where(b > 0, _FARTHEST, -_FARTHEST))
+        squares = (x[:, None] - top) ** 2
+        total = weights.sum(axis=0)
+        middle_square, middle_log = (weights * squares).sum(axis=0) / total, (weights * logs).sum(axis=0) / total
+        spread = (weights * (squares - middle_square) ** 2).sum(axis=0)
+        c = (weights * (squares - middle_square) * (logs - middle_log)).sum(axis=0) / np.maximum(spread, 1e-30)
         bent = c < -1e-9
         c = np.where(bent, c, -1.0)
-        top = -b / (2 * c)
-        peak = np.exp(np.minimum(a - b * b / (4 * c), 1.0))
-        fitted = np.minimum(peak, 1.0) * np.exp(c * (x[:, None] - top) ** 2)
-        window_error = _largest(np.abs(fitted - observed), visible)
-        # Far from the window the cubic would be a small difference of large numbers.
-        better = bent & (np.abs(top) <= 1.5) & (window_error < error[varies])
+        peak = np.exp(np.minimum(middle_log - c * middle_square, 0.0))
+        window_error = _largest(np.abs(peak * np.exp(c * squares) - observed), visible)
+        better = bent & (window_error < error[varies])
         rows = varies[better]
-        opacities[rows], error[rows] = np.minimum(peak, 1.0)[better], window_error[better]
+        opacities[rows], error[rows] = peak[better], window_error[better]
         centers[rows] = middle + width * top[better]
         sharpness[rows] = np.sqrt(-c[better]) / width
     return opacities, centers, sharpness, error

@@ -65,7 +65,7 @@ def export_html(opened: Opened, path: Path) -> None:
     if is_direct(model.motion):
         segments = direct_segments(model)
     else:
-        print(f"motion {model.motion.name} is cut into pieces of cubic motion ...", flush=True)
+        print(f"a page plays cubic motion: {model.motion.name} is cut into windows of time ...", flush=True)
         segments = bake(model, cameras)
     packed = pack(segments)
     header = {**page_header(model, cameras, background, _seconds(opened)), "title": path.stem}

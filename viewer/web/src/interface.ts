@@ -42,6 +42,9 @@ export class Interface {
     }
     window.addEventListener("keydown", (event) => this.key(event));
     window.addEventListener("hashchange", () => this.follow());
+    // A link to a moment shows that moment; any other scene starts to move.
+    const calm = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
+    playback.playing = header.seconds > 0 && !calm && readLink(location.hash).time === undefined;
     this.follow();
   }
 

@@ -12,7 +12,6 @@ export class Order {
   private readonly local: Sorter | null = null;
   private wish: View | null = null;
   private busy = false;
-  private id = 0;
   private spare: Uint32Array | undefined;
 
   constructor(words: Uint32Array, header: Header, private readonly ready: (view: View, order: Uint32Array, count: number) => void) {
@@ -45,7 +44,7 @@ export class Order {
     this.busy = true;
     const spare = this.spare;
     this.spare = undefined;
-    const message: ToWorker = { kind: "sort", id: ++this.id, view, spare };
+    const message: ToWorker = { kind: "sort", view, spare };
     this.worker!.postMessage(message, spare ? [spare.buffer] : []);
   }
 

@@ -31,13 +31,14 @@ export class Player {
   private readonly order: Order;
   private fixed: Fixed | null = null;
   private asked = "";
-  private orderOf = "";
+  private wishes = 0;
+  private answered = 0;
   private dirty = false;
   private scale = 1;
   private drawnScale = 1;
   private lastChange = 0;
   private submitted = 0;
-  private waiting: (() => void)[] = [];
+  private waiting: { wish: number; resolve: () => void }[] = [];
 
   constructor(private readonly canvas: HTMLCanvasElement, private readonly gl: WebGL2RenderingContext, readonly header: Header, private readonly words: Uint32Array) {
     this.camera = new Camera(header);
@@ -89,10 +90,11 @@ export class Player {
     this.submitted = still ? 0 : performance.now();
   }
 
-  /** Resolves when a picture of the present time and camera is drawn, with its pixels if asked for. */
+  /** Resolves when a picture is drawn of the camera and a time no older than now. */
   settled(): Promise<void> {
+    this.asked = "";
     this.changed();
-    return new Promise((resolve) => this.waiting.push(resolve));
+    return new Promise((resolve) => this.waiting.push({ wish: this.wishes + 1, resolve }));
   }
 
   /** Draws now and returns bytes RGB. */
@@ -112,8 +114,9 @@ export class Player {
     this.drawnScale = scale;
     this.dirty = false;
     this.drawn++;
-    if (this.orderOf === this.key() && this.waiting.length > 0) {
-      for (const resolve of this.waiting.splice(0)) resolve();
+    for (const { wish, resolve } of this.waiting.splice(0)) {
+      if (wish <= this.answered) resolve();
+      else this.waiting.push({ wish, resolve });
     }
   }
 
@@ -132,23 +135,19 @@ export class Player {
     return [m[8], m[9], m[10], m[8] * o[0] + m[9] * o[1] + m[10] * o[2] + m[11]];
   }
 
-  private key(): string {
-    return [this.playback.time, ...this.depth()].join(" ");
-  }
-
   private askForOrder(): void {
-    const key = this.key();
+    const key = [this.playback.time, ...this.depth()].join(" ");
     if (key === this.asked) return;
     this.asked = key;
     this.lastChange = performance.now();
-    this.order.want({ time: this.playback.time, depth: this.depth() });
+    this.order.want({ time: this.playback.time, depth: this.depth(), wish: ++this.wishes });
   }
 
   private ordered(view: View, order: Uint32Array, count: number): void {
     if (this.gl.isContextLost()) return;
     this.renderer.setOrder(order, count);
     this.shown = view.time;
-    this.orderOf = [view.time, ...view.depth].join(" ");
+    this.answered = view.wish;
     this.dirty = true;
   }
 

@@ -14,6 +14,8 @@ export interface View {
   time: number;
   /** Depth of a point p relative to the origin: depth[0..2] . p + depth[3]. */
   depth: [number, number, number, number];
+  /** Number of the request. */
+  wish: number;
 }
 
 export class Sorter {

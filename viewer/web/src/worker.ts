@@ -3,10 +3,9 @@
 import { Sorter, type View } from "./sorter";
 import type { Header } from "./scene";
 
-export type ToWorker = { kind: "scene"; words: Uint32Array; header: Header } | { kind: "sort"; id: number; view: View; spare?: Uint32Array };
+export type ToWorker = { kind: "scene"; words: Uint32Array; header: Header } | { kind: "sort"; view: View; spare?: Uint32Array };
 
 export interface FromWorker {
-  id: number;
   view: View;
   /** Rows from back to front: the first `count` entries. */
   order: Uint32Array;
@@ -30,5 +29,5 @@ scope.onmessage = ({ data }) => {
   const order = data.spare && data.spare.length >= sorted.length ? data.spare : new Uint32Array(sorted.length);
   order.set(sorted);
   const milliseconds = performance.now() - started;
-  scope.postMessage({ id: data.id, view: data.view, order, count: sorted.length, milliseconds }, [order.buffer]);
+  scope.postMessage({ view: data.view, order, count: sorted.length, milliseconds }, [order.buffer]);
 };
