@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -17,8 +17,11 @@ FLAGS = (
 
 
 @contextlib.contextmanager
-def chromium(*more_flags: str) -> Iterator[Any]:
-    """Yields playwright's browser. Where there is none the test is skipped; GAUSSIAN4D_REQUIRE_BROWSER=1 fails it."""
+def chromium_launcher() -> Iterator[Callable[..., Any]]:
+    """Yields a function that starts a browser with more flags; all are closed at the end.
+
+    Where there is no browser the test is skipped; with GAUSSIAN4D_REQUIRE_BROWSER=1 it fails.
+    """
     program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     try:
         from playwright.sync_api import sync_playwright
@@ -30,8 +33,14 @@ def chromium(*more_flags: str) -> Iterator[Any]:
             pytest.fail(f"GAUSSIAN4D_REQUIRE_BROWSER=1, but {reason}")
         pytest.skip(reason)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=[*FLAGS.split(), *more_flags])
+        started: list[Any] = []
+
+        def launch(*more_flags: str) -> Any:
+            started.append(playwright.chromium.launch(executable_path=program, args=[*FLAGS.split(), *more_flags]))
+            return started[-1]
+
         try:
-            yield browser
+            yield launch
         finally:
-            browser.close()
+            for browser in started:
+                browser.close()

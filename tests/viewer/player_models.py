@@ -27,7 +27,7 @@ def moving_cloud(motion: str, count: int = 300, *, seed: int = 0, sh_degree: int
         "shN": 0.25 * normal(count, (sh_degree + 1) ** 2 - 1, 3),
         **model.init(count),
     }
-    sizes = {"velocities": 0.5, "trajectories": 0.3, "spins": 0.8, "means_series": 0.3, "quats_series": 0.8}
+    sizes = {"velocities": 0.5, "trajectories": 0.3, "spins": 0.8, "means_series": 0.2, "quats_series": 0.4}
     for name, size in sizes.items():
         if name in params:
             params[name] = size * normal(*params[name].shape)

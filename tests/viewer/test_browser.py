@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from chromium import chromium
+from chromium import chromium_launcher
 from PIL import Image
 from viewer_helpers import coloured_blobs, ring
 
@@ -21,8 +21,8 @@ def test_the_viewer_in_chromium(tmp_path: Path) -> None:
     cameras = ring()
     server = ViewerServer(coloured_blobs(), cameras, port=8391, background=(0.2, 0.2, 0.2))
     try:
-        with chromium() as browser:
-            page = browser.new_page(viewport={"width": 900, "height": 640})
+        with chromium_launcher() as launch:
+            page = launch().new_page(viewport={"width": 900, "height": 640})
             page.goto(server.url)
 
             def wait(condition, seconds: int = 60) -> bool:

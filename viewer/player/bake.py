@@ -99,9 +99,9 @@ def bake(
 
 
 def _levels(model: DynamicGaussians) -> int:
-    """Returns how often the clip may be halved: down to windows of about two recorded frames."""
+    """Returns how often the clip may be halved: down to windows of one recorded frame, within `MAX_LEVELS`."""
     frames = 31 if model.times is None else len(model.times)
-    return min(MAX_LEVELS, max(0, math.ceil(math.log2(max(1.0, (frames - 1) / 2)))))
+    return min(MAX_LEVELS, max(0, math.ceil(math.log2(max(1, frames - 1)))))
 
 
 @torch.no_grad()
