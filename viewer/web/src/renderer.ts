@@ -1,10 +1,13 @@
-// Draws ordered rows with WebGL2: one instanced quad per Gaussian, back to front, into a 16-bit float picture.
+// Draws ordered rows with WebGL2: a quad per Gaussian, back to front, into a 16-bit float picture.
 
 import { RESOLVE_FRAGMENT, RESOLVE_VERTEX, SPLAT_FRAGMENT, SPLAT_VERTEX } from "./shaders";
 import { ROW_WORDS, type Header } from "./scene";
 import type { Lens, Matrix4 } from "./camera";
 
 const TEXELS = ROW_WORDS / 4;
+// Quads per instance. Instances of one quad each leave most of a graphics card idle, and cost a draw call each where
+// WebGL runs on the processor.
+const BLOCK = 1024;
 // Half the part of the picture's size by which its border is exceeded before the Jacobian is frozen: the rasterizer's.
 const FOV_MARGIN = 0.3 * 0.5;
 
@@ -18,13 +21,12 @@ export class Renderer {
   private readonly resolve: WebGLProgram;
   private readonly resolveUniforms: Uniforms;
   private readonly rowShift: number;
-  private readonly instances: WebGLBuffer;
+  private readonly order: WebGLTexture;
   private readonly vertices: WebGLVertexArrayObject;
   private readonly nothing: WebGLVertexArrayObject;
   private readonly rows: WebGLTexture;
   private readonly target: WebGLTexture;
   private readonly frame: WebGLFramebuffer;
-  private capacity = 0;
   private count = 0;
   private targetSize: [number, number] = [0, 0];
   private fence: WebGLSync | null = null;
@@ -41,13 +43,14 @@ export class Renderer {
     this.rows = gl.createTexture()!;
     this.upload(words, limit);
 
-    this.instances = gl.createBuffer()!;
+    this.order = gl.createTexture()!;
+    gl.bindTexture(gl.TEXTURE_2D, this.order);
+    gl.texStorage2D(gl.TEXTURE_2D, 1, gl.R32UI, BLOCK, Math.max(1, Math.ceil(this.header.count / BLOCK)));
+    nearest(gl);
     this.vertices = gl.createVertexArray()!;
     gl.bindVertexArray(this.vertices);
-    gl.bindBuffer(gl.ARRAY_BUFFER, this.instances);
-    gl.enableVertexAttribArray(0);
-    gl.vertexAttribIPointer(0, 1, gl.UNSIGNED_INT, 0, 0);
-    gl.vertexAttribDivisor(0, 1);
+    gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, gl.createBuffer());
+    gl.bufferData(gl.ELEMENT_ARRAY_BUFFER, quadIndices(), gl.STATIC_DRAW);
     this.nothing = gl.createVertexArray()!;
     this.target = gl.createTexture()!;
     this.frame = gl.createFramebuffer()!;
@@ -62,8 +65,7 @@ export class Renderer {
     }
     gl.bindTexture(gl.TEXTURE_2D, this.rows);
     gl.texStorage2D(gl.TEXTURE_2D, 1, gl.RGBA32UI, perLine * TEXELS, lines);
-    gl.texParameteri(gl.TEXTURE_2D, gl.TEXTURE_MIN_FILTER, gl.NEAREST);
-    gl.texParameteri(gl.TEXTURE_2D, gl.TEXTURE_MAG_FILTER, gl.NEAREST);
+    nearest(gl);
     const full = Math.floor(this.header.count / perLine);
     const format = [gl.RGBA_INTEGER, gl.UNSIGNED_INT] as const;
     if (full > 0) gl.texSubImage2D(gl.TEXTURE_2D, 0, 0, 0, perLine * TEXELS, full, ...format, words, 0);
@@ -76,12 +78,12 @@ export class Renderer {
   /** Takes the rows to draw, from back to front: the first `count` entries. */
   setOrder(order: Uint32Array, count: number): void {
     const { gl } = this;
-    gl.bindBuffer(gl.ARRAY_BUFFER, this.instances);
-    if (count > this.capacity) {
-      this.capacity = Math.min(this.header.count, Math.ceil(1.2 * count));
-      gl.bufferData(gl.ARRAY_BUFFER, 4 * this.capacity, gl.DYNAMIC_DRAW);
-    }
-    if (count > 0) gl.bufferSubData(gl.ARRAY_BUFFER, 0, order, 0, count);
+    gl.bindTexture(gl.TEXTURE_2D, this.order);
+    const format = [gl.RED_INTEGER, gl.UNSIGNED_INT] as const;
+    const full = Math.floor(count / BLOCK);
+    const rest = count - full * BLOCK;
+    if (full > 0) gl.texSubImage2D(gl.TEXTURE_2D, 0, 0, 0, BLOCK, full, ...format, order, 0);
+    if (rest > 0) gl.texSubImage2D(gl.TEXTURE_2D, 0, 0, full, rest, 1, ...format, order, full * BLOCK);
     this.count = count;
   }
 
@@ -113,6 +115,10 @@ export class Renderer {
       gl.activeTexture(gl.TEXTURE0);
       gl.bindTexture(gl.TEXTURE_2D, this.rows);
       gl.uniform1i(u.rows, 0);
+      gl.activeTexture(gl.TEXTURE1);
+      gl.bindTexture(gl.TEXTURE_2D, this.order);
+      gl.uniform1i(u.order, 1);
+      gl.uniform1i(u.count, this.count);
       gl.uniform1i(u.row_shift, this.rowShift);
       this.setCamera(u, viewmat, { fx: lens.fx * sx, fy: lens.fy * sy, cx: lens.cx * sx, cy: lens.cy * sy }, w, h);
       gl.uniform1f(u.time, time);
@@ -125,7 +131,7 @@ export class Renderer {
       gl.enable(gl.BLEND);
       gl.blendFunc(gl.ONE, gl.ONE_MINUS_SRC_ALPHA);
       gl.bindVertexArray(this.vertices);
-      gl.drawArraysInstanced(gl.TRIANGLE_STRIP, 0, 4, this.count);
+      gl.drawElementsInstanced(gl.TRIANGLES, 6 * BLOCK, gl.UNSIGNED_SHORT, 0, Math.ceil(this.count / BLOCK));
       gl.disable(gl.BLEND);
     }
     gl.bindFramebuffer(gl.FRAMEBUFFER, null);
@@ -165,8 +171,7 @@ export class Renderer {
     if (this.targetSize[0] === w && this.targetSize[1] === h) return;
     this.targetSize = [w, h];
     gl.bindTexture(gl.TEXTURE_2D, this.target);
-    gl.texParameteri(gl.TEXTURE_2D, gl.TEXTURE_MIN_FILTER, gl.NEAREST);
-    gl.texParameteri(gl.TEXTURE_2D, gl.TEXTURE_MAG_FILTER, gl.NEAREST);
+    nearest(gl);
     if (this.deep) gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGBA16F, w, h, 0, gl.RGBA, gl.HALF_FLOAT, null);
     else gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGBA8, w, h, 0, gl.RGBA, gl.UNSIGNED_BYTE, null);
     gl.bindFramebuffer(gl.FRAMEBUFFER, this.frame);
@@ -189,6 +194,19 @@ export class Renderer {
     }
     return rgb;
   }
+}
+
+/** Texels are read as they are; other filters make integer textures and those without smaller levels unreadable. */
+function nearest(gl: WebGL2RenderingContext): void {
+  gl.texParameteri(gl.TEXTURE_2D, gl.TEXTURE_MIN_FILTER, gl.NEAREST);
+  gl.texParameteri(gl.TEXTURE_2D, gl.TEXTURE_MAG_FILTER, gl.NEAREST);
+}
+
+/** Two triangles for each quad of a block. */
+function quadIndices(): Uint16Array {
+  const indices = new Uint16Array(6 * BLOCK);
+  for (let quad = 0; quad < BLOCK; quad++) indices.set([0, 1, 2, 2, 1, 3].map((corner) => 4 * quad + corner), 6 * quad);
+  return indices;
 }
 
 function program(gl: WebGL2RenderingContext, vertex: string, fragment: string): WebGLProgram {

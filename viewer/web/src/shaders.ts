@@ -21,7 +21,8 @@ uniform vec2 color_range;
 uniform vec2 center_range;
 uniform float sh1_unit;
 
-layout(location = 0) in uint row;
+uniform usampler2D order;     // rows from back to front, a block of quads per line
+uniform int count;
 
 flat out vec2 middle;         // pixels, y down
 flat out vec4 shape;          // conic a, b, c; opacity
@@ -58,6 +59,9 @@ vec4 signed_bytes(uint word) {
 
 void main() {
   gl_Position = vec4(0.0, 0.0, 2.0, 1.0);   // outside: a row that is not drawn
+  int quad = gl_VertexID >> 2, block = textureSize(order, 0).x;
+  if (gl_InstanceID * block + quad >= count) return;
+  uint row = texelFetch(order, ivec2(quad, gl_InstanceID), 0).x;
   ivec2 place = ivec2(int(row & ((1u << row_shift) - 1u)) * 4, int(row >> row_shift));
   uvec4 w0 = texelFetch(rows, place, 0);
   uvec4 w1 = texelFetch(rows, place + ivec2(1, 0), 0);
@@ -111,7 +115,7 @@ void main() {
   vec3 around = sh1_unit * (toward.z * sh1_z - toward.y * sh1_y - toward.x * sh1_x);
   color = max(0.28209479177387814 * eleven_ten(w3.x, color_range) + 0.4886025119029199 * around + 0.5, 0.0);
 
-  vec2 corner = vec2(gl_VertexID & 1, gl_VertexID >> 1) * 2.0 - 1.0;
+  vec2 corner = vec2(gl_VertexID & 1, (gl_VertexID >> 1) & 1) * 2.0 - 1.0;
   vec2 pixel = middle + corner.x * long_axis + corner.y * short_axis;
   gl_Position = vec4(2.0 * pixel.x / size.x - 1.0, 1.0 - 2.0 * pixel.y / size.y, 0.0, 1.0);
 }
