@@ -2,8 +2,8 @@
 
     python scripts/bench/player_input.py scene.html [SECONDS]
 
-Needs chromium and playwright. Prints, in milliseconds, the time from an input event to its handling in the page, what one
-sort took in the worker, and how many pictures were drawn a second. WebGL runs on the processor, so pictures are few.
+Needs chromium and playwright. Prints, in milliseconds, the time from an input event to its handling in the page and what
+one sort took in the worker, and how many pictures were drawn a second. WebGL runs on the processor, so pictures are few.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ def main(path: Path, seconds: float) -> None:
         state, elapsed = page.evaluate("g4d.state()"), time.monotonic() - began
         assert state["playing"], "the page must play while its answers are timed"
         for name, values in (("input", state["inputDelays"]), ("sort", sorts)):
-            middle, most = np.percentile(values, [50, 95])
+            middle, late = np.percentile(values, [50, 95])
             print(
-                f"{name:11} {len(values)} times, median {middle:.1f}, 95th percentile {most:.1f}, most {max(values):.1f} ms"
+                f"{name:11} {len(values)}: median {middle:.1f}, 95th percentile {late:.1f}, most {max(values):.1f} ms"
             )
         print(f"pictures    {(state['drawn'] - drawn) / elapsed:.1f} a second")
         browser.close()

@@ -9,7 +9,12 @@ import type { View } from "./sorter";
 
 // Slower pictures than this many milliseconds are drawn with fewer pixels while something moves.
 const SLOW = 50;
-const LEAST_SCALE = 0.35;
+const LEAST_SCALE = 0.25;
+// Blocks of a picture that are drawn at once, so that a slow graphics card never keeps the page from answering: half as
+// many when they took longer than SLICE milliseconds, more when they were done by the browser's next frame.
+const SLICE = 45;
+const LEAST_BLOCKS = 4;
+const MOST_BLOCKS = 1 << 16;
 // So long after the last change the picture is drawn with all its pixels.
 const STILL_AFTER = 200;
 
@@ -32,19 +37,23 @@ export class Player {
   private fixed: Fixed | null = null;
   private asked = "";
   private wishes = 0;
-  private answered = 0;
+  /** Of the newest order: clip time and number of the wish it answers. */
+  private ordered: { time: number; wish: number } | null = null;
+  private job: { time: number; wish: number; scale: number; still: boolean; begun: number } | null = null;
   private dirty = false;
   private scale = 1;
   private drawnScale = 1;
   private lastChange = 0;
+  private blocks = 16;
   private submitted = 0;
+  private polls = 0;
   private waiting: { wish: number; resolve: () => void }[] = [];
 
   constructor(private readonly canvas: HTMLCanvasElement, private readonly gl: WebGL2RenderingContext, readonly header: Header, private readonly words: Uint32Array) {
     this.camera = new Camera(header);
     this.playback = new Playback(header.seconds, header.frames);
     this.renderer = new Renderer(gl, header, words);
-    this.order = new Order(words, header, (view, order, count) => this.ordered(view, order, count));
+    this.order = new Order(words, header, (view, order, count) => this.take(view, order, count));
   }
 
   get sortMilliseconds(): number {
@@ -73,6 +82,8 @@ export class Player {
   restore(): void {
     this.renderer = new Renderer(this.gl, this.header, this.words);
     this.asked = "";
+    this.ordered = null;
+    this.job = null;
     this.changed();
   }
 
@@ -81,13 +92,23 @@ export class Player {
     if (this.gl.isContextLost()) return;
     this.resize();
     this.askForOrder();
-    const still = performance.now() - this.lastChange > STILL_AFTER;
-    if (still && this.drawnScale < 1) this.dirty = true;
-    if (!this.dirty || this.shown < 0 || !this.renderer.idle()) return;
-    if (this.submitted > 0) this.adapt(performance.now() - this.submitted);
-    this.draw(still || this.fixed ? 1 : this.scale);
-    // A picture whose time is only known at the next frame says little; those drawn one after the other do.
-    this.submitted = still ? 0 : performance.now();
+    const now = performance.now();
+    const still = now - this.lastChange > STILL_AFTER;
+    // A picture in full size is given up when things move again.
+    if (this.job?.still && !still && !this.fixed) this.job = null;
+    if (!this.job) {
+      if (still && this.drawnScale < 1) this.dirty = true;
+      if (!this.dirty || !this.ordered || !this.renderer.idle()) return;
+      this.begin(still || this.fixed ? 1 : this.scale, still);
+    } else {
+      this.polls++;
+      if (!this.renderer.idle()) return;
+      if (now - this.submitted > SLICE) this.blocks = Math.max(LEAST_BLOCKS, this.blocks >> 1);
+      else if (this.polls === 1) this.blocks = Math.min(MOST_BLOCKS, Math.ceil(1.5 * this.blocks));
+    }
+    this.submitted = now;
+    this.polls = 0;
+    if (this.renderer.advance(this.blocks)) this.finish();
   }
 
   /** Resolves when a picture is drawn of the camera and a time no older than now. */
@@ -99,7 +120,9 @@ export class Player {
 
   /** Draws now and returns bytes RGB. */
   pixels(): Uint8Array {
-    this.draw(1);
+    this.begin(1, true);
+    this.renderer.advance(MOST_BLOCKS);
+    this.finish();
     return this.renderer.pixels();
   }
 
@@ -107,21 +130,30 @@ export class Player {
     return [this.canvas.width, this.canvas.height];
   }
 
-  private draw(scale: number): void {
+  private begin(scale: number, still: boolean): void {
     const [width, height] = this.size();
     const lens = this.fixed ? this.fixed.lens : this.camera.lens(width, height);
-    this.renderer.draw(this.shown, this.viewmat(), lens, scale);
-    this.drawnScale = scale;
+    this.job = { ...this.ordered!, scale, still, begun: performance.now() };
+    this.renderer.begin(this.job.time, this.viewmat(), lens, scale);
     this.dirty = false;
+  }
+
+  private finish(): void {
+    const job = this.job!;
+    this.job = null;
+    this.shown = job.time;
+    this.drawnScale = job.scale;
     this.drawn++;
+    if (!job.still) this.adapt(performance.now() - job.begun);
     for (const { wish, resolve } of this.waiting.splice(0)) {
-      if (wish <= this.answered) resolve();
+      if (wish <= job.wish) resolve();
       else this.waiting.push({ wish, resolve });
     }
   }
 
+  /** A picture in one slice takes no measurable time here, and the graphics card is then fast enough. */
   private adapt(milliseconds: number): void {
-    if (milliseconds > SLOW) this.scale = Math.max(LEAST_SCALE, this.scale * 0.85);
+    if (milliseconds > SLOW) this.scale = Math.max(LEAST_SCALE, this.scale * 0.8);
     else if (milliseconds < SLOW / 2) this.scale = Math.min(1, this.scale * 1.05);
   }
 
@@ -143,11 +175,10 @@ export class Player {
     this.order.want({ time: this.playback.time, depth: this.depth(), wish: ++this.wishes });
   }
 
-  private ordered(view: View, order: Uint32Array, count: number): void {
+  private take(view: View, order: Uint32Array, count: number): void {
     if (this.gl.isContextLost()) return;
     this.renderer.setOrder(order, count);
-    this.shown = view.time;
-    this.answered = view.wish;
+    this.ordered = { time: view.time, wish: view.wish };
     this.dirty = true;
   }
 
@@ -158,6 +189,7 @@ export class Player {
     if (this.canvas.width === width && this.canvas.height === height) return;
     this.canvas.width = width;
     this.canvas.height = height;
+    this.job = null;
     this.changed();
   }
 }

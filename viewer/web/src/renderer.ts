@@ -11,6 +11,19 @@ const BLOCK = 1024;
 // Half the part of the picture's size by which its border is exceeded before the Jacobian is frozen: the rasterizer's.
 const FOV_MARGIN = 0.3 * 0.5;
 
+/** A picture on its way: what it shows, and how many of its blocks are drawn. */
+interface Job {
+  time: number;
+  viewmat: Matrix4;
+  lens: Lens;
+  width: number;
+  height: number;
+  /** Size of the picture, smaller than the canvas while things move. */
+  w: number;
+  h: number;
+  done: number;
+}
+
 type Uniforms = Record<string, WebGLUniformLocation | null>;
 
 export class Renderer {
@@ -21,13 +34,17 @@ export class Renderer {
   private readonly resolve: WebGLProgram;
   private readonly resolveUniforms: Uniforms;
   private readonly rowShift: number;
-  private readonly order: WebGLTexture;
+  /** The order that is being drawn, and room for the next. */
+  private readonly orders: [WebGLTexture, WebGLTexture];
+  private readonly counts: [number, number] = [0, 0];
+  private active = 0;
+  private fresh = false;
   private readonly vertices: WebGLVertexArrayObject;
   private readonly nothing: WebGLVertexArrayObject;
   private readonly rows: WebGLTexture;
   private readonly target: WebGLTexture;
   private readonly frame: WebGLFramebuffer;
-  private count = 0;
+  private job: Job | null = null;
   private targetSize: [number, number] = [0, 0];
   private fence: WebGLSync | null = null;
 
@@ -43,10 +60,12 @@ export class Renderer {
     this.rows = gl.createTexture()!;
     this.upload(words, limit);
 
-    this.order = gl.createTexture()!;
-    gl.bindTexture(gl.TEXTURE_2D, this.order);
-    gl.texStorage2D(gl.TEXTURE_2D, 1, gl.R32UI, BLOCK, Math.max(1, Math.ceil(this.header.count / BLOCK)));
-    nearest(gl);
+    this.orders = [gl.createTexture()!, gl.createTexture()!];
+    for (const order of this.orders) {
+      gl.bindTexture(gl.TEXTURE_2D, order);
+      gl.texStorage2D(gl.TEXTURE_2D, 1, gl.R32UI, BLOCK, Math.max(1, Math.ceil(this.header.count / BLOCK)));
+      nearest(gl);
+    }
     this.vertices = gl.createVertexArray()!;
     gl.bindVertexArray(this.vertices);
     gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, gl.createBuffer());
@@ -75,19 +94,21 @@ export class Renderer {
     }
   }
 
-  /** Takes the rows to draw, from back to front: the first `count` entries. */
+  /** Takes the rows that the next picture draws, from back to front: the first `count` entries. */
   setOrder(order: Uint32Array, count: number): void {
     const { gl } = this;
-    gl.bindTexture(gl.TEXTURE_2D, this.order);
+    const next = 1 - this.active;
+    gl.bindTexture(gl.TEXTURE_2D, this.orders[next]);
     const format = [gl.RED_INTEGER, gl.UNSIGNED_INT] as const;
     const full = Math.floor(count / BLOCK);
     const rest = count - full * BLOCK;
     if (full > 0) gl.texSubImage2D(gl.TEXTURE_2D, 0, 0, 0, BLOCK, full, ...format, order, 0);
     if (rest > 0) gl.texSubImage2D(gl.TEXTURE_2D, 0, 0, full, rest, 1, ...format, order, full * BLOCK);
-    this.count = count;
+    this.counts[next] = count;
+    this.fresh = true;
   }
 
-  /** Whether the graphics card has finished the last picture; drawing more would only queue up. */
+  /** Whether the graphics card has finished what it was given; more would only queue up. */
   idle(): boolean {
     const { gl } = this;
     if (!this.fence) return true;
@@ -98,55 +119,84 @@ export class Renderer {
     return true;
   }
 
-  /** Draws the rows at clip time `time` to the canvas, with `scale` times its pixels along each side. */
-  draw(time: number, viewmat: Matrix4, lens: Lens, scale: number): void {
-    const { gl, header } = this;
+  /** Begins a picture of the newest order at clip time `time`, with `scale` times the canvas's pixels along each side. */
+  begin(time: number, viewmat: Matrix4, lens: Lens, scale: number): void {
+    const { gl } = this;
+    if (this.fresh) this.active = 1 - this.active;
+    this.fresh = false;
     const [width, height] = [gl.drawingBufferWidth, gl.drawingBufferHeight];
     const [w, h] = [Math.max(1, Math.round(width * scale)), Math.max(1, Math.round(height * scale))];
-    const [sx, sy] = [w / width, h / height];
+    this.job = { time, viewmat, lens, width, height, w, h, done: 0 };
     this.resize(w, h);
     gl.bindFramebuffer(gl.FRAMEBUFFER, this.frame);
-    gl.viewport(0, 0, w, h);
     gl.clearColor(0, 0, 0, 0);
     gl.clear(gl.COLOR_BUFFER_BIT);
-    if (this.count > 0) {
-      const u = this.splatUniforms;
-      gl.useProgram(this.splat);
-      gl.activeTexture(gl.TEXTURE0);
-      gl.bindTexture(gl.TEXTURE_2D, this.rows);
-      gl.uniform1i(u.rows, 0);
-      gl.activeTexture(gl.TEXTURE1);
-      gl.bindTexture(gl.TEXTURE_2D, this.order);
-      gl.uniform1i(u.order, 1);
-      gl.uniform1i(u.count, this.count);
-      gl.uniform1i(u.row_shift, this.rowShift);
-      this.setCamera(u, viewmat, { fx: lens.fx * sx, fy: lens.fy * sy, cx: lens.cx * sx, cy: lens.cy * sy }, w, h);
-      gl.uniform1f(u.time, time);
-      gl.uniform1f(u.near, header.near);
-      gl.uniform1f(u.motion_unit, header.motion_unit);
-      gl.uniform2fv(u.scale_range, header.scale_range);
-      gl.uniform2fv(u.color_range, header.color_range);
-      gl.uniform2fv(u.center_range, header.center_range);
-      gl.uniform1f(u.sh1_unit, header.sh1_range / 127);
-      gl.enable(gl.BLEND);
-      gl.blendFunc(gl.ONE, gl.ONE_MINUS_SRC_ALPHA);
-      gl.bindVertexArray(this.vertices);
-      gl.drawElementsInstanced(gl.TRIANGLES, 6 * BLOCK, gl.UNSIGNED_SHORT, 0, Math.ceil(this.count / BLOCK));
-      gl.disable(gl.BLEND);
+  }
+
+  /** Draws up to `blocks` blocks more of the picture. Returns true when it was the last part, and it is on the canvas. */
+  advance(blocks: number): boolean {
+    const { gl } = this;
+    const job = this.job!;
+    const rest = Math.ceil(this.counts[this.active] / BLOCK) - job.done;
+    const now = Math.min(blocks, rest);
+    if (now > 0) this.blend(job, now);
+    job.done += now;
+    const finished = now === rest;
+    if (finished) {
+      this.job = null;
+      this.show(job);
     }
+    if (this.fence) gl.deleteSync(this.fence);
+    this.fence = gl.fenceSync(gl.SYNC_GPU_COMMANDS_COMPLETE, 0);
+    gl.flush();
+    return finished;
+  }
+
+  private blend(job: Job, blocks: number): void {
+    const { gl, header } = this;
+    const u = this.splatUniforms;
+    const [sx, sy] = [job.w / job.width, job.h / job.height];
+    const { fx, fy, cx, cy } = job.lens;
+    gl.bindFramebuffer(gl.FRAMEBUFFER, this.frame);
+    gl.viewport(0, 0, job.w, job.h);
+    gl.useProgram(this.splat);
+    gl.activeTexture(gl.TEXTURE1);
+    gl.bindTexture(gl.TEXTURE_2D, this.orders[this.active]);
+    gl.uniform1i(u.order, 1);
+    gl.activeTexture(gl.TEXTURE0);
+    gl.bindTexture(gl.TEXTURE_2D, this.rows);
+    gl.uniform1i(u.rows, 0);
+    gl.uniform1i(u.row_shift, this.rowShift);
+    gl.uniform1i(u.count, this.counts[this.active]);
+    gl.uniform1i(u.first_block, job.done);
+    this.setCamera(u, job.viewmat, { fx: fx * sx, fy: fy * sy, cx: cx * sx, cy: cy * sy }, job.w, job.h);
+    gl.uniform1f(u.time, job.time);
+    gl.uniform1f(u.near, header.near);
+    gl.uniform1f(u.motion_unit, header.motion_unit);
+    gl.uniform2fv(u.scale_range, header.scale_range);
+    gl.uniform2fv(u.color_range, header.color_range);
+    gl.uniform2fv(u.center_range, header.center_range);
+    gl.uniform1f(u.sh1_unit, header.sh1_range / 127);
+    gl.enable(gl.BLEND);
+    gl.blendFunc(gl.ONE, gl.ONE_MINUS_SRC_ALPHA);
+    gl.bindVertexArray(this.vertices);
+    gl.drawElementsInstanced(gl.TRIANGLES, 6 * BLOCK, gl.UNSIGNED_SHORT, 0, blocks);
+    gl.disable(gl.BLEND);
+  }
+
+  /** Puts the finished picture over the background, on the canvas. */
+  private show(job: Job): void {
+    const { gl } = this;
     gl.bindFramebuffer(gl.FRAMEBUFFER, null);
-    gl.viewport(0, 0, width, height);
+    gl.viewport(0, 0, job.width, job.height);
     gl.useProgram(this.resolve);
     gl.activeTexture(gl.TEXTURE0);
     gl.bindTexture(gl.TEXTURE_2D, this.target);
     gl.uniform1i(this.resolveUniforms.blended, 0);
-    gl.uniform3fv(this.resolveUniforms.background, header.background);
-    gl.uniform2f(this.resolveUniforms.scale, sx, sy);
+    gl.uniform3fv(this.resolveUniforms.background, this.header.background);
+    gl.uniform2f(this.resolveUniforms.scale, job.w / job.width, job.h / job.height);
     gl.bindVertexArray(this.nothing);
     gl.drawArrays(gl.TRIANGLES, 0, 3);
-    if (this.fence) gl.deleteSync(this.fence);
-    this.fence = gl.fenceSync(gl.SYNC_GPU_COMMANDS_COMPLETE, 0);
-    gl.flush();
   }
 
   private setCamera(u: Uniforms, viewmat: Matrix4, lens: Lens, w: number, h: number): void {
@@ -178,7 +228,7 @@ export class Renderer {
     gl.framebufferTexture2D(gl.FRAMEBUFFER, gl.COLOR_ATTACHMENT0, gl.TEXTURE_2D, this.target, 0);
   }
 
-  /** Returns the canvas as bytes RGB, first line on top. Only right after `draw`, within the same task. */
+  /** Returns the canvas as bytes RGB, first line on top. Only right after the last `advance`, within the same task. */
   pixels(): Uint8Array {
     const { gl } = this;
     const [w, h] = [gl.drawingBufferWidth, gl.drawingBufferHeight];

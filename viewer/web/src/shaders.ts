@@ -23,6 +23,7 @@ uniform float sh1_unit;
 
 uniform usampler2D order;     // rows from back to front, a block of quads per line
 uniform int count;
+uniform int first_block;      // a picture may be drawn in slices
 
 flat out vec2 middle;         // pixels, y down
 flat out vec4 shape;          // conic a, b, c; opacity
@@ -60,8 +61,9 @@ vec4 signed_bytes(uint word) {
 void main() {
   gl_Position = vec4(0.0, 0.0, 2.0, 1.0);   // outside: a row that is not drawn
   int quad = gl_VertexID >> 2, block = textureSize(order, 0).x;
-  if (gl_InstanceID * block + quad >= count) return;
-  uint row = texelFetch(order, ivec2(quad, gl_InstanceID), 0).x;
+  int line = first_block + gl_InstanceID;
+  if (line * block + quad >= count) return;
+  uint row = texelFetch(order, ivec2(quad, line), 0).x;
   ivec2 place = ivec2(int(row & ((1u << row_shift) - 1u)) * 4, int(row >> row_shift));
   uvec4 w0 = texelFetch(rows, place, 0);
   uvec4 w1 = texelFetch(rows, place + ivec2(1, 0), 0);
