@@ -2,8 +2,8 @@
 
     python scripts/bench/player_input.py scene.html [SECONDS]
 
-Needs chromium and playwright. Prints, in milliseconds, the time from an input event to its handling in the page and what
-one sort took in the worker, and how many pictures were drawn a second. WebGL runs on the processor, so pictures are few.
+Needs chromium and playwright. Prints, in milliseconds, the time from an input event to its handling in the page and
+what one sort took in the worker, and how many pictures were drawn a second. WebGL runs on the processor here.
 """
 
 from __future__ import annotations
