@@ -118,7 +118,8 @@ def test_the_page_looks_like_our_rasterizer(
     assert np.abs(opened.screenshot() - opened.pixels()).max() < 1.5 / 255
     record_property("psnr", figures)
     print(motion, config, " ".join(f"{value:.1f}" for value in figures), "dB")
-    assert min(figures) >= 35.0
+    # 35 is what is asked for; less than this would still be a mistake.
+    assert min(figures) >= (42.0 if motion == "dual-domain" else 50.0)
     # Another moment is another picture, so the figure above is not that of a scene at rest.
     assert union_psnr(model, 4, 1.0, _at(opened, 4, 0.5), 1.0) < 30.0
     assert opened.state()["deep"]
