@@ -27,6 +27,7 @@ class Export:
         gaussian4d export runs/fox --to frames --format sog-sequence  (frame_0000.sog, ...)
         gaussian4d export runs/fox --to fox.ply --time 0.5            (also .compressed.ply .splat .spz .sog .glb)
         gaussian4d export runs/fox --to fox.splatv                    (with the motion; also .4dgs .usda .usdz .g4d)
+        gaussian4d export runs/fox --to fox.html                      (opens in any browser, no program needed)
     """
 
     source: Positional[Path]
@@ -44,14 +45,20 @@ class Export:
 
     def run(self) -> None:
         """Exports, and prints what was written."""
+        from .exporters import find_exporter
         from .opened import open_model
 
-        check_target(self.to, self.format)
+        exporter = find_exporter(self.to) if self.format is None else None
+        if exporter is None:
+            check_target(self.to, self.format)
         if not 0.0 <= self.time <= 1.0:
             raise UserError(f"--time is clip time in [0, 1], got {self.time}")
         if self.count is not None and self.count < 1:
             raise UserError(f"--count must be at least 1, got {self.count}")
         opened = open_model(self.source)
+        if exporter is not None:
+            exporter(opened, self.to)
+            return
         save_model(
             opened.model,
             self.to,

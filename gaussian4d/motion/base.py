@@ -40,7 +40,7 @@ class MotionModel(abc.ABC):
     can_freeze: bool = False
     """Whether single Gaussians can be stopped for good (`frozen`)."""
 
-    can_start_moving: ClassVar[bool] = False
+    can_start_moving: bool = False
     """Whether a first velocity can be given to single Gaussians (`set_moving`)."""
 
     def __init__(self, config: Any) -> None:

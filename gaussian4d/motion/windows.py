@@ -90,6 +90,7 @@ class Windows(MotionModel):
         self.length_columns = self._named(self.inner[0].length_columns)
         self.position_columns = self._named(self.inner[0].position_columns)
         self.can_freeze = self.inner[0].can_freeze
+        self.can_start_moving = self.inner[0].can_start_moving
 
     def __len__(self) -> int:
         return len(self.inner)
@@ -109,6 +110,10 @@ class Windows(MotionModel):
         first, last = self.config.spans[0]
         own = self.inner[0].init_at((times - first) / (last - first), duration / (last - first))
         return {**own, COLUMN: torch.zeros(len(times))}
+
+    def set_moving(self, columns: Params, velocities: Tensor) -> Params:
+        first, last = self.config.spans[0]
+        return self.inner[0].set_moving(columns, velocities * (last - first))
 
     def outlasting(self, params: Params, clips: float) -> Tensor:
         """Returns [N] as the model inside does; `clips` are counted in windows."""

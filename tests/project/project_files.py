@@ -34,6 +34,10 @@ _TEXT = {
     ".sh",
     ".json",
     ".cfg",
+    ".ts",
+    ".mjs",
+    ".css",
+    ".html",
     "",
 }
 

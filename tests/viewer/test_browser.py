@@ -3,36 +3,26 @@
 from __future__ import annotations
 
 import io
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from chromium import chromium_launcher
 from PIL import Image
 from viewer_helpers import coloured_blobs, ring
 
 pytestmark = pytest.mark.browser
 
-FLAGS = (
-    "--headless=new --no-sandbox --use-gl=angle --use-angle=swiftshader --enable-unsafe-swiftshader "
-    "--disable-background-networking --disable-component-update --disable-sync --no-first-run --disable-default-apps"
-)
-
 
 def test_the_viewer_in_chromium(tmp_path: Path) -> None:
     pytest.importorskip("viser")
-    api = pytest.importorskip("playwright.sync_api")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("no chromium on this machine")
     from viewer.server import ViewerServer
 
     cameras = ring()
     server = ViewerServer(coloured_blobs(), cameras, port=8391, background=(0.2, 0.2, 0.2))
     try:
-        with api.sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS.split())
-            page = browser.new_page(viewport={"width": 900, "height": 640})
+        with chromium_launcher() as launch:
+            page = launch().new_page(viewport={"width": 900, "height": 640})
             page.goto(server.url)
 
             def wait(condition, seconds: int = 60) -> bool:
@@ -71,7 +61,6 @@ def test_the_viewer_in_chromium(tmp_path: Path) -> None:
             assert wait(lambda: not session.playback.playing)
             page.close()
             assert wait_closed(server)
-            browser.close()
     finally:
         server.stop()
 

@@ -133,5 +133,5 @@ def test_wrong_paths_are_explained(tmp_path: Path) -> None:
     (tmp_path / "x.obj").touch()
     with pytest.raises(UserError, match=r"x\.obj"):
         load_model(tmp_path / "x.obj")
-    with pytest.raises(UserError, match=r"\.g4d or \.ply"):
+    with pytest.raises(UserError, match=r"expected one of \.g4d, "):
         random_model("static").save(tmp_path / "x.txt")

@@ -83,7 +83,9 @@ def test_unknown_names_are_explained() -> None:
 def test_the_page_on_motion_models_counts_their_parameters() -> None:
     page = (Path(__file__).parents[3] / "docs" / "motion.md").read_text(encoding="utf-8")
     rows = {name: (int(own), row) for row, name, own in re.findall(r"^(\| `([a-z-]+)` \| (\d+) \|.*)$", page, re.M)}
-    assert list(rows) == list(MOTIONS)
+    # What windows hold depends on the model inside.
+    assert list(rows) == [name for name in MOTIONS if name != "windows"]
+    assert "| `windows` |" in page and "\n## Long clips\n" in page
     for name, (own, row) in rows.items():
         motion = make_motion(name)
         assert own == sum(math.prod(shape) for shape in motion.columns().values()), name

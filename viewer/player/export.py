@@ -1,0 +1,193 @@
+"""`gaussian4d export RUN --to scene.html`. Registered under the entry-point group `gaussian4d.exporters`."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import gzip
+import html
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from gaussian4d import __version__
+from gaussian4d.errors import UserError
+from gaussian4d.files import atomic_write
+from gaussian4d.motion import MotionModel, Params, Static
+from gaussian4d.paths import rig_from_cameras
+from gaussian4d.rendering import render
+
+from .bake import bake
+from .packing import ROW_BYTES, Packed, pack, unpack
+from .segments import Segments, direct_segments, is_direct
+
+if TYPE_CHECKING:
+    from gaussian4d.cameras import Camera
+    from gaussian4d.cli.opened import Opened
+    from gaussian4d.gaussians import Gaussians
+    from gaussian4d.model import DynamicGaussians
+
+PAGE = Path(__file__).with_name("page.html")
+VERSION = 1
+
+_CHUNK = 3 << 18  # a multiple of 3, so that every chunk is base64 of its own
+_MAX_VIEWS = 24
+_COMPARED = 6
+_COMPARED_WIDTH = 640
+
+
+@dataclasses.dataclass(frozen=True)
+class Fidelity:
+    """How a page differs from its model: PSNR in dB inside the union of the alphas, both drawn by our rasterizer."""
+
+    mean: float
+    worst: float
+    views: int
+
+
+def export_html(opened: Opened, path: Path) -> None:
+    """Writes the page and prints what it is and how much it differs from the model."""
+    from gaussian4d.cli.console import size
+
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise UserError(f"expected a file name ending in .html, got {path.name}")
+    model, cameras = opened.model, opened.cameras
+    background = opened.background
+    if background is None:
+        assert model.background is not None
+        red, green, blue = (float(c) for c in model.background)
+        background = (red, green, blue)
+    if is_direct(model.motion):
+        segments = direct_segments(model)
+    else:
+        print(f"a page plays cubic motion: {model.motion.name} is cut into windows of time ...", flush=True)
+        segments = bake(model, cameras)
+    packed = pack(segments)
+    header = {**page_header(model, cameras, background, _seconds(opened)), "title": path.stem}
+    write_page(path, packed, header)
+    print(f"wrote {path}: {_contents(model, packed)}, {size(path.stat().st_size)}")
+    loss = fidelity(model, unpack(packed), cameras, background)
+    if loss is not None:
+        print(
+            f"loss  {loss.mean:.1f} dB PSNR on average, {loss.worst:.1f} dB at worst, against the model: "
+            f"{loss.views} views where something is drawn, both by our rasterizer"
+        )
+
+
+def page_header(
+    model: DynamicGaussians, cameras: Sequence[Camera], background: Sequence[float], seconds: float
+) -> dict[str, Any]:
+    """Returns what a page says about the scene, besides its rows; see docs/player.md."""
+    rig = rig_from_cameras(cameras)
+    chosen = [camera for camera in cameras if camera.model == "pinhole"] or list(cameras)
+    views = [
+        {
+            "viewmat": [round(float(value), 9) for value in camera.viewmat.reshape(-1)],
+            "tangents": [camera.width / (2 * camera.K[0, 0]), camera.height / (2 * camera.K[1, 1])],
+        }
+        for camera in spread(chosen, _MAX_VIEWS)
+    ]
+    return {
+        "near": model.near,
+        "background": [float(c) for c in background],
+        "seconds": seconds,
+        "frames": 1 if isinstance(model.motion, Static) else 31 if model.times is None else len(model.times),
+        "about": f"{len(model):,} Gaussians, motion {model.motion.name}. Made with gaussian4d {__version__}.",
+        "up": [float(c) for c in rig.up],
+        "center": [float(c) for c in rig.center],
+        "views": views,
+    }
+
+
+def write_page(path: Path, packed: Packed, header: dict[str, Any]) -> None:
+    """Writes the built player with a scene in it. `header` is `page_header`'s with a `title`."""
+    template = PAGE.read_text(encoding="ascii")
+    before, after_header = template.split("<!--g4d:header-->")
+    between, end = after_header.split("<!--g4d:rows-->")
+    # Equal words of all rows lie together: what is constant, such as the motion of what stands still, compresses away.
+    planes = np.ascontiguousarray(packed.words.T).astype("<u4", copy=False)
+    compressed = gzip.compress(planes.tobytes(), compresslevel=6, mtime=0)
+    chunks = math.ceil(len(compressed) / _CHUNK)
+    facts = {"version": VERSION, **packed.header(), **header, "bytes": len(compressed), "chunks": chunks}
+    # "<" could end the element that holds the text.
+    text = json.dumps(facts, allow_nan=False).replace("<", "\\u003c")
+    title = html.escape(header["title"]).encode("ascii", "xmlcharrefreplace").decode("ascii")
+    with atomic_write(path) as temporary, temporary.open("w", encoding="ascii", newline="\n") as file:
+        file.write(before.replace("<!--g4d:title-->", title))
+        file.write(text + between)
+        for index in range(chunks):
+            data = base64.b64encode(compressed[index * _CHUNK : (index + 1) * _CHUNK]).decode("ascii")
+            file.write(f'<script type="text/plain" id="rows-{index}">{data}</script>\n')
+        file.write(end)
+
+
+def fidelity(
+    model: DynamicGaussians, segments: Segments, cameras: Sequence[Camera], background: Sequence[float]
+) -> Fidelity | None:
+    """Returns how `segments` look beside `model` from some of `cameras`, over the clip; None where nothing is drawn."""
+    page = dataclasses.replace(model, motion=_PageMotion(segments))
+    chosen = spread(list(cameras), _COMPARED)
+    # Between the frames too, and not at the ends of windows, where a fit is best.
+    times = (np.arange(len(chosen)) + 0.37) / len(chosen)
+    figures = []
+    for camera, time in zip(chosen, times):
+        if camera.width > _COMPARED_WIDTH:
+            camera = camera.resized(_COMPARED_WIDTH, max(1, round(camera.height * _COMPARED_WIDTH / camera.width)))
+        pictures = [render(m, camera, float(time), ("rgb", "alpha"), background=background) for m in (model, page)]
+        value = union_psnr(*((p.rgb, p.alpha) for p in pictures))  # type: ignore[arg-type]
+        if value is not None:
+            figures.append(value)
+    return Fidelity(float(np.mean(figures)), min(figures), len(figures)) if figures else None
+
+
+def union_psnr(first: tuple[torch.Tensor, torch.Tensor], second: tuple[torch.Tensor, torch.Tensor]) -> float | None:
+    """Returns the PSNR in dB of two (rgb [H, W, 3], alpha [H, W, 1]) where either alpha is at least 1/255, or None."""
+    inside = torch.maximum(first[1], second[1])[..., 0] >= 1.0 / 255.0
+    if not bool(inside.any()):
+        return None
+    error = (first[0].clamp(0, 1) - second[0].clamp(0, 1))[inside].double().square().mean()
+    return float(-10.0 * torch.log10(error.clamp_min(1e-10)))
+
+
+def spread(cameras: Sequence[Camera], count: int) -> list[Camera]:
+    """Returns at most `count` of the cameras, evenly taken, the first among them."""
+    index = np.unique(np.linspace(0, len(cameras) - 1, min(count, len(cameras))).round().astype(int))
+    return [cameras[i] for i in index]
+
+
+class _PageMotion(MotionModel):
+    """Draws segments instead of a parameter table."""
+
+    name = "page"
+
+    def __init__(self, segments: Segments) -> None:
+        super().__init__(None)
+        self.segments = segments
+
+    def at(self, params: Params, time: float, sh_degree: int | None = None) -> Gaussians:
+        return self.segments.at(time)
+
+
+def _seconds(opened: Opened) -> float:
+    """Returns how long the clip lasts: as recorded, 4 seconds where that is not known, 0 for what does not move."""
+    model = opened.model
+    if isinstance(model.motion, Static):
+        return 0.0
+    recorded = opened.scene.duration if opened.scene is not None else None
+    if recorded is None and model.fps and model.times is not None:
+        recorded = (len(model.times) - 1) / model.fps
+    return float(recorded) if recorded else 4.0
+
+
+def _contents(model: DynamicGaussians, packed: Packed) -> str:
+    rows = len(packed.words)
+    if is_direct(model.motion):
+        left_out = f" ({len(model) - rows:,} never seen left out)" if rows < len(model) else ""
+        return f"{rows:,} Gaussians of {ROW_BYTES} bytes{left_out}"
+    windows = len({(group.start, group.end) for group in packed.groups})
+    return f"{len(model):,} Gaussians as {rows:,} pieces of {ROW_BYTES} bytes in {windows} windows of time"
