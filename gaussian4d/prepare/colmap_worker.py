@@ -160,6 +160,8 @@ def relative(job: dict[str, Any]) -> None:
     cameras = {camera["name"]: _lens(camera | {"model": "PINHOLE"}) for camera in job["cameras"]}
     options = pycolmap.TwoViewGeometryOptions()
     options.compute_relative_pose = True
+    # Enough for pairs of which a third of the matches are right; hopeless pairs would take most of the time.
+    options.ransac.max_num_trials = 1500
     options.ransac.random_seed = int(job["seed"])
     found = []
     for key in data.files:
