@@ -21,7 +21,8 @@ def quick(scene: Scene) -> FitConfig:
 
 def balanced(scene: Scene) -> FitConfig:
     """Returns settings for about ten minutes on a laptop."""
-    return _for_scene(scene, preset="balanced", max_steps=8000, max_gaussians=_room(scene, 30_000, 50_000))
+    steps = 16_000 if scene.has_alpha else 8000
+    return _for_scene(scene, preset="balanced", max_steps=steps, max_gaussians=_room(scene, 30_000, 50_000))
 
 
 def best(scene: Scene) -> FitConfig:
