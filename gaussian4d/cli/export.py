@@ -74,9 +74,15 @@ class Export:
 def check_target(path: Path, format: str | None) -> tuple[Format, bool]:
     """Returns the format to write and whether as a folder of frames; raises `UserError` before anything is read."""
     from ..io.registry import format_named, format_of, frame_formats
+    from .exporters import registered_endings
 
-    if format is None:
-        format = "ply-sequence" if path.suffix == "" else format_of(path).name
+    if format is None and path.suffix == "":
+        format = "ply-sequence"
+    elif format is None:
+        try:
+            format = format_of(path).name
+        except UserError as error:
+            raise UserError(", ".join([str(error), *registered_endings()])) from None
     if format in frame_formats():
         if path.suffix and not path.is_dir():
             raise UserError(f"{path}: {format} is a folder of frames; expected a name without an ending")
@@ -109,7 +115,7 @@ def save_model(
 
     chosen, as_frames = check_target(path, format)
     recorded = 1 if model.times is None else len(model.times)
-    times = clip_times(count or recorded) if count or model.times is None else model.times.tolist()
+    times = (clip_times(count or recorded) if count or model.times is None else model.times).tolist()
     if as_frames:
         _sequence(model, path, chosen, times, options)
         return
