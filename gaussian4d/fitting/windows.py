@@ -28,6 +28,7 @@ AUTO_ABOVE = 100
 AUTO_INSTANTS = 50
 """Instants of a window nobody chose: those of the models that Spacetime Gaussians (CVPR 2024) publishes."""
 _TOGETHER = 3.0
+_AUTO_MINUTES = 2.0
 _LEAST = 6
 _MOST_ARRAYS = 1000
 
@@ -110,6 +111,9 @@ def plan_windows(
     if window is None:
         pictures = len(scene.frames("train")) / max(len({frame.time for frame in scene.frames("train")}), 1)
         if count <= AUTO_ABOVE or pictures < _TOGETHER or not moves:
+            return None
+        # Every window searches its own start: in a short fit that would be all there is time for.
+        if config.max_minutes is not None and config.max_minutes * AUTO_INSTANTS / count < _AUTO_MINUTES:
             return None
         window = AUTO_INSTANTS
     elif str(window) == "none":

@@ -270,6 +270,7 @@ def test_lengths_are_instants_or_seconds_and_long_clips_are_cut_unasked(
     monkeypatch.setattr("gaussian4d.fitting.windows.AUTO_INSTANTS", 9)
     found = planned(scene)
     assert found is not None and found.windows == cut(14, 9, 3)
+    assert planned(scene, max_minutes=3.0) is None and planned(scene, max_minutes=4.0) is not None
     assert planned(scene, motion="static") is None and planned(scene, motion="per-frame") is None
     # One picture per instant: a moving camera is never cut unasked.
     single = load_scene(write_ball(tmp_path / "single", cameras=2, instants=14, test=(1,)))
