@@ -6,6 +6,7 @@ import dataclasses
 import math
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -46,3 +47,14 @@ class Gaussians:
     def select(self, rows: Tensor) -> Gaussians:
         """Returns the Gaussians at `rows`, a mask [N] or indices [M]."""
         return Gaussians(*(getattr(self, field.name)[rows] for field in dataclasses.fields(self)))
+
+
+def rotation_matrices(quats: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch 3 3"]:
+    """Returns the rotations of quaternions wxyz of any length; the identity for a zero quaternion."""
+    w, x, y, z = torch.nn.functional.normalize(quats, dim=-1).unbind(-1)
+    entries = (
+        1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
+        2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
+        2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y),
+    )  # fmt: skip
+    return torch.stack(entries, dim=-1).unflatten(-1, (3, 3))

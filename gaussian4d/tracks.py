@@ -11,7 +11,7 @@ from scipy.spatial import KDTree
 from torch import Tensor
 
 from .errors import UserError
-from .gaussians import Gaussians
+from .gaussians import Gaussians, rotation_matrices
 from .model import DynamicGaussians, check_connected
 
 # Gaussians fainter than this at either end of a step say nothing about what moves.
@@ -104,10 +104,10 @@ def _carried(
     for first in range(0, len(points), _CHUNK):
         some = points[first : first + _CHUNK]
         rows, weights = _around(some, before.means, before.opacities, neighbours, reach, start)
-        back = _rotations(before.quats)[rows].transpose(-1, -2)
+        back = rotation_matrices(before.quats.cpu().double())[rows].transpose(-1, -2)
         local = torch.einsum("pkij,pkj->pki", back, some[:, None] - before.means.cpu().double()[rows])
         for k, state in enumerate(states):
-            offset = torch.einsum("pkij,pkj->pki", _rotations(state.quats)[rows], local)
+            offset = torch.einsum("pkij,pkj->pki", rotation_matrices(state.quats.cpu().double())[rows], local)
             placed = state.means.cpu().double()[rows] + offset
             found[k, first : first + _CHUNK] = torch.einsum("pk,pkd->pd", weights, placed)
     return found
@@ -145,17 +145,6 @@ def _around(
     # As logarithms, so that far from all Gaussians the nearest ones still decide.
     logits = 2.0 * opacities.cpu().double().log()[rows] - 0.5 * scaled.square()
     return rows, torch.softmax(logits, dim=1)
-
-
-def _rotations(quats: Float[Tensor, "N 4"]) -> Float[Tensor, "N 3 3"]:
-    """Returns the rotation matrices of quaternions wxyz of any length."""
-    w, x, y, z = torch.nn.functional.normalize(quats.cpu().double(), dim=-1).unbind(-1)
-    entries = (
-        1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
-        2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
-        2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y),
-    )  # fmt: skip
-    return torch.stack(entries, dim=-1).reshape(-1, 3, 3)
 
 
 def _size(state: Gaussians) -> float:

@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..gaussians import Gaussians
+from ..gaussians import Gaussians, rotation_matrices
 from ..motion import MotionModel, Params, is_shared
 from .config import FitConfig
 
@@ -103,22 +103,7 @@ def isometry(here: Float[Tensor, "P K 3"], there: Float[Tensor, "P K 3"], weight
 
 def relative_rotation(here: Float[Tensor, "*batch 4"], there: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch 3 3"]:
     """Returns the rotations from `there` to `here`: R(here) R(there)^-1, of quaternions wxyz of any length."""
-    a, b = torch.nn.functional.normalize(here, dim=-1), torch.nn.functional.normalize(there, dim=-1)
-    aw, av, bw, bv = a[..., :1], a[..., 1:], b[..., :1], -b[..., 1:]
-    w = (aw * bw - (av * bv).sum(dim=-1, keepdim=True))[..., 0]
-    x, y, z = (aw * bv + bw * av + torch.linalg.cross(av, bv)).unbind(dim=-1)
-    entries = [
-        1 - 2 * (y * y + z * z),
-        2 * (x * y - w * z),
-        2 * (x * z + w * y),
-        2 * (x * y + w * z),
-        1 - 2 * (x * x + z * z),
-        2 * (y * z - w * x),
-        2 * (x * z - w * y),
-        2 * (y * z + w * x),
-        1 - 2 * (x * x + y * y),
-    ]
-    return torch.stack(entries, dim=-1).unflatten(-1, (3, 3))
+    return rotation_matrices(here) @ rotation_matrices(there).transpose(-1, -2)
 
 
 def _pair_weights(here: Float[Tensor, "P K 3"], alive: Tensor) -> Float[Tensor, "P K K"]:
