@@ -8,7 +8,7 @@
 
 Where to look: `shapes` makes meshes, `textures` colours points, `motions` moves frames, `raycast` asks embree, `world`
 puts parts together, `drawing` turns a view into buffers and `batch` many views into pictures, `pieces` draws shapes and
-textures at random, `build` a world of several toys, `objects` a single toy, `captions` says what it is, `folder` writes.
+textures at random, `build` a world of several toys, `objects` a single toy, `captions` says what it is.
 """
 
 from __future__ import annotations

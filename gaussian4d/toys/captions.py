@@ -75,7 +75,10 @@ _ALSO = {
     "top": "above atop",
 }
 _SYNONYMS = {synonym: word for word, synonyms in _ALSO.items() for synonym in synonyms.split()}
-_IGNORED = set(
+_IGNORED = frozenset(
+    ["is", "that", "of", "in", "its", "which", "are", "has", "having", "by", "toy"]
+    + ["small", "big", "little", "large", "pattern"]
+)
     [
         "is",
         "that",

@@ -66,7 +66,7 @@ def write_shard(folder: Path, index: int, split: str = "train") -> Path:
         return path
     folder.mkdir(parents=True, exist_ok=True)
     toys = [render_toy(index * TOYS_PER_SHARD + k, split) for k in range(TOYS_PER_SHARD)]
-    tensors = {name: torch.from_numpy(np.stack([toy[name] for toy in toys])) for name in toys[0]}
+    tensors = {name: torch.from_numpy(np.stack([toy[name] for toy in toys])).contiguous() for name in toys[0]}
     part = path.with_suffix(".part")
     save_file(tensors, part)
     part.rename(path)
