@@ -79,25 +79,6 @@ _IGNORED = frozenset(
     ["is", "that", "of", "in", "its", "which", "are", "has", "having", "by", "toy"]
     + ["small", "big", "little", "large", "pattern"]
 )
-    [
-        "is",
-        "that",
-        "of",
-        "in",
-        "its",
-        "which",
-        "are",
-        "has",
-        "having",
-        "by",
-        "toy",
-        "small",
-        "big",
-        "little",
-        "large",
-        "pattern",
-    ]
-)
 
 
 def tokens_of(text: str) -> list[int]:
