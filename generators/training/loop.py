@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 from gaussian4d.files import write_json
 
+from .muon import Muon
+
 _WARM_UP = 100
 _SAVE_EVERY = 180.0
 _SAMPLE_EVERY = 4
@@ -39,8 +41,7 @@ class LoopConfig:
 class Loop:
     """Trains `model` on losses until the time is over; goes on where the folder's checkpoint left off.
 
-    Matrices inside the blocks are stepped by Muon (orthogonalised momentum, Jordan et al. 2024; torch's own), which
-    needed fewer pictures than AdamW; embeddings, biases, convolutions and the layers at both ends by AdamW.
+    Matrices inside the blocks are stepped by Muon, the other parameters by AdamW.
     """
 
     def __init__(self, model: nn.Module, config: LoopConfig, accelerator: Accelerator) -> None:
@@ -164,9 +165,7 @@ def optimizers_of(model: nn.Module, config: LoopConfig) -> list[tuple[torch.opti
     inner = [p for name, p in model.named_parameters() if name.startswith("blocks.") and name.endswith("weight")]
     chosen = {id(p) for p in inner}
     others = [p for p in model.parameters() if id(p) not in chosen]
-    muon = torch.optim.Muon(
-        inner, lr=config.lr, weight_decay=config.weight_decay, momentum=0.95, adjust_lr_fn="match_rms_adamw"
-    )
+    muon = Muon(inner, lr=config.lr, weight_decay=config.weight_decay)
     adam = torch.optim.AdamW(others, lr=config.lr, betas=(0.9, 0.98), weight_decay=0.0)
     return [(muon, config.lr), (adam, config.lr)]
 
