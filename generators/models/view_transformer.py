@@ -142,7 +142,7 @@ class ViewTransformer(nn.Module):
         x = x + self.rays_in(_coarse_rays(frames.rays, c.size // c.patch)) + self.place
         if frames.conditions is not None:
             x = x + self.conditions_in(patches(frames.conditions, c.patch))
-        signal = self.level_in(_waves(levels, 128)) + self.time_in(_waves(frames.times, 64))
+        signal = self.level_in(_waves(levels, 128, 1000.0)) + self.time_in(_waves(frames.times, 64, 12.0))
         signal = signal + self.known_in(frames.known.long())
         modulation = self.modulation(signal.expand(B, F, -1)).unflatten(-1, (6, -1))
         count, x = x.shape[2], x.flatten(1, 2)
@@ -185,9 +185,9 @@ def _coarse_rays(rays: Float[Tensor, "B F 6 H W"], grid: int) -> Float[Tensor, "
     return patches(pooled, 2)
 
 
-def _waves(values: Float[Tensor, "B F"], channels: int) -> Float[Tensor, "B F channels"]:
-    """Returns sines and cosines of values in 0..1, wavelengths from 4 down to 4/1000 (Vaswani et al., 2017)."""
+def _waves(values: Float[Tensor, "B F"], channels: int, finest: float) -> Float[Tensor, "B F channels"]:
+    """Returns sines and cosines of values in 0..1, wavelengths from 4 down to 4 / `finest` (Vaswani et al., 2017)."""
     half = channels // 2
-    rates = torch.exp(math.log(1000.0) * torch.arange(half, device=values.device) / (half - 1)) * (math.pi / 2)
+    rates = torch.exp(math.log(finest) * torch.arange(half, device=values.device) / (half - 1)) * (math.pi / 2)
     angles = values[..., None] * rates
     return torch.cat([angles.sin(), angles.cos()], dim=-1)
