@@ -162,7 +162,7 @@ class _Averaged:
 
 def optimizers_of(model: nn.Module, config: LoopConfig) -> list[tuple[torch.optim.Optimizer, float]]:
     """Returns the optimisers with their learning rates; see `Loop`."""
-    inner = [p for name, p in model.named_parameters() if name.startswith("blocks.") and name.endswith("weight")]
+    inner = [p for name, p in model.named_parameters() if "blocks." in name and name.endswith("weight")]
     chosen = {id(p) for p in inner}
     others = [p for p in model.parameters() if id(p) not in chosen]
     muon = Muon(inner, lr=config.lr, weight_decay=config.weight_decay)
