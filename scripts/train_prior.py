@@ -22,7 +22,8 @@ class Arguments:
     """Folder of shards; more may appear while this runs."""
     out: Path
     minutes: float = 120.0
-    lr: float = 1.5e-3
+    lr: float = 2e-3
+    muon_lr: float = 5e-3
     start: Path | None = None
     """Weights to start from."""
     regression: bool = False
@@ -46,7 +47,11 @@ def main(arguments: Arguments) -> None:
     model = ViewTransformer()
     if arguments.start:
         load_weights(model, arguments.start)
-    loop = Loop(model, LoopConfig(arguments.out, arguments.minutes, lr=arguments.lr, seed=arguments.seed), accelerator)
+    loop = Loop(
+        model,
+        LoopConfig(arguments.out, arguments.minutes, 0.3, arguments.lr, arguments.muon_lr, seed=arguments.seed),
+        accelerator,
+    )
     # Another draw after every restart and in every process.
     draw = [arguments.seed, loop.step, accelerator.process_index]
     rng = np.random.default_rng(draw)

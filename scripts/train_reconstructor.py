@@ -20,6 +20,7 @@ class Arguments:
     out: Path
     minutes: float = 40.0
     lr: float = 1e-3
+    muon_lr: float = 3e-3
     start: Path | None = None
     """Weights of a view prior to start the trunk from."""
     toys: int = 6
@@ -47,7 +48,11 @@ def main(arguments: Arguments) -> None:
     if arguments.start:
         own, saved = model.trunk.state_dict(), load_file(arguments.start)
         model.trunk.load_state_dict({name: saved.get(name, value).float() for name, value in own.items()})
-    loop = Loop(model, LoopConfig(arguments.out, arguments.minutes, lr=arguments.lr, seed=arguments.seed), accelerator)
+    loop = Loop(
+        model,
+        LoopConfig(arguments.out, arguments.minutes, 0.3, arguments.lr, arguments.muon_lr, seed=arguments.seed),
+        accelerator,
+    )
     rng = np.random.default_rng([arguments.seed, loop.step, accelerator.process_index])
     bank = ToyBank(arguments.bank, int(rng.integers(2**31)))
     toys = [render_toy(k, "test") for k in range(1000, 1006)]

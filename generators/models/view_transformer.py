@@ -99,12 +99,12 @@ class ViewTransformer(nn.Module):
         super().__init__()
         self.config = c = config or ViewTransformerConfig()
         D, grid = c.width, c.size // c.patch
-        self.pixels_in = nn.Linear(4 * c.patch**2, D)
+        self.pixels_in = nn.Linear(8 * c.patch**2, D)
         self.rays_in = nn.Linear(6 * 4, D)
         self.conditions_in = nn.Linear(CONDITION_CHANNELS * c.patch**2, D)
         nn.init.zeros_(self.conditions_in.weight)
         nn.init.zeros_(self.conditions_in.bias)
-        self.place = nn.Parameter(0.02 * torch.randn(grid * grid, D))
+        self.place = nn.Parameter(0.3 * torch.randn(grid * grid, D))
         self.known_in = nn.Embedding(2, D)
         self.level_in = nn.Sequential(nn.Linear(128, D), nn.SiLU(), nn.Linear(D, D))
         self.time_in = nn.Sequential(nn.Linear(64, D), nn.SiLU(), nn.Linear(D, D))
@@ -119,7 +119,7 @@ class ViewTransformer(nn.Module):
         self.norm = nn.LayerNorm(D)
         self.pixels_out = nn.Linear(D, c.head_channels * c.patch**2)
         self.head = nn.Sequential(
-            nn.Conv2d(c.head_channels + 4, 32, 3, padding=1), nn.SiLU(), nn.Conv2d(32, 4, 3, padding=1)
+            nn.Conv2d(c.head_channels + 8, 32, 3, padding=1), nn.SiLU(), nn.Conv2d(32, 4, 3, padding=1)
         )
         nn.init.zeros_(self.head[2].weight)
 
@@ -132,13 +132,13 @@ class ViewTransformer(nn.Module):
             images: Known frames clean, the others at noise `levels`.
             levels: Timesteps as shares of the training timesteps, 0 clean to 1 pure noise; 0 for known frames.
         """
-        return self.picture(self.features(images, levels, frames), images)
+        return self.picture(self.features(images, levels, frames), images, frames)
 
     def features(self, images: Tensor, levels: Tensor, frames: Frames) -> Float[Tensor, "B F P D"]:
         """Returns the tokens after the last block, P per frame."""
         B, F = images.shape[:2]
         c = self.config
-        x = self.pixels_in(patches(images, c.patch))
+        x = self.pixels_in(patches(torch.cat([images, lead(images, frames.known)], dim=2), c.patch))
         x = x + self.rays_in(_coarse_rays(frames.rays, c.size // c.patch)) + self.place
         if frames.conditions is not None:
             x = x + self.conditions_in(patches(frames.conditions, c.patch))
@@ -153,14 +153,23 @@ class ViewTransformer(nn.Module):
             x = block(x, modulation, count)
         return self.norm(x[:, : F * count]).unflatten(1, (F, count))
 
-    def picture(self, tokens: Float[Tensor, "B F P D"], images: Tensor) -> Float[Tensor, "B F 4 H W"]:
+    def picture(self, tokens: Float[Tensor, "B F P D"], images: Tensor, frames: Frames) -> Float[Tensor, "B F 4 H W"]:
         """Returns the pictures that tokens stand for; `images` are what the transformer was given."""
         c = self.config
         coarse = unpatched(self.pixels_out(tokens), c.patch, c.size)
         B, F = coarse.shape[:2]
-        both = torch.cat([coarse, images], dim=2).flatten(0, 1)
+        both = torch.cat([coarse, images, lead(images, frames.known)], dim=2).flatten(0, 1)
         # The first four channels are a picture already; the convolutions add what patches cannot know of each other.
         return coarse[:, :, :4] + self.head(both).unflatten(0, (B, F))
+
+
+def lead(images: Float[Tensor, "B F C H W"], known: Bool[Tensor, "B F"]) -> Float[Tensor, "B F C H W"]:
+    """Returns, for every frame, the picture of the first frame where that is known, else zeros.
+
+    Said at every place, the input picture is there from the first step of training; by attention alone it took thousands
+    of steps before any frame took after it.
+    """
+    return (images[:, :1] * known[:, :1, None, None, None]).expand_as(images)
 
 
 def patches(images: Float[Tensor, "B F C H W"], patch: int) -> Float[Tensor, "B F P N"]:

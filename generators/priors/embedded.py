@@ -7,15 +7,15 @@ CPU cores in seconds. Pictures outside the toy world come out as toys: `generato
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from safetensors import safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from gaussian4d.cameras import Camera
 from gaussian4d.errors import UserError
@@ -29,6 +29,7 @@ from .base import CleanViewsHook, Fusion, PriorInfo, StepCallback
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
 STEPS = 8
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class EmbeddedPrior:
@@ -46,7 +47,7 @@ class EmbeddedPrior:
             UserError: no such file, or one that holds another network.
         """
         file = WEIGHTS / "view_prior.safetensors" if path is None else Path(path)
-        return cls(load_transformer(file), "embedded" if path is None else str(path))
+        return cls(load_network(file, ViewTransformer), "embedded" if path is None else str(path))
 
     @torch.no_grad()
     def sample_views(
@@ -268,14 +269,14 @@ class EmbeddedPrior:
         return without + guidance * (x0 - without)
 
 
-def load_transformer(path: Path) -> ViewTransformer:
-    """Returns the view transformer whose weights a safetensors file holds.
+def load_network(path: Path, network: Callable[[ViewTransformerConfig], Network]) -> Network:
+    """Returns the network whose weights a safetensors file holds, built from the settings in its header.
 
     Raises:
         UserError: no such file, or one that holds another network.
     """
     if not path.is_file():
-        raise UserError(f"expected the weights of a view transformer, found no file {path}")
+        raise UserError(f"expected the weights of an embedded model, found no file {path}")
     try:
         with safe_open(path, "pt") as file:
             settings = json.loads((file.metadata() or {}).get("config", "{}"))
@@ -283,13 +284,13 @@ def load_transformer(path: Path) -> ViewTransformer:
     except Exception as error:
         raise UserError(f"{path} is not a safetensors file that can be read: {error}") from None
     try:
-        model = ViewTransformer(ViewTransformerConfig(**settings))
+        model = network(ViewTransformerConfig(**settings))
         model.load_state_dict(tensors)
     except (TypeError, RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+        reason = " ".join(str(error).split())[:160]
         raise UserError(
-            f"{path} holds another network than gaussian4d's view transformer ({reason}); published weights of other"
-            " architectures are given as a folder or hub id"
+            f"{path} holds another network than the one expected ({reason}); published weights of other architectures"
+            " are given as a folder or hub id"
         ) from None
     return model
 

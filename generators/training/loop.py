@@ -32,7 +32,8 @@ class LoopConfig:
     minutes: float = 60.0
     """Training time in all, over all sittings; the learning rates fall in its last `decay` share."""
     decay: float = 0.3
-    lr: float = 1.5e-3
+    lr: float = 2e-3
+    muon_lr: float = 5e-3
     weight_decay: float = 0.02
     ema: float = 0.998
     seed: int = 0
@@ -165,9 +166,9 @@ def optimizers_of(model: nn.Module, config: LoopConfig) -> list[tuple[torch.opti
     inner = [p for name, p in model.named_parameters() if "blocks." in name and name.endswith("weight")]
     chosen = {id(p) for p in inner}
     others = [p for p in model.parameters() if id(p) not in chosen]
-    muon = Muon(inner, lr=config.lr, weight_decay=config.weight_decay)
+    muon = Muon(inner, lr=config.muon_lr, weight_decay=config.weight_decay)
     adam = torch.optim.AdamW(others, lr=config.lr, betas=(0.9, 0.98), weight_decay=0.0)
-    return [(muon, config.lr), (adam, config.lr)]
+    return [(muon, config.muon_lr), (adam, config.lr)]
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
