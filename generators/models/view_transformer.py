@@ -166,8 +166,8 @@ class ViewTransformer(nn.Module):
 def lead(images: Float[Tensor, "B F C H W"], known: Bool[Tensor, "B F"]) -> Float[Tensor, "B F C H W"]:
     """Returns, for every frame, the picture of the first frame where that is known, else zeros.
 
-    Said at every place, the input picture is there from the first step of training; by attention alone it took thousands
-    of steps before any frame took after it.
+    Said at every place, the input picture is there from the first step of training; by attention alone it took
+    thousands of steps before any frame took after it.
     """
     return (images[:, :1] * known[:, :1, None, None, None]).expand_as(images)
 
