@@ -98,5 +98,5 @@ def says_something(text: str) -> bool:
 
 
 def _words(text: str) -> list[str]:
-    found = re.findall(r"[a-z]+(?:-[a-z]+)*", text.lower())
+    found: list[str] = re.findall(r"[a-z]+(?:-[a-z]+)*", text.lower())
     return [_SYNONYMS.get(word, word) for word in found]

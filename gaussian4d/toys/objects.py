@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -216,7 +216,10 @@ def _piece(rng: np.random.Generator, kind: str, color: str, size: float) -> _Pie
 def _plain_or_gradient(rng: np.random.Generator, color: str, size: float) -> Texture:
     if rng.random() < 0.6:
         return Texture("solid", (color, color))
-    return Texture("stripes", (color, str(rng.choice(MARKS[color]))), "solid", (size / 3,) * 3, (0.25,) * 3, axis=2)
+    cell = size / 3
+    return Texture(
+        "stripes", (color, str(rng.choice(MARKS[color]))), "solid", (cell, cell, cell), (0.25, 0.25, 0.25), axis=2
+    )
 
 
 def _other(rng: np.random.Generator, color: str) -> str:
@@ -317,7 +320,7 @@ def _scaled_rest(rest: np.ndarray, scale: float) -> np.ndarray:
 def _changed(motion: Motion, change, lengths: bool = False) -> Motion:
     """Returns the motion with its vectors turned, or its lengths scaled, by `change`."""
     vectors = ("pivot", "offset") if lengths else ("axis", "pivot", "offset")
-    values = {
+    values: dict[str, Any] = {
         name: tuple(float(x) for x in change(np.array(getattr(motion, name))))
         for name in vectors
         if hasattr(motion, name)
