@@ -43,7 +43,7 @@ def fused(blocks: nn.ModuleList, fusion: Fusion | None, own: slice) -> Iterator[
         yield []
         return
     chosen = range(len(blocks)) if fusion.layers is None else fusion.layers
-    layers = [blocks[k].attn1 for k in chosen]
+    layers: list[Attention] = [blocks[k].attn1 for k in chosen]  # pyright: ignore[reportAssignmentType]
     before = [layer.processor for layer in layers]
     processors = [InBatchFusion(fusion, own) for _ in layers]
     try:

@@ -7,7 +7,7 @@ Nichol and Dhariwal 2021 (schedule); Lin et al., "Common Diffusion Noise Schedul
 from __future__ import annotations
 
 import torch
-from diffusers import DDIMScheduler
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from jaxtyping import Float
 from torch import Tensor
 

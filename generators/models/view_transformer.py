@@ -110,18 +110,18 @@ class ViewTransformer(nn.Module):
         self.time_in = nn.Sequential(nn.Linear(64, D), nn.SiLU(), nn.Linear(D, D))
         self.words_in = nn.Embedding(c.words, D)
         self.word_place = nn.Parameter(0.02 * torch.randn(c.caption_length, D))
-        self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(D, 6 * D))
-        nn.init.normal_(self.modulation[1].weight, std=0.02)
+        rise = nn.Linear(D, 6 * D)
+        nn.init.normal_(rise.weight, std=0.02)
         with torch.no_grad():
             # Gates start at a tenth: nearly the identity, but gradients flow.
-            self.modulation[1].bias.zero_().view(6, D)[[2, 5]] = 0.1
+            rise.bias.zero_().view(6, D)[[2, 5]] = 0.1
+        self.modulation = nn.Sequential(nn.SiLU(), rise)
         self.blocks = nn.ModuleList(Block(c) for _ in range(c.layers))
         self.norm = nn.LayerNorm(D)
         self.pixels_out = nn.Linear(D, c.head_channels * c.patch**2)
-        self.head = nn.Sequential(
-            nn.Conv2d(c.head_channels + 8, 32, 3, padding=1), nn.SiLU(), nn.Conv2d(32, 4, 3, padding=1)
-        )
-        nn.init.zeros_(self.head[2].weight)
+        last = nn.Conv2d(32, 4, 3, padding=1)
+        nn.init.zeros_(last.weight)
+        self.head = nn.Sequential(nn.Conv2d(c.head_channels + 8, 32, 3, padding=1), nn.SiLU(), last)
 
     def forward(
         self, images: Float[Tensor, "B F 4 H W"], levels: Float[Tensor, "B F"], frames: Frames

@@ -205,7 +205,7 @@ class EmbeddedPrior:
                 if hook is not None:
                     views = [hook(row * 0.5 + 0.5, cameras, k, steps) * 2 - 1 for row in x0]
                     x0 = torch.stack(views)
-                x = ddim.step(x0, t, x).prev_sample
+                x = ddim.step(x0, int(t), x, return_dict=False)[0]
                 if progress is not None:
                     progress(k + 1, steps)
         return tidy(x * 0.5 + 0.5)

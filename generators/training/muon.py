@@ -44,9 +44,10 @@ class Muon(torch.optim.Optimizer):
                     state = self.state[p]
                     if not state:
                         state["momentum_buffer"] = torch.zeros_like(p)
-                    buffer = state["momentum_buffer"].lerp_(p.grad, 1.0 - group["momentum"])
+                    gradient: Tensor = p.grad  # pyright: ignore[reportAssignmentType]
+                    buffer = state["momentum_buffer"].lerp_(gradient, 1.0 - group["momentum"])
                     # Nesterov's look ahead.
-                    updates.append(p.grad.lerp(buffer, group["momentum"]))
+                    updates.append(gradient.lerp(buffer, group["momentum"]))
                 size = 0.2 * max(shape) ** 0.5 * group["lr"]
                 for p, update in zip(params, orthogonalised(torch.stack(updates), group["iterations"])):
                     p.mul_(1.0 - group["lr"] * group["weight_decay"]).sub_(update, alpha=size)

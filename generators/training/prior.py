@@ -130,5 +130,5 @@ def sample_frames(
     for t in ddim.timesteps:
         levels = torch.where(known, 0.0, (float(t) + 1) / TRAIN_STEPS)
         x0 = model(torch.where(keep, clean, x), levels, frames)
-        x = ddim.step(x0, t, x).prev_sample
+        x = ddim.step(x0, int(t), x, return_dict=False)[0]
     return torch.where(keep, clean, x)
