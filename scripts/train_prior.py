@@ -38,7 +38,7 @@ def main(arguments: Arguments) -> None:
     from generators.figures.grid import save_grid
     from generators.models.view_transformer import Frames, ViewTransformer
     from generators.training.loop import Loop, LoopConfig, load_weights
-    from generators.training.prior import prior_loss, rays_of, sample_frames, toys_per_step
+    from generators.training.prior import prior_loss, projection_of, rays_of, sample_frames, toys_per_step
     from generators.training.toy_bank import ToyBank, render_toy
 
     torch.set_flush_denormal(True)
@@ -80,7 +80,9 @@ def main(arguments: Arguments) -> None:
             known[:, 0] = not words
             rays = rays_of(shown["viewmats"][row, chosen], shown["Ks"][row, chosen])
             tokens = shown["tokens"].long() * int(words)
-            frames = Frames(rays, shown["times"][row, chosen], known, tokens)
+            first = shown["viewmats"][row, chosen][:, 0], shown["Ks"][row, chosen][:, 0]
+            projection = projection_of(*first)
+            frames = Frames(rays, shown["times"][row, chosen], known, tokens, projection=projection)
             made = sample_frames(model, clean, known, frames, 1 if arguments.regression else 8)
             rows += [item for pair in zip(clean, made) for item in pair]
         save_grid(path, torch.stack(rows) * 0.5 + 0.5)

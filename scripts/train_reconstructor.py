@@ -47,9 +47,7 @@ def main(arguments: Arguments) -> None:
     model = Reconstructor()
     if arguments.start:
         own, saved = model.trunk.state_dict(), load_file(arguments.start)
-        model.trunk.load_state_dict(
-            {name: (saved[name] if name in saved else value).float() for name, value in own.items()}
-        )
+        model.trunk.load_state_dict({name: saved.get(name, value).float() for name, value in own.items()})
     loop = Loop(
         model,
         LoopConfig(arguments.out, arguments.minutes, 0.3, arguments.lr, arguments.muon_lr, seed=arguments.seed),

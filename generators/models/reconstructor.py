@@ -37,7 +37,7 @@ class Reconstructor(nn.Module):
         nn.init.zeros_(self.out.bias)
         # What only pictures need.
         del self.trunk.pixels_out, self.trunk.head, self.trunk.words_in
-        del self.trunk.word_place
+        del self.trunk.word_place, self.trunk.epipolar_in, self.trunk.hull_in
 
     def forward(
         self,

@@ -23,6 +23,9 @@ from torch import Tensor, nn
 
 from gaussian4d.toys.captions import VOCABULARY
 
+from .epipolar import DEPTHS, epipolar_samples, hull
+
+_POOL = 2
 CONDITION_CHANNELS = 7
 """Rendered conditions of a frame: rgb, alpha, canonical xyz (Ouroboros3D; Wen et al., CVPR 2025)."""
 
@@ -55,8 +58,11 @@ class Frames:
         known: Bool[Tensor, "B F"],
         words: Int[Tensor, "B L"] | None = None,
         conditions: Float[Tensor, "B F 7 H W"] | None = None,
+        projection: Float[Tensor, "B 3 4"] | None = None,
     ) -> None:
+        """Args: `projection` is that of the first frame where it is known: world to pixels, K [R | t]."""
         self.rays, self.times, self.known, self.words, self.conditions = rays, times, known, words, conditions
+        self.projection = projection
 
 
 class Block(nn.Module):
@@ -104,6 +110,8 @@ class ViewTransformer(nn.Module):
         self.conditions_in = nn.Linear(CONDITION_CHANNELS * c.patch**2, D)
         nn.init.zeros_(self.conditions_in.weight)
         nn.init.zeros_(self.conditions_in.bias)
+        self.epipolar_in = nn.Linear(4 * DEPTHS * (c.patch // _POOL) ** 2, D)
+        nn.init.normal_(self.epipolar_in.weight, std=0.005)
         self.place = nn.Parameter(0.3 * torch.randn(grid * grid, D))
         self.known_in = nn.Embedding(2, D)
         self.level_in = nn.Sequential(nn.Linear(128, D), nn.SiLU(), nn.Linear(D, D))
@@ -121,6 +129,8 @@ class ViewTransformer(nn.Module):
         self.pixels_out = nn.Linear(D, c.head_channels * c.patch**2)
         last = nn.Conv2d(32, 4, 3, padding=1)
         nn.init.zeros_(last.weight)
+        self.hull_in = nn.Conv2d(5, 32, 3, padding=1, bias=False)
+        nn.init.zeros_(self.hull_in.weight)
         self.head = nn.Sequential(nn.Conv2d(c.head_channels + 8, 32, 3, padding=1), nn.SiLU(), last)
 
     def forward(
@@ -132,14 +142,27 @@ class ViewTransformer(nn.Module):
             images: Known frames clean, the others at noise `levels`.
             levels: Timesteps as shares of the training timesteps, 0 clean to 1 pure noise; 0 for known frames.
         """
-        return self.picture(self.features(images, levels, frames), images, frames)
+        samples = self._samples(images, frames)
+        return self.picture(self.features(images, levels, frames, samples), images, frames, samples)
 
-    def features(self, images: Tensor, levels: Tensor, frames: Frames) -> Float[Tensor, "B F P D"]:
-        """Returns the tokens after the last block, P per frame."""
+    def _samples(self, images: Tensor, frames: Frames) -> Tensor | None:
+        """Returns the epipolar samples of the input picture in 0..1; 0 for objects without one."""
+        if frames.projection is None:
+            return None
+        picture = (images[:, 0] * 0.5 + 0.5) * frames.known[:, 0, None, None, None]
+        projection = frames.projection.expand(len(images), -1, -1)
+        return epipolar_samples(picture, projection, frames.rays, _POOL)
+
+    def features(
+        self, images: Tensor, levels: Tensor, frames: Frames, samples: Tensor | None = None
+    ) -> Float[Tensor, "B F P D"]:
+        """Returns the tokens after the last block, P per frame. `samples`: see `epipolar`."""
         B, F = images.shape[:2]
         c = self.config
         x = self.pixels_in(patches(torch.cat([images, lead(images, frames.known)], dim=2), c.patch))
         x = x + self.rays_in(_coarse_rays(frames.rays, c.size // c.patch)) + self.place
+        if samples is not None:
+            x = x + self.epipolar_in(patches(samples.flatten(2, 3), c.patch // _POOL))
         if frames.conditions is not None:
             x = x + self.conditions_in(patches(frames.conditions, c.patch))
         signal = self.level_in(_waves(levels, 128, 1000.0)) + self.time_in(_waves(frames.times, 64, 12.0))
@@ -153,14 +176,20 @@ class ViewTransformer(nn.Module):
             x = block(x, modulation, count)
         return self.norm(x[:, : F * count]).unflatten(1, (F, count))
 
-    def picture(self, tokens: Float[Tensor, "B F P D"], images: Tensor, frames: Frames) -> Float[Tensor, "B F 4 H W"]:
-        """Returns the pictures that tokens stand for; `images` are what the transformer was given."""
+    def picture(
+        self, tokens: Float[Tensor, "B F P D"], images: Tensor, frames: Frames, samples: Tensor | None = None
+    ) -> Float[Tensor, "B F 4 H W"]:
+        """Returns the pictures that tokens stand for; the other arguments are what the transformer was given."""
         c = self.config
         coarse = unpatched(self.pixels_out(tokens), c.patch, c.size)
         B, F = coarse.shape[:2]
         both = torch.cat([coarse, images, lead(images, frames.known)], dim=2).flatten(0, 1)
         # The first four channels are a picture already; the convolutions add what patches cannot know of each other.
-        return coarse[:, :, :4] + self.head(both).unflatten(0, (B, F))
+        hidden = self.head[0](both)
+        if samples is not None:
+            wide = nn.functional.interpolate(hull(samples).flatten(0, 1), scale_factor=_POOL, mode="nearest")
+            hidden = hidden + self.hull_in(wide)
+        return coarse[:, :, :4] + self.head[2](self.head[1](hidden)).unflatten(0, (B, F))
 
 
 def lead(images: Float[Tensor, "B F C H W"], known: Bool[Tensor, "B F"]) -> Float[Tensor, "B F C H W"]:

@@ -214,7 +214,11 @@ class EmbeddedPrior:
         rays = pluecker_rays([*known, *made], self.info.size)[None]
         flags = torch.zeros(1, len(known) + len(made), dtype=torch.bool)
         flags[:, : len(known)] = True
-        return Frames(rays, clock, flags, self.words(caption))
+        projection = None
+        if known:
+            lead = known[0].resized(self.info.size, self.info.size)
+            projection = torch.from_numpy(lead.K @ lead.viewmat[:3]).float()[None]
+        return Frames(rays, clock, flags, self.words(caption), projection=projection)
 
     def words(self, caption: str | None) -> Tensor:
         """Returns the caption's tokens [1, L]; zeros without one.

@@ -44,7 +44,8 @@ def prior_loss(
     levels = torch.where(known, 0.0, level[:, None])
     noise = torch.zeros_like(clean) if regression else torch.randn_like(clean)
     given = noised(clean, noise, levels)
-    frames = Frames(rays, batch["times"][row, views], known, words)
+    first = (batch["viewmats"][row, views][:, 0], batch["Ks"][row, views][:, 0])
+    frames = Frames(rays, batch["times"][row, views], known, words, projection=projection_of(*first))
     predicted = model(given, levels, frames)
     # The object counts three times as much as what is around it; what is known, not at all.
     weight = (1.0 + 2.0 * (clean[:, :, 3:] > -1.0)) * (~known)[..., None, None, None]
@@ -101,6 +102,11 @@ def draw_frames(
         else:
             views[b] = [0, *np.sort(1 + rng.permutation(TIMES - 1)[:count])]
     return torch.from_numpy(views), torch.from_numpy(known)
+
+
+def projection_of(viewmats: Tensor, Ks: Tensor) -> Tensor:
+    """Returns world to pixels [..., 3, 4] of cameras."""
+    return Ks @ viewmats[..., :3, :]
 
 
 def rays_of(viewmats: Tensor, Ks: Tensor, size: int = 64) -> Tensor:
