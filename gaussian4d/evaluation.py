@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .cameras import Camera
 from .errors import UserError
-from .files import atomic_write, read_json, write_json
+from .files import atomic_write, write_json
 from .fitting.config import load_scene_options
 from .fitting.normalise import Normalisation
 from .metrics import (

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
@@ -178,8 +178,8 @@ def _check(
     """Raises `UserError` for an input that cannot be fitted."""
     if frames.ndim != 4 or frames.shape[1] != 4 or len(frames) == 0:
         raise UserError(f"expected pictures [T, 4, H, W] with alpha, got {list(frames.shape)}")
-    if len(times) != len(frames):
-        raise UserError(f"expected a time for each of {len(frames)} pictures, got {len(times)}")
+    if len(times) != len(frames) or (config.anchors and anchors is not None and len(anchors.times) != len(times)):
+        raise UserError(f"expected a time, and anchors if any, for each of {len(frames)} pictures, got {len(times)}")
     if tuple(frames.shape[-2:]) != (camera.height, camera.width):
         raise UserError(
             f"the camera is for pictures of {camera.width}x{camera.height},"
@@ -193,6 +193,6 @@ def _check(
         raise UserError(
             "score distillation needs a prior that predicts clean views, and this one does not; switch sds off"
         )
-    if anchors is not None and config.anchors:
-        if len(anchors.times) != len(times) or any(abs(a - b) > 1e-4 for a, b in zip(anchors.times, times)):
-            raise UserError(f"the anchors are of {len(anchors.times)} other instants than the {len(times)} pictures")
+    given = anchors if config.anchors else None
+    if given is not None and not np.allclose(given.times, times, atol=1e-4):
+        raise UserError(f"the anchors are not of the instants of the pictures: {given.times} and {list(times)}")
