@@ -76,13 +76,17 @@ def test_folder_in_numeric_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize("ending", ["gif", "webp", "png"])
 def test_animated_pictures(tmp_path: Path, ending: str) -> None:
     file = tmp_path / f"moving.{ending}"
-    frames = [Image.fromarray(square(left=10 + 8 * k)) for k in range(5)]
+    pictures = [square(left=10 + 8 * k) for k in range(5)]
+    for picture in pictures:
+        # Pillow takes a WebP file whose first frame is cut to an opaque square for one without alpha.
+        picture[::59, ::99, 3] = 20
+    frames = [Image.fromarray(picture) for picture in pictures]
     options = {"lossless": True} if ending == "webp" else {}
     frames[0].save(file, save_all=True, append_images=frames[1:], duration=100, disposal=2, **options)
     clip = read_clip(file, 3)
     assert clip.total == 5 and len(clip.pictures) == 3 and clip.fps == pytest.approx(6.0)
     for picture, left in zip(clip.pictures, (10, 26, 42), strict=True):
-        assert np.flatnonzero(picture.pixels[20, :, 3])[0] == left
+        assert np.flatnonzero(picture.pixels[20, :, 3] > 0.5)[0] == left
     still = load_image(file)
     assert len(still.frames) == 1 and "holds 5 frames" in still.notes[0]
 
