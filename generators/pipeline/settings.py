@@ -115,14 +115,15 @@ def check_source(source: str, flag: str) -> None:
     parts = source.split("/")
     if len(parts) != 2 or not all(parts) or source.startswith((".", "~")) or Path(source).exists():
         raise UserError(
-            f"{flag}: expected embedded, a folder of weights or a hub id such as owner/name, got {source!r}; check the path"
+            f"{flag}: expected embedded, a folder of weights or a hub id such as owner/name, got {source!r};"
+            " check the path"
         )
 
 
 def save(settings: Settings, folder: Path) -> None:
     """Writes RUN/generate.json."""
     values = {
-        field.name: _plain(getattr(settings, field.name))
+        field.name: _plain(field.name, getattr(settings, field.name))
         for field in dataclasses.fields(settings)
         if field.name not in _OF_THE_CALL
     }
@@ -157,8 +158,10 @@ def resumed(given: Settings) -> Settings:
     return dataclasses.replace(given, **{**kept, **anew})
 
 
-def _plain(value: Any) -> Any:
+def _plain(name: str, value: Any) -> Any:
     """Returns a setting as JSON; paths are kept whole, so that a run can go on from another folder."""
     if isinstance(value, tuple):
-        return [_plain(item) for item in value]
-    return str(value.resolve()) if isinstance(value, Path) else value
+        return [_plain(name, item) for item in value]
+    if isinstance(value, Path) or (name.endswith("prior") and value != "embedded" and Path(value).is_dir()):
+        return str(Path(value).resolve())
+    return value

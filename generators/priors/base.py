@@ -126,14 +126,8 @@ class ImagePrior(Protocol):
     info: PriorInfo
 
     def sample_image(
-        self,
-        caption: str,
-        camera: Camera,
-        *,
-        seed: int = 0,
-        steps: int | None = None,
-        guidance: float | None = None,
-        progress: StepCallback | None = None,
+        self, caption: str, camera: Camera, *, seed: int = 0, steps: int | None = None,
+        guidance: float | None = None, progress: StepCallback | None = None,
     ) -> Float[Tensor, "4 h w"]:
         """Returns a picture with alpha of what the caption says, seen by `camera`."""
         ...
