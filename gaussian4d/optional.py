@@ -37,6 +37,10 @@ OPTIONAL = {
         Optional("viser", "viser", "gaussian4d view", 'pip install "viser>=1.1.1,<2"'),
         Optional("pycolmap", "pycolmap", "gaussian4d prepare without a calibration", 'pip install "pycolmap>=4.2"'),
         Optional("fourdgs", "fourdgs", "the .4dgs format", 'pip install "fourdgs>=0.6"'),
+        *(
+            Optional(name, name, "gaussian4d generate", 'pip install "gaussian4d[generators]"')
+            for name in ("diffusers", "transformers", "accelerate")
+        ),
         Optional("gsplat", "gsplat", "--backend gsplat on a CUDA GPU", 'pip install "gsplat>=1.5.3" packaging'),
     )
 }

@@ -32,6 +32,7 @@ COMMANDS = {
     "export": "export:Export",
     "convert": "convert:Convert",
     "view": None,
+    "generate": None,
     "bench": "bench:Bench",
     "doctor": "doctor:Doctor",
 }

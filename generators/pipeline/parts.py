@@ -1,0 +1,187 @@
+"""The one place that builds what the pipeline is made of: priors, reconstructor, anchors, fit, domain, words.
+
+Everything heavy is imported inside the functions, so that inputs and settings are checked before it loads.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from gaussian4d.errors import UserError
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+    from gaussian4d.cameras import Camera
+    from gaussian4d.gaussians import Gaussians
+    from gaussian4d.model import DynamicGaussians
+
+    from ..priors.base import Fusion, GaussianReconstructor, ImagePrior, MultiViewPrior, StepCallback, VideoPrior
+
+Role = Literal["multi-view", "video", "image"]
+
+
+def check_installed() -> None:
+    """Raises `UserError` with the install line when the packages of the extra `generators` are missing."""
+    from gaussian4d.optional import OPTIONAL
+
+    for module in ("diffusers", "transformers", "accelerate"):
+        package = OPTIONAL[module]
+        if package.version is None:
+            raise UserError(f"{package.purpose} needs {module}, which is not installed; run: {package.install}")
+
+
+def embedded_prior() -> Any:
+    """Returns the prior that comes with the package: multi-view, video, image and distillation in one."""
+    from ..priors.embedded import EmbeddedPrior
+
+    return EmbeddedPrior.load()
+
+
+def external_prior(source: str, role: Role) -> Any:
+    """Returns the prior in a folder or hub id; raises `UserError` when it is not there or not of this role."""
+    from ..external.loading import open_external
+
+    return open_external(source, role)
+
+
+def reconstructor() -> GaussianReconstructor | None:
+    """Returns the embedded feed-forward reconstructor, None where the package has no weights for it."""
+    try:
+        from ..priors.reconstructor import EmbeddedReconstructor
+    except ImportError:
+        return None
+    return EmbeddedReconstructor.load()
+
+
+def check_domain(image: Float[Tensor, "4 64 64"]) -> tuple[bool, str]:
+    """Returns whether a picture is one the embedded prior has learnt to continue, and a sentence that says so."""
+    from ..domain import check
+
+    report = check(image)
+    return bool(report.inside), str(report.message)
+
+
+def unknown_words(text: str) -> tuple[list[str], bool]:
+    """Returns the words that say nothing to the embedded prior, and whether any of the others does."""
+    from gaussian4d.toys import captions
+
+    return captions.unknown_words(text), captions.says_something(text)
+
+
+def fit_config(
+    preset: str, *, motion: str | None, max_minutes: float | None, seed: int, backend: str, sds: bool
+) -> Any:
+    """Returns the `StagConfig` of a preset with what the user chose."""
+    from .. import stag4d
+
+    chosen: dict[str, Any] = {"seed": seed, "backend": backend}
+    if motion is not None:
+        chosen["motion"] = motion
+    if max_minutes is not None:
+        chosen["max_minutes"] = max_minutes
+    if not sds:
+        chosen["sds"] = False
+    return dataclasses.replace(getattr(stag4d, preset)(), **chosen)
+
+
+def make_anchors(
+    frames: Float[Tensor, "T 4 H W"],
+    times: Sequence[float],
+    camera: Camera,
+    prior: MultiViewPrior,
+    cameras: Sequence[Camera],
+    *,
+    fusion: Fusion | None,
+    seed: int,
+    folder: Path,
+    progress: StepCallback | None = None,
+) -> Any:
+    """Returns what the prior sees from `cameras` at every instant, kept in `folder` as it is made."""
+    from .. import stag4d
+
+    return stag4d.make_anchors(
+        frames, times, camera, prior, cameras, fusion=fusion, seed=seed, progress=progress, folder=folder
+    )
+
+
+def load_anchors(folder: Path) -> Any:
+    """Returns the anchors kept in `folder`."""
+    from .. import stag4d
+
+    return stag4d.load_anchors(folder)
+
+
+def fit_asset(
+    frames: Float[Tensor, "T 4 H W"],
+    times: Sequence[float],
+    camera: Camera,
+    prior: Any,
+    out: Path,
+    config: Any,
+    *,
+    anchors: Any,
+    reconstructor: GaussianReconstructor | None,
+    resume: bool,
+) -> DynamicGaussians:
+    """Returns the asset fitted to frames and anchors; `out` is left as a run folder.
+
+    Raises `KeyboardInterrupt` after saving when the user stopped it.
+    """
+    from .. import stag4d
+
+    return stag4d.fit_asset(
+        frames, times, camera, prior, out, config, reconstructor=reconstructor, anchors=anchors, resume=resume
+    )
+
+
+def render_rgba(gaussians: Gaussians, cameras: Sequence[Camera], backend: str) -> Float[Tensor, "V 4 H W"]:
+    """Returns premultiplied pictures of Gaussians."""
+    from ..views import render_rgba as render
+
+    return render(gaussians, cameras, backend=backend)
+
+
+@dataclasses.dataclass
+class Priors:
+    """The priors a run works with; those it does not need are None."""
+
+    views: MultiViewPrior
+    video: VideoPrior | None = None
+    image: ImagePrior | None = None
+    reconstructor: GaussianReconstructor | None = None
+
+
+def open_priors(views: str, video: str | None, image: str | None, say: Callable[[str], None] = print) -> Priors:
+    """Returns the priors named; None names none. Says what each is, its licence, and what its notice says.
+
+    Raises `UserError` before any work when one of them is missing or cannot do what it is asked for.
+    """
+    from ..priors.base import ImagePrior, MultiViewPrior, VideoPrior
+
+    opened: dict[str, Any] = {}
+    found: dict[str, Any] = {}
+    roles: tuple[tuple[Role, str | None, type], ...] = (
+        ("multi-view", views, MultiViewPrior),
+        ("video", video, VideoPrior),
+        ("image", image, ImagePrior),
+    )
+    for role, source, protocol in roles:
+        if source is None:
+            found[role] = None
+            continue
+        # The embedded prior is one set of weights for all roles.
+        if source not in opened or source != "embedded":
+            opened[source] = embedded_prior() if source == "embedded" else external_prior(source, role)
+            info = opened[source].info
+            say(f"{role} prior: {info.name} ({info.source}), licence {info.licence}")
+            if info.notice:
+                say(f"  note: {info.notice}")
+        if not isinstance(opened[source], protocol):
+            raise UserError(f"{source} is no {role} prior; name weights that are one (docs/generation.md)")
+        found[role] = opened[source]
+    return Priors(found["multi-view"], found["video"], found["image"], reconstructor() if views == "embedded" else None)
