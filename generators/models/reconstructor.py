@@ -37,7 +37,8 @@ class Reconstructor(nn.Module):
         nn.init.zeros_(self.out.bias)
         # What only pictures need.
         del self.trunk.pixels_out, self.trunk.head, self.trunk.words_in
-        del self.trunk.word_place, self.trunk.epipolar_in, self.trunk.hull_in
+        del self.trunk.word_place, self.trunk.epipolar_in
+        del self.trunk.hull_in, self.trunk.depth_out
 
     def forward(
         self,

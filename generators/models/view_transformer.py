@@ -129,7 +129,9 @@ class ViewTransformer(nn.Module):
         self.pixels_out = nn.Linear(D, c.head_channels * c.patch**2)
         last = nn.Conv2d(32, 4, 3, padding=1)
         nn.init.zeros_(last.weight)
-        self.hull_in = nn.Conv2d(5, 32, 3, padding=1, bias=False)
+        self.depth_out = nn.Linear(D, DEPTHS * (c.patch // _POOL) ** 2)
+        nn.init.normal_(self.depth_out.weight, std=0.02)
+        self.hull_in = nn.Conv2d(9, 32, 3, padding=1, bias=False)
         nn.init.zeros_(self.hull_in.weight)
         self.head = nn.Sequential(nn.Conv2d(c.head_channels + 8, 32, 3, padding=1), nn.SiLU(), last)
 
@@ -187,7 +189,11 @@ class ViewTransformer(nn.Module):
         # The first four channels are a picture already; the convolutions add what patches cannot know of each other.
         hidden = self.head[0](both)
         if samples is not None:
-            wide = nn.functional.interpolate(hull(samples).flatten(0, 1), scale_factor=_POOL, mode="nearest")
+            # How likely the surface is at each depth; what the input picture shows there can be copied.
+            odds = unpatched(self.depth_out(tokens), c.patch // _POOL, c.size // _POOL).softmax(dim=2)
+            copied = (samples * odds[:, :, :, None]).sum(dim=2)
+            maps = torch.cat([hull(samples), copied], dim=2).flatten(0, 1)
+            wide = nn.functional.interpolate(maps, scale_factor=_POOL, mode="bilinear", align_corners=False)
             hidden = hidden + self.hull_in(wide)
         return coarse[:, :, :4] + self.head[2](self.head[1](hidden)).unflatten(0, (B, F))
 

@@ -174,8 +174,12 @@ def optimizers_of(model: nn.Module, config: LoopConfig) -> list[tuple[torch.opti
 def load_weights(model: nn.Module, path: Path) -> None:
     """Loads float16 weights into a model; layers that only one of the two has keep what they are."""
     own, saved = model.state_dict(), load_file(path)
-    fitting = {k: v.float() for k, v in saved.items() if k in own and own[k].shape == v.shape}
-    model.load_state_dict({**own, **fitting})
+    for name, value in saved.items():
+        if name in own and own[name].dim() == value.dim():
+            # A layer that has grown keeps the new part as it begins.
+            window = tuple(slice(0, min(a, b)) for a, b in zip(own[name].shape, value.shape))
+            own[name][window] = value[window].float()
+    model.load_state_dict(own)
 
 
 def decibels(error: Tensor) -> float:

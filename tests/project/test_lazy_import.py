@@ -32,7 +32,9 @@ def test_import_gaussian4d() -> None:
     assert loaded_by("import gaussian4d; dir(gaussian4d); gaussian4d.__version__") == []
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["fit", "--help"], ["view", "--help"], ["generate", "--help"], ["--version"], []])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["fit", "--help"], ["view", "--help"], ["generate", "--help"], ["--version"], []]
+)
 def test_help(arguments: list[str]) -> None:
     assert loaded_by(f"from gaussian4d.cli import main; assert main({arguments!r}) == 0") == []
 
