@@ -46,9 +46,9 @@ def with_feedback(scheduler: Any, feedback: Feedback, steps: Sequence[int | floa
         UserError: a scheduler of another family.
     """
     _family(scheduler)
-    own = type(scheduler)
-    name = own.__name__
-    combined = type(name, (_X0Feedback, own), {"__module__": own.__module__})
+    # Wrapped before, it gets another feedback, not a second one.
+    own = next(base for base in type(scheduler).__mro__ if not issubclass(base, _X0Feedback))
+    combined = type(own.__name__, (_X0Feedback, own), {"__module__": own.__module__})
     wrapped = copy.deepcopy(scheduler)
     wrapped.__class__ = combined
     wrapped._feedback, wrapped._feedback_steps = feedback, None if steps is None else tuple(steps)
