@@ -1,0 +1,302 @@
+"""The figures of docs/generation.md: priors, feedback, reconstructor, captions, STAG4D, on toys nobody trained on.
+
+python scripts/bench/generation.py views --out figures        # (a) and so on: feedback, reconstructor, captions, stag4d
+python scripts/bench/generation.py all --out figures          # resumable: what is there is not computed again
+
+Every item is kept as JSON below --out, keyed by its settings and the weights; tables are printed and written to
+`tables.md`. Test toys are those of split "test", which no training sees.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import tyro
+from torch import Tensor
+from tyro.conf import Positional
+
+from gaussian4d.toys import Toy, make_toy, render_views
+from generators.cameras import orbit_cameras
+from generators.feedback import RenderFeedback
+from generators.figures.probe import LABELS, Labelled, read, train_probe
+from generators.figures.ridge import Ridge
+from generators.figures.statistics import foreground_psnr, paired_bootstrap, sharpness
+from generators.figures.store import Store, markdown_table
+from generators.models.view_transformer import ViewTransformer
+from generators.priors.embedded import WEIGHTS, EmbeddedPrior, load_network, tidy
+from generators.priors.reconstructor import EmbeddedReconstructor
+from generators.views import render_rgba
+
+Part = Literal["views", "feedback", "reconstructor", "captions", "stag4d", "all"]
+
+
+@dataclasses.dataclass
+class Arguments:
+    part: Positional[Part]
+    out: Path = Path("figures")
+    toys: int = 100
+    """Test toys of (a); the other parts take the first 24, 12, 40 and 8 of them, or fewer."""
+    samples: int = 8
+    regressor: Path | None = WEIGHTS / "regressor.safetensors"
+    """Weights of the regressor of equal size; skipped when the file is not there."""
+    ridge_toys: int = 3000
+    fit_seconds: float = 60.0
+
+
+def main(arguments: Arguments) -> None:
+    torch.set_flush_denormal(True)
+    parts: dict[str, Callable[[Arguments, Store], str]] = {
+        "views": views_table,
+        "feedback": feedback_table,
+        "reconstructor": reconstructor_table,
+        "captions": captions_table,
+        "stag4d": stag4d_table,
+    }
+    store = Store(arguments.out)
+    for name in parts if arguments.part == "all" else [arguments.part]:
+        table = parts[name](arguments, store)
+        print(table)
+        (arguments.out / f"{name}.md").write_text(table)
+
+
+def weights_key(*names: str) -> str:
+    """Returns a key of the embedded weights: figures of other weights are other figures."""
+    return hashlib.sha256(b"".join((WEIGHTS / f"{name}.safetensors").read_bytes() for name in names)).hexdigest()[:12]
+
+
+def progress(items: Iterable[Any], count: int, what: str) -> Iterator[Any]:
+    """Yields the items, and says how long the rest will take."""
+    began = time.monotonic()
+    for k, item in enumerate(items):
+        yield item
+        left = (time.monotonic() - began) / (k + 1) * (count - k - 1)
+        print(f"\r{what} {k + 1} of {count}, {left / 60:.1f} minutes left ", end="", flush=True)
+    print()
+
+
+def views_of(toy: Toy, times: float = 0.0, count: int = 8, elevation: float = 15.0) -> Tensor:
+    """Returns the true views [V, 4, 64, 64] of even azimuths."""
+    cameras = orbit_cameras(count, elevation=elevation)
+    return torch.from_numpy(render_views(toy.world, cameras, [times] * count).rgba).permute(0, 3, 1, 2)
+
+
+def views_table(arguments: Arguments, store: Store) -> str:
+    """(a) the prior's views of seven other azimuths from one picture."""
+    prior = EmbeddedPrior.load()
+    cameras = orbit_cameras(8)
+    linear, mean = _ridge(arguments)
+    regressor = None
+    if arguments.regressor and arguments.regressor.exists():
+        regressor = EmbeddedPrior(load_network(arguments.regressor, ViewTransformer))
+    key = {"weights": weights_key("view_prior"), "ridge": arguments.ridge_toys, "samples": arguments.samples}
+    if regressor is not None:
+        key["regressor"] = hashlib.sha256(arguments.regressor.read_bytes()).hexdigest()[:12]  # type: ignore[union-attr]
+
+    def one(seed: int) -> dict[str, list[float]]:
+        truth = views_of(make_toy(seed, "test"))
+        samples = [prior.sample_views(truth[:1], cameras[0], cameras, seed=s)[0] for s in range(arguments.samples)]
+        guesses = {
+            f"mean of {arguments.samples} samples": torch.stack(samples).mean(0),
+            "first prediction at pure noise": prior.sample_views(truth[:1], cameras[0], cameras, steps=1)[0],
+            "ridge regression": tidy(linear(truth[:1].flatten(1)).view(8, 4, 64, 64)),
+            "the input repeated": truth[:1].expand(8, -1, -1, -1),
+            "mean of the training toys": mean,
+        }
+        if regressor is not None:
+            guesses["regressor of equal size"] = _regressed(regressor, truth[:1], cameras)
+        figures = {
+            name: [foreground_psnr(x[1:], truth[1:]), sharpness(x[1:], truth[1:])] for name, x in guesses.items()
+        }
+        singles = [[foreground_psnr(x[1:], truth[1:]), sharpness(x[1:], truth[1:])] for x in samples]
+        return {**figures, "a single sample": np.mean(singles, axis=0).tolist()}
+
+    seeds = range(arguments.toys)
+    rows = [
+        store.get(f"views_{s:03d}", {**key, "seed": s}, lambda s=s: one(s)) for s in progress(seeds, len(seeds), "toys")
+    ]
+    return _comparison(rows, f"mean of {arguments.samples} samples", ("foreground PSNR, dB", "sharpness"))
+
+
+def _regressed(regressor: EmbeddedPrior, images: Tensor, cameras: list) -> Tensor:
+    """Returns the regressor's views: one pass, with zeros where a prior has noise."""
+    frames = regressor._frames([cameras[0]], cameras, torch.zeros(1, 9), None)
+    with torch.no_grad():
+        x0 = regressor._predict(
+            torch.zeros(1, 8, 4, 64, 64), images[:, None] * 2 - 1, frames, torch.tensor(1.0), None, None, []
+        )
+    return tidy(x0[0] * 0.5 + 0.5)
+
+
+def _ridge(arguments: Arguments) -> tuple[Ridge, Tensor]:
+    seeds = range(arguments.ridge_toys)
+    path = arguments.out / f"ridge_{arguments.ridge_toys}.pt"
+    if not path.exists():
+        made = [(views_of(make_toy(s)) * 255).byte() for s in progress(seeds, len(seeds), "training toys for ridge")]
+        torch.save(torch.stack(made), path)
+    views = torch.load(path, weights_only=True).float() / 255.0
+    return Ridge(views[:, 0].flatten(1), views.flatten(1)), views.mean(0)
+
+
+def feedback_table(arguments: Arguments, store: Store) -> str:
+    """(b) 3D-aware feedback off and on."""
+    prior, reconstructor = EmbeddedPrior.load(), EmbeddedReconstructor.load()
+    cameras = orbit_cameras(8)
+    key = {"weights": weights_key("view_prior", "reconstructor")}
+
+    def one(seed: int) -> dict[str, list[float]]:
+        truth = views_of(make_toy(seed, "test"))
+        figures = {}
+        for name, hook in (("off", None), ("on", RenderFeedback(reconstructor))):
+            views = prior.sample_views(truth[:1], cameras[0], cameras, hook=hook)[0]
+            rebuilt = RenderFeedback(reconstructor).rendered(views, cameras)
+            figures[name] = [
+                foreground_psnr(views[1:], truth[1:]),
+                foreground_psnr(views[1::2], rebuilt[1::2].clamp(0, 1)),
+            ]
+        return figures
+
+    seeds = range(min(24, arguments.toys))
+    rows = [
+        store.get(f"feedback_{s:03d}", {**key, "seed": s}, lambda s=s: one(s))
+        for s in progress(seeds, len(seeds), "toys")
+    ]
+    return _comparison(rows, "on", ("PSNR to the truth, dB", "views against their own reconstruction, dB"))
+
+
+def reconstructor_table(arguments: Arguments, store: Store) -> str:
+    """(c) one pass against a fit of Gaussians to the same four views."""
+    from generators.figures.four_views import fit_views
+
+    reconstructor = EmbeddedReconstructor.load()
+    given, unseen = orbit_cameras(4), orbit_cameras(8, elevation=25.0, start=22.5)
+    key = {"weights": weights_key("reconstructor"), "seconds": arguments.fit_seconds}
+
+    def one(seed: int) -> dict[str, list[float]]:
+        toy = make_toy(seed, "test")
+        views = torch.from_numpy(render_views(toy.world, given, [0.0] * 4).rgba).permute(0, 3, 1, 2)
+        truth = torch.from_numpy(render_views(toy.world, unseen, [0.0] * 8).rgba).permute(0, 3, 1, 2)
+        began = time.monotonic()
+        found = reconstructor.reconstruct(views, given)
+        took = time.monotonic() - began
+        fitted, seconds = fit_views(views, given, arguments.fit_seconds)
+        return {
+            "reconstructor": [foreground_psnr(render_rgba(found, unseen), truth), took],
+            "fit": [foreground_psnr(render_rgba(fitted, unseen), truth), seconds],
+        }
+
+    seeds = range(min(12, arguments.toys))
+    rows = [
+        store.get(f"reconstructor_{s:03d}", {**key, "seed": s}, lambda s=s: one(s))
+        for s in progress(seeds, len(seeds), "toys")
+    ]
+    return _comparison(rows, "reconstructor", ("PSNR of eight unseen views, dB", "seconds"))
+
+
+def captions_table(arguments: Arguments, store: Store) -> str:
+    """(d) whether a probe reads off the assets what their captions say."""
+    prior, reconstructor = EmbeddedPrior.load(), EmbeddedReconstructor.load()
+    cameras = orbit_cameras(8)
+    probe = train_probe(_labelled(range(20_000, 24_000), "train"))
+    unseen = _labelled(range(20_000, 20_400), "test")
+    read_off = read(probe, unseen.videos.float() / 255.0)
+    accuracy = {
+        k: float(np.mean([LABELS[k].index(w) == int(t) for w, t in zip(read_off[k], unseen.labels[k])])) for k in LABELS
+    }
+    key = {"weights": weights_key("view_prior", "reconstructor")}
+
+    def one(seed: int) -> dict[str, list[str]]:
+        toy = make_toy(seed, "test")
+        picture = prior.sample_image(toy.caption, cameras[0], seed=seed)
+        video = prior.sample_video(picture, cameras[0], 8, caption=toy.caption, seed=seed)
+        # Of every instant an asset, seen from where the video was not taken.
+        views = prior.sample_views(video, cameras[0], cameras, caption=toy.caption, seed=seed)
+        shown = [
+            render_rgba(reconstructor.reconstruct(v[[0, 2, 4, 6]], [cameras[k] for k in (0, 2, 4, 6)]), cameras[:1])[0]
+            for v in views
+        ]
+        words = read(probe, torch.stack(shown)[None])
+        return {k: [words[k][0], getattr(toy, k)] for k in LABELS}
+
+    seeds = range(min(40, arguments.toys))
+    rows = [
+        store.get(f"captions_{s:03d}", {**key, "seed": s}, lambda s=s: one(s))
+        for s in progress(seeds, len(seeds), "captions")
+    ]
+    table = [
+        [k, f"{100 * np.mean([r[k][0] == r[k][1] for r in rows]):.0f} %", f"{100 * accuracy[k]:.0f} %"] for k in LABELS
+    ]
+    return markdown_table(["word", "right on generated assets", "right on true pictures of unseen toys"], table)
+
+
+def _labelled(seeds: range, split: Literal["train", "test"]) -> Labelled:
+    camera = orbit_cameras(1)[0]
+    videos, labels = [], {k: [] for k in LABELS}
+    for seed in progress(seeds, len(seeds), "toys for the probe"):
+        toy = make_toy(seed, split)
+        frames = render_views(toy.world, [camera] * 8, (np.arange(8) / 7).tolist()).rgba
+        videos.append(torch.from_numpy((frames * 255 + 0.5).astype(np.uint8)).permute(0, 3, 1, 2))
+        for k in LABELS:
+            labels[k].append(LABELS[k].index(getattr(toy, k)))
+    return Labelled(torch.stack(videos), {k: torch.tensor(v) for k, v in labels.items()})
+
+
+def stag4d_table(arguments: Arguments, store: Store) -> str:
+    """(e) STAG4D from a video, with each of its parts switched off."""
+    from generators import stag4d
+
+    prior, reconstructor = EmbeddedPrior.load(), EmbeddedReconstructor.load()
+    variants: dict[str, dict[str, bool]] = {"all parts": {}}
+    variants |= {
+        f"without {name.replace('_', ' ')}": {name: False}
+        for name in ("anchors", "fusion", "sds", "adaptive_densification")
+    }
+    key = {"weights": weights_key("view_prior", "reconstructor")}
+    watching = orbit_cameras(6, elevation=25.0, start=30.0, size=128)
+
+    def one(seed: int, changes: dict[str, bool]) -> list[float]:
+        toy = make_toy(seed, "test")
+        times = (np.arange(8) / 7).tolist()
+        camera = orbit_cameras(1, size=128)[0]
+        frames = torch.from_numpy(render_views(toy.world, [camera] * 8, times).rgba).permute(0, 3, 1, 2)
+        config = dataclasses.replace(stag4d.quick(), **changes)
+        out = arguments.out / "fits" / f"{seed:03d}_{'_'.join(changes) or 'all'}_{key['weights']}"
+        if out.exists():
+            import shutil
+
+            shutil.rmtree(out)
+        model = stag4d.fit_asset(frames, times, camera, prior, out, config, reconstructor=reconstructor)
+        psnrs = []
+        for time_ in (0.0, 0.3, 0.5, 0.7, 1.0):
+            truth = torch.from_numpy(render_views(toy.world, watching, [time_] * 6).rgba).permute(0, 3, 1, 2)
+            psnrs.append(foreground_psnr(render_rgba(model.at(time_), watching), truth))
+        return [float(np.mean(psnrs))]
+
+    seeds = range(min(8, arguments.toys))
+    jobs = [(s, name) for s in seeds for name in variants]
+    rows: list[dict[str, list[float]]] = [{} for _ in seeds]
+    for s, name in progress(jobs, len(jobs), "fits"):
+        settings = {**key, "seed": s, "changes": variants[name]}
+        rows[s][name] = store.get(f"stag4d_{s:03d}", settings, lambda s=s, name=name: one(s, variants[name]))
+    return _comparison(rows, "all parts", ("PSNR over views and time, dB",))
+
+
+def _comparison(rows: list[dict[str, list[float]]], ours: str, figures: tuple[str, ...]) -> str:
+    """Returns a table of means, and what `ours` is ahead of each other row by, with its interval."""
+    names = sorted(rows[0], key=lambda name: name != ours)
+    table = []
+    for name in names:
+        cells = [f"{np.mean([row[name][k] for row in rows]):.2f}" for k in range(len(figures))]
+        ahead = "" if name == ours else str(paired_bootstrap([r[ours][0] for r in rows], [r[name][0] for r in rows]))
+        table.append([name, *cells, ahead])
+    return markdown_table([f"{len(rows)} toys", *figures, f"{ours}, minus this"], table)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Arguments))
