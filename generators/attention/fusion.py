@@ -123,14 +123,16 @@ class FusionStore:
         if key not in kept:
             raise ValueError(f"the first frame left no tokens at step {key[0]} for {key[1]}: use the same steps")
         if kept[key].shape != like.shape:
-            raise ValueError(f"tokens of {key[1]}: the first frame had {tuple(kept[key].shape)}, now {tuple(like.shape)}")
+            raise ValueError(
+                f"tokens of {key[1]}: the first frame had {tuple(kept[key].shape)}, now {tuple(like.shape)}"
+            )
         return kept[key].to(like)
 
 
 def check_fusion(fusion: Fusion, layers: int) -> None:
     """Raises `UserError` where `fusion` cannot be applied to a model with so many self-attention layers."""
     a, b = fusion.anchor, fusion.previous
-    if not (0.0 <= a and 0.0 <= b and a + b <= 1.0):
+    if not (a >= 0.0 and b >= 0.0 and a + b <= 1.0):
         raise UserError(f"fusion: expected weights of 0 to 1 that sum to at most 1, got anchor {a:g}, previous {b:g}")
     low, high = fusion.steps
     if not 0.0 <= low <= high <= 1.0:
@@ -145,8 +147,8 @@ class FusionProcessor:
 
     def __init__(self, base: Callable[..., Any], store: FusionStore, name: str, own: int | None = None) -> None:
         """Args:
-            base: The processor that attends.
-            own: Tokens of the frame itself; None: as many as there are queries.
+        base: The processor that attends.
+        own: Tokens of the frame itself; None: as many as there are queries.
         """
         self.base, self.store, self.name, self.own = base, store, name, own
 

@@ -57,9 +57,7 @@ def pil(image: Float[Tensor, "3 H W"]) -> Image:
     return Image.fromarray(pixels)
 
 
-def cut_outs(
-    images: Float[Tensor, "N 3 H W"], gray: float, *, exact: bool = True
-) -> Float[Tensor, "N 4 H W"]:
+def cut_outs(images: Float[Tensor, "N 3 H W"], gray: float, *, exact: bool = True) -> Float[Tensor, "N 4 H W"]:
     """Returns the objects before a background that a model was asked to leave uniform, premultiplied RGBA.
 
     Where the rim of a picture has one colour, that is its background (`inputs.matting.uniform_matte`). Otherwise rembg

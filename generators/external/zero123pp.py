@@ -59,9 +59,9 @@ class Zero123PlusPlus:
 
     def __init__(self, parts: dict[str, Any], ramping: Sequence[float], info: PriorInfo, version: str) -> None:
         """Args:
-            parts: unet, vae, vision_encoder, text_encoder, tokenizer, feature_extractor_clip, feature_extractor_vae
-                and scheduler.
-            ramping: [77] weights of the CLIP embedding for the tokens of the prompt.
+        parts: unet, vae, vision_encoder, text_encoder, tokenizer, feature_extractor_clip, feature_extractor_vae
+            and scheduler.
+        ramping: [77] weights of the CLIP embedding for the tokens of the prompt.
         """
         self.parts, self.version = parts, VERSIONS[version]
         self.ramping = torch.tensor(list(ramping), dtype=torch.float32)
@@ -74,9 +74,7 @@ class Zero123PlusPlus:
         )
 
     @classmethod
-    def load(
-        cls, folder: Path, index: dict[str, Any], info: PriorInfo, placement: Placement
-    ) -> Zero123PlusPlus:
+    def load(cls, folder: Path, index: dict[str, Any], info: PriorInfo, placement: Placement) -> Zero123PlusPlus:
         """Returns the prior in a folder of the published layout; `index` is its model_index.json."""
         import diffusers
         import transformers
@@ -138,7 +136,10 @@ class Zero123PlusPlus:
         if fusion is not None:
             check_fusion(fusion, len(self_attention_names(unet)))
         count, views = len(images), []
-        with fused_attention(unet, fusion if count > 1 else None, half=True) as store, reference_attention(unet) as bank:
+        with (
+            fused_attention(unet, fusion if count > 1 else None, half=True) as store,
+            reference_attention(unet) as bank,
+        ):
             for frame, image in enumerate(square(images)):
                 if store is not None:
                     store.begin_frame(frame)
@@ -184,7 +185,9 @@ class Zero123PlusPlus:
         """Returns the reference's latents [B, C, h, w] and the context [B, 77, D]; row 0 of two is without picture."""
         parts, vae = self.parts, self.parts["vae"]
         picture = pil(before(image, GRAY))
-        pixels = parts["feature_extractor_vae"](images=picture, return_tensors="pt").pixel_values.to(vae.device, vae.dtype)
+        pixels = parts["feature_extractor_vae"](images=picture, return_tensors="pt").pixel_values.to(
+            vae.device, vae.dtype
+        )
         clip = parts["feature_extractor_clip"](images=picture, return_tensors="pt").pixel_values
         if guidance > 1.0:
             # The published sampler lets the unconditional half see a plain grey picture.
