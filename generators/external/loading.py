@@ -244,7 +244,7 @@ def load_pipeline(name: str, folder: Path, placement: Placement, **options: Any)
     import diffusers
 
     pipeline = getattr(diffusers, name).from_pretrained(
-        folder, torch_dtype=placement.dtype, use_safetensors=True, local_files_only=True, variant=placement.variant,
+        folder, dtype=placement.dtype, use_safetensors=True, local_files_only=True, variant=placement.variant,
         **options,
     )  # fmt: skip
     pipeline.set_progress_bar_config(disable=True)

@@ -90,7 +90,7 @@ class Zero123PlusPlus:
         }
         parts: dict[str, Any] = {
             name: kind.from_pretrained(
-                folder / name, torch_dtype=placement.dtype, use_safetensors=True, local_files_only=True,
+                folder / name, dtype=placement.dtype, use_safetensors=True, local_files_only=True,
                 variant=placement.variant,
             ).to(placement.device).eval()
             for name, kind in models.items()
