@@ -171,7 +171,7 @@ class VideoMV:
         unet, views = self.pipeline.unet, []
         with (
             camera_conditioned(unet, self.embedding, poses),
-            fused_attention(unet, fusion if len(sets) > 1 else None, half=True) as store,
+            fused_attention(unet, fusion if len(sets) > 1 else None, half=True, device="cpu") as store,
         ):
             for frame, image in enumerate(sets):
                 if store is not None:

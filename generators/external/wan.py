@@ -76,7 +76,8 @@ class Wan:
             options["image"] = pil(before(resized(square(image[None]), size, size)[0], _WHITE))
         video = self.pipeline(
             prompt_embeds=self._encoded((caption or "the object moves") + _STYLE),
-            negative_prompt_embeds=self._encoded(""), height=size, width=size, num_frames=sampled, num_inference_steps=steps or 50,
+            negative_prompt_embeds=self._encoded(""), height=size, width=size,
+            num_frames=sampled, num_inference_steps=steps or 50,
             guidance_scale=5.0 if guidance is None else guidance, output_type="pt",
             generator=torch.Generator("cpu").manual_seed(seed), callback_on_step_end=told(progress, steps or 50),
             **options,

@@ -86,11 +86,11 @@ def test_another_role(copy: Path) -> None:
 def test_a_file_or_nothing_at_all(copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="is a file; expected a folder"):
         open_external(str(copy / "model_index.json"), "image")
-    with pytest.raises(UserError, match="there is no folder .*, and it is no hub id"):
+    with pytest.raises(UserError, match=r"there is no folder .*, and it is no hub id"):
         open_external(str(tmp_path / "lost"), "image")
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(UserError, match="as a hub id it could not be fetched .*; check the name and the network"):
+    with pytest.raises(UserError, match=r"as a hub id it could not be fetched .*; check the name and the network"):
         open_external("someone/some-weights", "image")
 
 
