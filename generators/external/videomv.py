@@ -199,7 +199,9 @@ class VideoMV:
         if hook is not None:
             pipeline.scheduler = self._fed_back(hook, cameras)
         try:
-            with calls.counted():
+            # The pipeline draws the input's latents from the global generator.
+            with calls.counted(), torch.random.fork_rng():
+                torch.manual_seed(seed)
                 video = pipeline(
                     height=size, width=size, num_frames=count, num_inference_steps=calls.steps, guidance_scale=guidance,
                     generator=torch.Generator("cpu").manual_seed(seed), output_type="pt",
