@@ -228,11 +228,12 @@ class Job:
         run = folder / "run"
         resume = (run / "config.json").is_file()
         anchors = self._sample_anchors(folder / "anchors", image[None], [0.0], "static")
-        config = self._fit_config("static", STATIC_MINUTES)
+        config = self._fit_config("static", STATIC_MINUTES, minutes_only=False)
         camera = self._camera(image.shape[-1])
         model = parts.fit_asset(
             image[None], [0.0], camera, self.priors.views, run, config,
             anchors=anchors, reconstructor=self.priors.reconstructor, resume=resume,
+            fps=None if self.subject is None else self.subject.fps, caption=self.caption,
         )  # fmt: skip
         if not self.stages.kept("asset") and not self.stages.begun("asset"):
             model.save(self.folder / "model.g4d")
@@ -269,6 +270,7 @@ class Job:
         return parts.fit_asset(
             frames, times, camera, self.priors.views, self.folder, config,
             anchors=anchors, reconstructor=self.priors.reconstructor, resume=resume,
+            fps=None if self.subject is None else self.subject.fps, caption=self.caption,
         )  # fmt: skip
 
     def _load_asset(self) -> DynamicGaussians:
@@ -330,7 +332,7 @@ class Job:
         with self._progress(label, 1) as progress:
             return parts.make_anchors(
                 frames, times, self._camera(frames.shape[-1]), self.priors.views, self._view_cameras(),
-                fusion=Fusion() if len(frames) > 1 else None, seed=self.seed, folder=folder,
+                fusion=Fusion() if len(frames) > 1 else None, seed=self.seed, caption=self.caption, folder=folder,
                 progress=callback(progress),
             )  # fmt: skip
 
@@ -345,17 +347,19 @@ class Job:
         framed = recentre([image.permute(1, 2, 0).numpy()], share=own.fill)
         return torch.from_numpy(framed.frames[0])
 
-    def _fit_config(self, motion: str | None, minutes: float | None) -> Any:
+    def _fit_config(self, motion: str | None, minutes: float | None, *, minutes_only: bool = True) -> Any:
         own = self.settings
         sds = isinstance(self.priors.views, DistillationPrior)
         return parts.fit_config(
-            own.preset, motion=motion, max_minutes=minutes, seed=self.seed, backend=own.backend, sds=sds
-        )
+            own.preset, motion=motion, seed=self.seed, backend=own.backend, sds=sds,
+            max_minutes=minutes, minutes_only=minutes_only,
+        )  # fmt: skip
 
     def _fit_seconds(self, speed: Speed, still: bool) -> float:
-        if still and not self.still:
-            return 60.0 * STATIC_MINUTES
-        return PRESET_SECONDS[self.settings.preset] * max(speed.factor, 0.2)
+        """Returns what a fit takes: the presets end after their steps or their time, whichever is first."""
+        most = PRESET_SECONDS[self.settings.preset]
+        limit = 60.0 * STATIC_MINUTES if still and not self.still else most
+        return min(limit, max(speed.factor, 0.2) * most)
 
     def _warn_of_domain(self, image: Float[Tensor, "4 S S"]) -> None:
         if self.settings.prior == "embedded":
@@ -371,7 +375,7 @@ class Job:
 
 
 PRESET_SECONDS = {"quick": 90.0, "balanced": 360.0}
-"""What the presets of the fit take on the machine for which they are stated."""
+"""What the presets of the fit take, and at most take, on the machine for which they are stated."""
 
 _DOING = {
     "input": "the picture that everything follows from",
