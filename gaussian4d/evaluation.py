@@ -17,7 +17,8 @@ from torch import Tensor
 
 from .cameras import Camera
 from .errors import UserError
-from .files import atomic_write, read_json, write_json
+from .files import atomic_write, write_json
+from .fitting.config import load_scene_options
 from .fitting.normalise import Normalisation
 from .metrics import (
     MASKED_SSIM_DEFINITION,
@@ -239,7 +240,7 @@ def _means(views: Sequence[dict[str, float | None]]) -> dict[str, float | None]:
 def _scene_of(run: Path | None) -> Scene:
     if run is None or not (run / "config.json").exists():
         raise UserError("evaluating a model needs a scene; pass one, or a run folder that names its own")
-    options = dict(read_json(run / "config.json")["scene"])
+    options = load_scene_options(run / "config.json")
     return load_scene(options.pop("path"), **options)
 
 

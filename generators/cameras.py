@@ -17,7 +17,7 @@ from torch import Tensor
 from gaussian4d.cameras import Camera
 from gaussian4d.errors import UserError
 
-FRAMED_RADIUS = 1.1
+FRAMED_RADIUS = 1.05
 """The sphere around the origin that fills a picture: the object's own and some room."""
 
 

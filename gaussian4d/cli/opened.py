@@ -67,11 +67,11 @@ def open_model(path: Path) -> Opened:
     model = load_model(path)
     scene = None
     if path.is_dir():
-        from ..fitting.config import load_run_config
+        from ..fitting.config import load_scene_options
         from ..scene import load_scene
 
         try:
-            options = dict(load_run_config(path / "config.json")[1])
+            options = load_scene_options(path / "config.json")
             scene = load_scene(options.pop("path"), **options)
         except UserError as error:
             print(f"warning: the scene of {path} cannot be read, cameras are guessed: {error}", file=sys.stderr)

@@ -220,8 +220,16 @@ def load_run_config(path: Path) -> tuple[FitConfig, dict[str, Any]]:
     """Returns the settings and the scene's loading options from RUN/config.json."""
     values = read_json(path)
     if not isinstance(values, dict) or not {"fit", "scene"} <= set(values):
-        raise UserError(f"{path} is not the config.json of a run; expected the keys fit and scene")
+        raise UserError(f"{path} is not the config.json of a fit; expected the keys fit and scene")
     return FitConfig.from_dict(values["fit"]), values["scene"]
+
+
+def load_scene_options(path: Path) -> dict[str, Any]:
+    """Returns the scene's loading options from RUN/config.json, whatever made the run: a fit or a generator."""
+    values = read_json(path)
+    if not isinstance(values, dict) or not isinstance(values.get("scene"), dict) or "path" not in values["scene"]:
+        raise UserError(f"{path} is not the config.json of a run; expected the key scene with a path")
+    return dict(values["scene"])
 
 
 def _checked(cls: type, values: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -28,13 +28,20 @@ from .normalise import Normalisation
 from .parallel import Team
 from .per_frame import PerFrameTrainer
 from .presets import preset_config
-from .progress import Reporter, Silence
+from .progress import Narrator, Reporter, Silence
 from .report import report_lines
 from .targets import Targets
 from .trainer import Trainer
 from .windows import Plan, describe, plan_windows
 from .windows_processes import WindowProcesses
 from .windows_trainer import WindowsTrainer
+
+
+class Stoppable(Protocol):
+    """A loop that ends after the current step when it is asked to."""
+
+    stop_requested: bool
+
 
 AnyTrainer = Trainer | PerFrameTrainer | WindowsTrainer | WindowProcesses
 
@@ -146,7 +153,7 @@ def fit(
                 _remove_start(out)
             raise
         try:
-            with _graceful_interrupt(trainer, reporter, team):
+            with graceful_interrupt(trainer, reporter, team):
                 progress = trainer.run()
         except Diverged as error:
             reporter.rest()
@@ -308,8 +315,9 @@ def _prepare(
 
 
 @contextlib.contextmanager
-def _graceful_interrupt(trainer: AnyTrainer, reporter: Reporter | Silence, team: Team) -> Iterator[None]:
+def graceful_interrupt(trainer: Stoppable, reporter: Narrator, team: Team | None = None) -> Iterator[None]:
     """Turns the first Ctrl-C into a request to stop after the current step; the second one interrupts at once."""
+    team = team or Team()
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -7,7 +7,7 @@ import numpy as np
 from ..errors import UserError
 from . import shapes
 from .motions import Hop, Motion, Orbit, Slide, Spin, Swing, rotation
-from .shapes import Shape
+from .pieces import KINDS, VIVID, draw_shape, draw_texture, reach_down
 from .textures import Texture
 from .world import Part, ToyWorld
 
@@ -16,20 +16,8 @@ RADIUS = 1.3
 
 _FLOOR = -0.5
 _RING = 0.8
-_KINDS = ("box", "superquadric", "cylinder", "cone", "torus", "capsule", "sphere")
 # Names this family of worlds: another number is another, unrelated sequence of worlds.
 _FAMILY = 10
-_VIVID = ("red", "orange", "yellow", "green", "teal", "blue", "purple", "pink")
-_MARKS = {
-    "red": ("white", "yellow"),
-    "orange": ("white", "blue", "purple"),
-    "yellow": ("red", "blue", "teal", "purple"),
-    "green": ("white", "yellow"),
-    "teal": ("white", "yellow", "orange"),
-    "blue": ("white", "yellow", "orange"),
-    "purple": ("white", "yellow", "pink"),
-    "pink": ("white", "purple", "blue"),
-}
 
 
 def make_world(seed: int = 0, *, parts: int | None = None, ground: bool = True, instants: int = 24) -> ToyWorld:
@@ -48,8 +36,8 @@ def make_world(seed: int = 0, *, parts: int | None = None, ground: bool = True, 
     rng = np.random.default_rng([_FAMILY, seed])
     drawn = int(rng.integers(3, 5))
     count = drawn if parts is None else parts
-    kinds = [_KINDS[k] for k in rng.permutation(len(_KINDS))]
-    colors = [_VIVID[k] for k in rng.permutation(len(_VIVID))]
+    kinds = [KINDS[k] for k in rng.permutation(len(KINDS))]
+    colors = [VIVID[k] for k in rng.permutation(len(VIVID))]
     carousel = rng.random() < 0.5
     turn = float(rng.choice([-1.0, 1.0])) * float(rng.choice([0.5, 0.75]))
     start = rng.random() * 2 * np.pi
@@ -66,9 +54,9 @@ def make_world(seed: int = 0, *, parts: int | None = None, ground: bool = True, 
 
 def _hero(rng: np.random.Generator, kind: str, color: str) -> Part:
     """Returns the large part in the middle: it spins, hops, or floats and tumbles."""
-    shape, rest = _shape(rng, kind, 0.5)
-    texture = _texture(rng, shape, color)
-    bottom = _reach_down(shape, rest)
+    shape, rest = draw_shape(rng, kind, 0.5)
+    texture = draw_texture(rng, shape, color)
+    bottom = reach_down(shape, rest)
     sense = float(rng.choice([-1.0, 1.0]))
     style = int(rng.integers(3))
     if style == 0:
@@ -86,9 +74,9 @@ def _hero(rng: np.random.Generator, kind: str, color: str) -> Part:
 
 def _neighbour(rng: np.random.Generator, kind: str, color: str, angle: float, turns: float, style: int) -> Part:
     """Returns a small part on the ring at `angle`: all orbit alike when `turns` is not 0, or each keeps its place."""
-    shape, rest = _shape(rng, kind, 0.26)
-    texture = _texture(rng, shape, color)
-    position = np.array([_RING * np.cos(angle), _RING * np.sin(angle), _FLOOR + _reach_down(shape, rest)])
+    shape, rest = draw_shape(rng, kind, 0.26)
+    texture = draw_texture(rng, shape, color)
+    position = np.array([_RING * np.cos(angle), _RING * np.sin(angle), _FLOOR + reach_down(shape, rest)])
     rest = rotation((0.0, 0.0, 1.0), angle) @ rest
     sense = float(rng.choice([-1.0, 1.0]))
     phase = float(rng.random())
@@ -117,54 +105,3 @@ def _table() -> Part:
     shape = shapes.disc(1.1, 0.05, 0.03)
     texture = Texture("checker", ("cream", "sand"), "solid", (0.275, 0.275, 10.0), (0.0, 0.0, 0.5), softness=0.1)
     return Part("sand table", shape, texture, (0.0, 0.0, _FLOOR - 0.05))
-
-
-def _shape(rng: np.random.Generator, kind: str, size: float) -> tuple[Shape, np.ndarray]:
-    """Returns a shape that fits a ball of radius about 1.2 `size`, and how it stands."""
-    a, b = rng.uniform(0.85, 1.0, 2) * size
-    upright = np.eye(4)
-    if kind == "box":
-        return shapes.box((0.72 * a, 0.72 * b, 0.72 * size)), upright
-    if kind == "superquadric":
-        e1, e2 = rng.uniform(0.3, 0.7, 2)
-        return shapes.superquadric((0.8 * a, 0.8 * b, 0.85 * size), float(e1), float(e2)), upright
-    if kind == "cylinder":
-        return shapes.cylinder(0.75 * a, 0.8 * b), upright
-    if kind == "cone":
-        return shapes.cone(0.85 * a, b), upright
-    if kind == "torus":
-        # Standing on its rim, the hole facing sideways.
-        return shapes.torus(0.72 * size, 0.3 * a), rotation((1.0, 0.0, 0.0), np.pi / 2)
-    if kind == "capsule":
-        return shapes.capsule(0.52 * a, 0.55 * b), upright
-    return shapes.sphere(a), rotation((1.0, 0.3, 0.0), 0.5)
-
-
-def _texture(rng: np.random.Generator, shape: Shape, color: str) -> Texture:
-    """Returns a texture that suits the shape: carved cells for boxes, cells around the axis for the round ones."""
-    colors = (color, str(rng.choice(_MARKS[color])))
-    pattern = str(rng.choice(("checker", "stripes", "dots", "gradient"), p=(0.3, 0.35, 0.25, 0.1)))
-    half = shape.half_size
-    if pattern == "gradient":
-        return Texture(pattern, colors, "solid", (1.0, 1.0, 2 * half[2]))
-    if shape.kind in ("box", "superquadric"):
-        cells = int(rng.integers(2, 4))
-        cell = tuple(2 * half / cells)
-        # Faces lie in the middle of a cell, so no pattern edge runs along them.
-        shift = 0.5 if cells % 2 == 0 else 0.0
-        return Texture(pattern, colors, "solid", cell, (shift, shift, shift), axis=int(rng.integers(3)))
-    if pattern == "dots" and shape.kind == "sphere":
-        return Texture(pattern, colors, "ball", (float(rng.choice([14, 20, 26])), 1.0, 1.0))
-    around = int(rng.choice([6, 8]))
-    # Cells about as high as they are wide.
-    height = 2 * np.pi * half[0] / around
-    rows = max(round(2 * half[2] / height), 1)
-    # A little beyond the ends, which would otherwise lie on a pattern edge and show a mix of both colours.
-    cell = 2 * half[2] / rows * (1 + 0.16 / rows)
-    axis = int(rng.integers(2)) if pattern == "stripes" and shape.kind != "torus" else 0
-    return Texture(pattern, colors, "wrap", (float(around), cell, 1.0), (0.0, rows / 2, 0.0), axis=axis)
-
-
-def _reach_down(shape: Shape, rest: np.ndarray) -> float:
-    """Returns how far below its centre a shape at rest reaches."""
-    return float(-(shape.vertices @ rest[:3, :3].T)[:, 2].min())

@@ -203,8 +203,8 @@ def _antialiased(
     alpha = (surface.part >= 0).astype(np.float64)
     if samples == 1:
         return rgb, alpha
-    refine = np.flatnonzero(_varied(surface.part.reshape(camera.height, camera.width), rgb))
-    offsets = _hammersley(samples) - 0.5
+    refine = np.flatnonzero(varied(surface.part.reshape(camera.height, camera.width), rgb))
+    offsets = hammersley(samples) - 0.5
     pixels = (centres[refine, None] + offsets).reshape(-1, 2)
     fine = _nearest(parts, poses, camera, pixels, exact=False)
     colors = _colors(parts, light, fine).reshape(-1, samples, 3).sum(axis=1)
@@ -214,25 +214,26 @@ def _antialiased(
     return rgb, alpha
 
 
-def _varied(part: Int[np.ndarray, "H W"], rgb: Float[np.ndarray, "P 3"]) -> Bool[np.ndarray, " P"]:
-    """Returns which pixels differ from one of their 8 neighbours in part or colour; the picture's rim always does."""
+def varied(part: Int[np.ndarray, "H W"], rgb: Float[np.ndarray, "P 3"], rim: bool = True) -> Bool[np.ndarray, " P"]:
+    """Returns which pixels differ from one of their 8 neighbours in part or colour; `rim`: the picture's rim, too."""
     H, W = part.shape
     image = np.ascontiguousarray(rgb.T, dtype=np.float32).reshape(3, H, W)
-    varied = np.zeros((H, W), dtype=bool)
-    varied[[0, -1]] = True
-    varied[:, [0, -1]] = True
+    uneven = np.zeros((H, W), dtype=bool)
+    if rim:
+        uneven[[0, -1]] = True
+        uneven[:, [0, -1]] = True
     for dy, dx in ((0, 1), (1, 0), (1, 1), (1, -1)):
         here = (slice(0, H - dy), slice(max(-dx, 0), W - max(dx, 0)))
         there = (slice(dy, H), slice(max(dx, 0), W - max(-dx, 0)))
         differs = part[here] != part[there]
         for channel in image:
             differs |= np.abs(channel[here] - channel[there]) > _CONTRAST
-        varied[here] |= differs
-        varied[there] |= differs
-    return varied.ravel()
+        uneven[here] |= differs
+        uneven[there] |= differs
+    return uneven.ravel()
 
 
-def _hammersley(n: int) -> Float[np.ndarray, "n 2"]:
+def hammersley(n: int) -> Float[np.ndarray, "n 2"]:
     """Returns n well-spread points in the unit square: evenly spaced in x, the base-2 radical inverse in y."""
     k = np.arange(n)
     inverse = np.zeros(n)

@@ -22,15 +22,16 @@ class Motion(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Spin:
-    """Even rotation about an axis through the part's centre."""
+    """Even rotation about an axis through `pivot`, by default the part's centre."""
 
     axis: tuple[float, float, float]
     turns: float
     """In the whole clip; the sign is the sense."""
     word: str = "spins"
+    pivot: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     def T(self, time: float) -> np.ndarray:
-        return rotation(self.axis, 2 * np.pi * self.turns * time)
+        return rotation(self.axis, 2 * np.pi * self.turns * time, self.pivot)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -28,7 +28,7 @@ returns takes the place of the prediction. This is how 3D-aware feedback (`gener
 class Fusion:
     """Training-free attention fusion over the frames of a video (STAG4D, section 3.2).
 
-    The key/value input h of a frame's own tokens becomes (1 - anchor - previous) h + anchor h_first + previous h_before.
+    A frame's own tokens h enter keys and values as (1 - anchor - previous) h + anchor h_first + previous h_before.
     """
 
     anchor: float = 0.5
@@ -126,8 +126,14 @@ class ImagePrior(Protocol):
     info: PriorInfo
 
     def sample_image(
-        self, caption: str, camera: Camera, *, seed: int = 0, steps: int | None = None,
-        guidance: float | None = None, progress: StepCallback | None = None,
+        self,
+        caption: str,
+        camera: Camera,
+        *,
+        seed: int = 0,
+        steps: int | None = None,
+        guidance: float | None = None,
+        progress: StepCallback | None = None,
     ) -> Float[Tensor, "4 h w"]:
         """Returns a picture with alpha of what the caption says, seen by `camera`."""
         ...

@@ -1,0 +1,1 @@
+"""The embedded models' networks: `view_transformer` is the trunk all of them share."""

@@ -1,0 +1,328 @@
+"""The embedded prior: multi-view, video, image and teacher in one small network that knows the toy world.
+
+It ships with the package (`generators/weights/view_prior.safetensors`, with its model card beside it) and runs on two
+CPU cores in seconds. Pictures outside the toy world come out as toys: `generators.domain` warns.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from gaussian4d.cameras import Camera
+from gaussian4d.errors import UserError
+from gaussian4d.toys.captions import says_something, tokens_of, unknown_words
+
+from ..attention.in_batch import fused
+from ..cameras import pluecker_rays
+from ..models.noise import TRAIN_STEPS, noised, scheduler
+from ..models.view_transformer import Frames, ViewTransformer, ViewTransformerConfig
+from .base import CleanViewsHook, Fusion, PriorInfo, StepCallback
+
+WEIGHTS = Path(__file__).parents[1] / "weights"
+STEPS = 8
+Network = TypeVar("Network", bound=nn.Module)
+
+
+class EmbeddedPrior:
+    """Implements `MultiViewPrior`, `VideoPrior`, `ImagePrior` and `DistillationPrior`; see `priors.base`."""
+
+    def __init__(self, model: ViewTransformer, source: str = "embedded") -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.info = PriorInfo("toy view prior", source, "Apache-2.0", size=model.config.size)
+
+    @classmethod
+    def load(cls, path: Path | None = None) -> EmbeddedPrior:
+        """Returns the prior with the weights that came with the package, or those in `path`.
+
+        Raises:
+            UserError: no such file, or one that holds another network.
+        """
+        file = WEIGHTS / "view_prior.safetensors" if path is None else Path(path)
+        return cls(load_network(file, ViewTransformer), "embedded" if path is None else str(path))
+
+    @torch.no_grad()
+    def sample_views(
+        self,
+        images: Float[Tensor, "T 4 H W"] | None,
+        input_camera: Camera,
+        cameras: Sequence[Camera],
+        *,
+        caption: str | None = None,
+        times: Sequence[float] | None = None,
+        seed: int = 0,
+        steps: int | None = None,
+        guidance: float | None = None,
+        fusion: Fusion | None = None,
+        hook: CleanViewsHook | None = None,
+        progress: StepCallback | None = None,
+    ) -> Float[Tensor, "T V 4 h w"]:
+        if images is None and caption is None:
+            raise UserError("expected a picture or a caption to make views of, got neither")
+        T = 1 if images is None else len(images)
+        # All instants in one batch: even a hundred take only some hundred megabytes.
+        return self._sample(
+            None if images is None else (resized(images, self.info.size) * 2 - 1)[:, None],
+            [] if images is None else [input_camera],
+            list(cameras),
+            torch.tensor(_times(times, T)),
+            caption,
+            seed,
+            STEPS if steps is None else steps,
+            guidance,
+            fusion,
+            hook,
+            progress,
+        )
+
+    @torch.no_grad()
+    def sample_video(
+        self,
+        image: Float[Tensor, "4 H W"] | None,
+        camera: Camera,
+        frames: int,
+        *,
+        caption: str | None = None,
+        seed: int = 0,
+        steps: int | None = None,
+        guidance: float | None = None,
+        progress: StepCallback | None = None,
+    ) -> Float[Tensor, "T 4 h w"]:
+        if frames < 1:
+            raise UserError(f"expected at least one frame, got {frames}")
+        if image is None and caption is None:
+            raise UserError("expected a picture or a caption to make a video of, got neither")
+        clock = np.linspace(0.0, 1.0, frames) if frames > 1 else np.zeros(1)
+        size = self.info.size
+        first = None if image is None else resized(image[None], size) * 2 - 1
+        start = 0 if first is None else 1
+        made = []
+        if frames > start:
+            made = self._sample(
+                None if first is None else first[:, None],
+                [] if first is None else [camera],
+                [camera] * (frames - start),
+                torch.zeros(1),
+                caption,
+                seed,
+                STEPS if steps is None else steps,
+                guidance,
+                None,
+                None,
+                progress,
+                target_times=torch.tensor(clock[start:], dtype=torch.float32),
+            )[0]
+        shown = [] if first is None else [first[0] * 0.5 + 0.5]
+        return torch.stack([*shown, *made])
+
+    def sample_image(
+        self,
+        caption: str,
+        camera: Camera,
+        *,
+        seed: int = 0,
+        steps: int | None = None,
+        guidance: float | None = None,
+        progress: StepCallback | None = None,
+    ) -> Float[Tensor, "4 h w"]:
+        return self.sample_views(
+            None, camera, [camera], caption=caption, seed=seed, steps=steps, guidance=guidance, progress=progress
+        )[0, 0]
+
+    @torch.no_grad()
+    def predict_clean(
+        self,
+        images: Float[Tensor, "V 4 H W"],
+        cameras: Sequence[Camera],
+        reference: Float[Tensor, "R 4 H W"] | None,
+        reference_cameras: Sequence[Camera],
+        *,
+        noise_level: float,
+        noise: Float[Tensor, "..."] | None = None,
+        times: Sequence[float] | None = None,
+        reference_times: Sequence[float] | None = None,
+        caption: str | None = None,
+        guidance: float | None = None,
+        generator: Any = None,
+    ) -> Float[Tensor, "V 4 H W"]:
+        size = self.info.size
+        clean = resized(images, size) * 2 - 1
+        if noise is None:
+            noise = torch.randn(clean.shape, generator=generator)
+        level = torch.full((1, len(clean)), float(noise_level))
+        given = noised(clean[None], noise[None], level)
+        known = None if reference is None else (resized(reference, size) * 2 - 1)[None]
+        clock = torch.cat([_tensor(reference_times, 0 if reference is None else len(reference)),
+                           _tensor(times, len(cameras))])[None]  # fmt: skip
+        references = [] if reference is None else list(reference_cameras)
+        frames = self._frames(references, list(cameras), clock, caption)
+        x0 = self._predict(given, known, frames, level[0, 0], caption, guidance, [])
+        return resized(x0[0].clamp(-1, 1) * 0.5 + 0.5, images.shape[-1])
+
+    def _sample(
+        self,
+        known: Float[Tensor, "T R 4 h w"] | None,
+        known_cameras: list[Camera],
+        cameras: list[Camera],
+        times: Float[Tensor, " T"],
+        caption: str | None,
+        seed: int,
+        steps: int,
+        guidance: float | None,
+        fusion: Fusion | None,
+        hook: CleanViewsHook | None,
+        progress: StepCallback | None,
+        target_times: Float[Tensor, " V"] | None = None,
+    ) -> Float[Tensor, "T V 4 h w"]:
+        """Returns the pictures of `cameras` at `times` (or, for one row, at `target_times`), in 0..1."""
+        T, V, size = len(times), len(cameras), self.info.size
+        clock = times[:, None].float().expand(T, len(known_cameras) + V)
+        if target_times is not None:
+            clock = torch.cat([clock[:, : len(known_cameras)], target_times.expand(T, V)], dim=1)
+        frames = self._frames(known_cameras, cameras, clock, caption)
+        generator = torch.Generator().manual_seed(seed)
+        # One noise for all instants: what differs then is what the condition says.
+        x = torch.randn((1, V, 4, size, size), generator=generator).expand(T, -1, -1, -1, -1)
+        ddim = scheduler()
+        ddim.set_timesteps(steps)
+        P = (size // self.model.config.patch) ** 2
+        own = slice(len(known_cameras) * P, (len(known_cameras) + V) * P)
+        with fused(self.model.blocks, fusion, own) as processors:
+            for k, t in enumerate(ddim.timesteps):
+                for processor in processors:
+                    first, last = processor.fusion.steps
+                    processor.active = first <= k / steps and (k + 0.5) / steps < last
+                level = torch.tensor((float(t) + 1) / TRAIN_STEPS)
+                x0 = self._predict(x, known, frames, level, caption, guidance, processors).clamp(-1, 1)
+                if hook is not None:
+                    views = [hook(row * 0.5 + 0.5, cameras, k, steps) * 2 - 1 for row in x0]
+                    x0 = torch.stack(views)
+                x = ddim.step(x0, int(t), x, return_dict=False)[0]
+                if progress is not None:
+                    progress(k + 1, steps)
+        return tidy(x * 0.5 + 0.5)
+
+    def _frames(self, known: list[Camera], made: list[Camera], clock: Tensor, caption: str | None) -> Frames:
+        rays = pluecker_rays([*known, *made], self.info.size)[None]
+        flags = torch.zeros(1, len(known) + len(made), dtype=torch.bool)
+        flags[:, : len(known)] = True
+        projection = None
+        if known:
+            lead = known[0].resized(self.info.size, self.info.size)
+            projection = torch.from_numpy(lead.K @ lead.viewmat[:3]).float()[None]
+        return Frames(rays, clock, flags, self.words(caption), projection=projection)
+
+    def words(self, caption: str | None) -> Tensor:
+        """Returns the caption's tokens [1, L]; zeros without one.
+
+        Raises:
+            UserError: a caption of which the toy world knows no word that says anything.
+        """
+        length = self.model.config.caption_length
+        tokens = torch.zeros(1, length, dtype=torch.long)
+        if caption is None:
+            return tokens
+        if not says_something(caption):
+            strange = ", ".join(unknown_words(caption)) or "nothing"
+            raise UserError(
+                f"the embedded prior knows toys: colours, shapes, patterns and motions, such as 'a red striped ball"
+                f" spinning'; in {caption!r} it knows none (unknown: {strange}). Use its words, or --prior with"
+                " published weights"
+            )
+        found = tokens_of(caption)[:length]
+        tokens[0, : len(found)] = torch.tensor(found) + 1
+        return tokens
+
+    def _predict(
+        self,
+        x: Float[Tensor, "T V 4 h w"],
+        known: Float[Tensor, "T R 4 h w"] | None,
+        frames: Frames,
+        level: Tensor,
+        caption: str | None,
+        guidance: float | None,
+        processors: list,
+    ) -> Float[Tensor, "T V 4 h w"]:
+        """Returns the clean pictures with classifier-free guidance (Ho and Salimans, 2022)."""
+        R = 0 if known is None else known.shape[1]
+        images = x if known is None else torch.cat([known, x], dim=1)
+        levels = torch.where(frames.known, 0.0, level)
+        x0 = self.model(images, levels, frames)[:, R:]
+        if guidance is None or guidance == 1.0:
+            return x0
+        bare = Frames(
+            frames.rays[:, R:],
+            frames.times[:, R:],
+            frames.known[:, R:],
+            torch.zeros_like(frames.words),  # type: ignore
+        )
+        active = [processor.active for processor in processors]
+        for processor in processors:
+            processor.active = False
+        without = self.model(x, levels[:, R:], bare)
+        for processor, was in zip(processors, active):
+            processor.active = was
+        return without + guidance * (x0 - without)
+
+
+def load_network(path: Path, network: Callable[[ViewTransformerConfig], Network]) -> Network:
+    """Returns the network whose weights a safetensors file holds, built from the settings in its header.
+
+    Raises:
+        UserError: no such file, or one that holds another network.
+    """
+    if not path.is_file():
+        raise UserError(f"expected the weights of an embedded model, found no file {path}")
+    try:
+        with safe_open(path, "pt") as file:
+            settings = json.loads((file.metadata() or {}).get("config", "{}"))
+            tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+    except Exception as error:
+        raise UserError(f"{path} is not a safetensors file that can be read: {error}") from None
+    try:
+        model = network(ViewTransformerConfig(**settings))
+        model.load_state_dict(tensors)
+    except (TypeError, RuntimeError, AssertionError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise UserError(
+            f"{path} holds another network than the one expected ({reason}); published weights of other architectures"
+            " are given as a folder or hub id"
+        ) from None
+    return model
+
+
+def resized(images: Float[Tensor, "N 4 H W"], size: int) -> Float[Tensor, "N 4 size size"]:
+    """Returns premultiplied pictures at another size, area-averaged when they shrink."""
+    if images.shape[-1] == size and images.shape[-2] == size:
+        return images
+    shrinks = images.shape[-1] > size
+    return torch.nn.functional.interpolate(
+        images, size=(size, size), mode="area" if shrinks else "bilinear",
+        **({} if shrinks else {"align_corners": False}),
+    )  # fmt: skip
+
+
+def tidy(images: Float[Tensor, "*N 4 H W"]) -> Float[Tensor, "*N 4 H W"]:
+    """Returns proper premultiplied pictures: alpha in 0..1, no colour above alpha."""
+    alpha = images[..., 3:, :, :].clamp(0, 1)
+    return torch.cat([images[..., :3, :, :].clamp_min(0).minimum(alpha), alpha], dim=-3)
+
+
+def _times(times: Sequence[float] | None, count: int) -> list[float]:
+    if times is not None:
+        if len(times) != count:
+            raise UserError(f"expected a time for each of the {count} pictures, got {len(times)}")
+        return [float(t) for t in times]
+    return [0.0] if count == 1 else [k / (count - 1) for k in range(count)]
+
+
+def _tensor(times: Sequence[float] | None, count: int) -> Tensor:
+    return torch.zeros(count) if times is None else torch.tensor([float(t) for t in times])

@@ -1,0 +1,198 @@
+"""From pictures of an object over time, seen by one camera, to Gaussians that move: the whole of a STAG4D fit."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor
+
+from gaussian4d.cameras import Camera
+from gaussian4d.errors import UserError
+from gaussian4d.fitting.checkpoint import list_checkpoints, load_checkpoint
+from gaussian4d.fitting.progress import Reporter
+from gaussian4d.fitting.run import graceful_interrupt
+from gaussian4d.model import DynamicGaussians
+from gaussian4d.motion import make_motion
+
+from ..cameras import orbit_cameras
+from ..priors.base import DistillationPrior, Fusion, GaussianReconstructor, MultiViewPrior
+from .anchors import Anchors, make_anchors
+from .config import StagConfig, fit_settings, load_run_config, save_run_config
+from .initialise import start_params
+from .scene import write_scene
+from .trainer import StagTrainer, canonical_instant
+
+
+class Interrupted(Exception):
+    """A fit that was asked to stop; its checkpoint and the model so far are in the run folder."""
+
+    def __init__(self, model: DynamicGaussians) -> None:
+        super().__init__("the fit was interrupted")
+        self.model = model
+
+
+def fit_asset(
+    frames: Float[Tensor, "T 4 H W"],
+    times: Sequence[float],
+    camera: Camera,
+    prior: Any,
+    out: Path,
+    config: StagConfig,
+    *,
+    reconstructor: GaussianReconstructor | None = None,
+    anchors: Anchors | None = None,
+    resume: bool = False,
+    reporter: Reporter | None = None,
+    fps: float | None = None,
+    caption: str | None = None,
+    meta: dict[str, Any] | None = None,
+    resume_line: str | None = None,
+) -> DynamicGaussians:
+    """Returns the asset fitted to the input; everything about the fit is in the run folder `out`.
+
+    The folder is laid out like that of `gaussian4d.fit`, with the input and the anchors as its scene. When the input
+    moves, `model.g4d` is the static asset of the middle instant as soon as that stands, the moving one at the end.
+
+    Args:
+        frames: The input's pictures, premultiplied colour and alpha.
+        times: [T] clip times.
+        camera: Where they were taken from, in the frame of `generators.cameras`.
+        prior: A `MultiViewPrior` for anchors not given, a `DistillationPrior` for score distillation; None where the
+            settings need neither.
+        config: See `StagConfig`; `resume` takes the saved one instead.
+        reconstructor: Gives the start; None carves the outlines of the anchors.
+        anchors: Views of the prior made before; None makes them, in `out / "anchors"`.
+        resume: Go on from the newest checkpoint in `out`.
+        reporter: Who is told; None opens one for `out`.
+        fps: Frames per second of the clip.
+        caption: What the object is, for the prior.
+        meta: JSON values that travel with the model.
+        resume_line: What a user types to go on after Ctrl-C.
+
+    Raises:
+        UserError: impossible settings, or a run folder in the wrong state.
+        Interrupted: after the first Ctrl-C, when all is saved.
+    """
+    began = time.monotonic()
+    out = Path(out)
+    if resume:
+        config = load_run_config(out / "config.json")
+    elif (out / "config.json").exists():
+        raise UserError(f"{out} already holds a fit; resume it, or choose another folder")
+    _check(frames, times, camera, prior, config, anchors)
+    if len(frames) == 1 and config.motion != "static":
+        config = config.replace(motion="static", motion_config={})
+    out.mkdir(parents=True, exist_ok=True)
+    frames = frames.detach().float().contiguous()
+    own = Reporter(out) if reporter is None else None
+    report = own or reporter
+    assert report is not None
+    if own is not None:
+        own.__enter__()
+    try:
+        if config.anchors and anchors is None:
+            report.say(f"anchors: {config.anchor_views} views at {len(frames)} instants")
+            anchors = make_anchors(
+                frames,
+                times,
+                camera,
+                prior,
+                orbit_cameras(config.anchor_views, elevation=config.anchor_elevation, size=prior.info.size),
+                Fusion() if config.fusion else None,
+                config.seed,
+                caption=caption,
+                folder=out / "anchors",
+            )
+        used = anchors if config.anchors else None
+        if not (out / "scene" / "transforms.json").exists():
+            write_scene(out / "scene", frames, times, camera, used, fps)
+        save_run_config(out / "config.json", config, {"path": str((out / "scene").resolve())})
+        motion = make_motion(*_motion(config, len(frames)))
+        settings = fit_settings(config, len(frames))
+        canonical = canonical_instant(len(frames))
+        checkpoints = list_checkpoints(out / "checkpoints") if resume else []
+        if checkpoints:
+            tensors, state = load_checkpoint(checkpoints[-1])
+            params = {name[7:]: value for name, value in tensors.items() if name.startswith("params/")}
+        else:
+            tensors, state = {}, {}
+            params = start_params(
+                config, settings, motion, frames, times, camera, used, reconstructor, canonical, report.say
+            )
+
+        def at_rest(model: DynamicGaussians) -> None:
+            model.save(out / "model.g4d")
+            report.say(f"the static asset stands after {trainer.elapsed:.0f} s: {out / 'model.g4d'}")
+
+        trainer = StagTrainer(
+            config,
+            frames,
+            times,
+            camera,
+            used,
+            prior if config.sds else None,
+            params,
+            out,
+            report,
+            fps=fps,
+            caption=caption,
+            meta=meta,
+            at_rest=at_rest,
+            elapsed=time.monotonic() - began,
+        )
+        if checkpoints:
+            trainer.load(tensors, state)
+            report.say(f"resumed at step {trainer.step} from {checkpoints[-1].name}")
+        report.cut_metrics(trainer.step)
+        with graceful_interrupt(trainer, report):
+            progress = trainer.run()
+        model = trainer.model()
+        model.save(out / "model.g4d")
+        if progress < 1.0:
+            report.say(f"stopped at step {trainer.step}; the model so far is {out / 'model.g4d'}")
+            if resume_line:
+                report.say(f"go on with: {resume_line}")
+            raise Interrupted(model)
+        report.say(
+            f"fitted in {trainer.elapsed:.0f} s, {trainer.step} steps, {len(model):,} Gaussians: {out / 'model.g4d'}"
+        )
+        return model
+    finally:
+        if own is not None:
+            own.__exit__(None, None, None)
+
+
+def _motion(config: StagConfig, frames: int) -> tuple[str, dict[str, Any]]:
+    settings = fit_settings(config, frames)
+    return settings.motion, settings.motion_config
+
+
+def _check(
+    frames: Tensor, times: Sequence[float], camera: Camera, prior: Any, config: StagConfig, anchors: Anchors | None
+) -> None:
+    """Raises `UserError` for an input that cannot be fitted."""
+    if frames.ndim != 4 or frames.shape[1] != 4 or len(frames) == 0:
+        raise UserError(f"expected pictures [T, 4, H, W] with alpha, got {list(frames.shape)}")
+    if len(times) != len(frames) or (config.anchors and anchors is not None and len(anchors.times) != len(times)):
+        raise UserError(f"expected a time, and anchors if any, for each of {len(frames)} pictures, got {len(times)}")
+    if tuple(frames.shape[-2:]) != (camera.height, camera.width):
+        raise UserError(
+            f"the camera is for pictures of {camera.width}x{camera.height},"
+            f" these are {frames.shape[-1]}x{frames.shape[-2]}; resize the camera"
+        )
+    if float(frames[:, 3].max()) < 0.5:
+        raise UserError("nothing is opaque in the pictures: there is no object to fit; check their alpha")
+    if config.anchors and anchors is None and not isinstance(prior, MultiViewPrior):
+        raise UserError("anchors need a prior that makes views, or anchors made before; give one, or switch them off")
+    if config.sds and not isinstance(prior, DistillationPrior):
+        raise UserError(
+            "score distillation needs a prior that predicts clean views, and this one does not; switch sds off"
+        )
+    given = anchors if config.anchors else None
+    if given is not None and not np.allclose(given.times, times, atol=1e-4):
+        raise UserError(f"the anchors are not of the instants of the pictures: {given.times} and {list(times)}")

@@ -1,0 +1,98 @@
+"""Trains the embedded view prior (multi-view and video in one) on toys, or a regressor of equal size.
+
+python scripts/make_toy_bank.py --out bank --toys 16384
+python scripts/train_prior.py --bank bank --out work/prior --minutes 120      # again to go on; Ctrl-C saves
+accelerate launch scripts/train_prior.py --bank bank --out work/prior         # several GPUs
+python scripts/train_prior.py --bank bank --out work/regressor --start work/prior/ema.safetensors --regression
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from pathlib import Path
+
+import tyro
+
+
+@dataclasses.dataclass
+class Arguments:
+    bank: Path
+    """Folder of shards; more may appear while this runs."""
+    out: Path
+    minutes: float = 120.0
+    lr: float = 2e-3
+    muon_lr: float = 5e-3
+    start: Path | None = None
+    """Weights to start from."""
+    regression: bool = False
+    seed: int = 0
+
+
+def main(arguments: Arguments) -> None:
+    import numpy as np
+    import torch
+    from accelerate import Accelerator
+
+    from generators.figures.grid import save_grid
+    from generators.models.view_transformer import Frames, ViewTransformer
+    from generators.training.loop import Loop, LoopConfig, load_weights
+    from generators.training.prior import prior_loss, projection_of, rays_of, sample_frames, toys_per_step
+    from generators.training.toy_bank import ToyBank, render_toy
+
+    torch.set_flush_denormal(True)
+    torch.manual_seed(arguments.seed)
+    accelerator = Accelerator()
+    model = ViewTransformer()
+    if arguments.start:
+        load_weights(model, arguments.start)
+    loop = Loop(
+        model,
+        LoopConfig(arguments.out, arguments.minutes, 0.3, arguments.lr, arguments.muon_lr, seed=arguments.seed),
+        accelerator,
+    )
+    # Another draw after every restart and in every process.
+    draw = [arguments.seed, loop.step, accelerator.process_index]
+    rng = np.random.default_rng(draw)
+    torch.manual_seed(int(rng.integers(2**31)))
+    bank = ToyBank(arguments.bank, int(rng.integers(2**31)))
+    print(f"{bank.toys} toys so far, {sum(p.numel() for p in model.parameters()):,} parameters", flush=True)
+    toys = [render_toy(k, "test") for k in range(1000, 1004)]
+    shown = {key: torch.from_numpy(np.stack([toy[key] for toy in toys])) for key in toys[0]}
+
+    def batch(progress: float) -> dict:
+        found = next(bank.batches(toys_per_step(progress)))
+        return {key: value.to(accelerator.device) for key, value in found.items()}
+
+    def loss_of(wrapped: torch.nn.Module, progress: float):
+        return prior_loss(wrapped, batch(progress), progress, rng, arguments.regression)
+
+    def sample(path: Path) -> None:
+        rows = []
+        instant = (shown["times"][:, -1] * 7).round().long()
+        videos = torch.tensor([[0, 1, 2, 3, 4, 5, 6]] * 4)
+        views = torch.cat([instant[:, None], torch.arange(8, 14).expand(4, -1)], dim=1)
+        for chosen, words in ((views, False), (videos, False), (views, True)):
+            row = torch.arange(4)[:, None]
+            clean = shown["rgba"][row, chosen].float() / 127.5 - 1
+            known = torch.zeros(chosen.shape, dtype=torch.bool)
+            known[:, 0] = not words
+            rays = rays_of(shown["viewmats"][row, chosen], shown["Ks"][row, chosen])
+            tokens = shown["tokens"].long() * int(words)
+            first = shown["viewmats"][row, chosen][:, 0], shown["Ks"][row, chosen][:, 0]
+            projection = projection_of(*first)
+            frames = Frames(rays, shown["times"][row, chosen], known, tokens, projection=projection)
+            made = sample_frames(model, clean, known, frames, 1 if arguments.regression else 8)
+            rows += [item for pair in zip(clean, made) for item in pair]
+        save_grid(path, torch.stack(rows) * 0.5 + 0.5)
+
+    loop.run(loss_of, sample)
+
+
+if __name__ == "__main__":
+    if "MALLOC_MMAP_THRESHOLD_" not in os.environ:
+        # glibc returns large blocks to the system at once; asking for them again each step cost half the time.
+        os.environ.update(MALLOC_MMAP_THRESHOLD_="4000000000", MALLOC_TRIM_THRESHOLD_="8000000000")
+        os.execv(sys.executable, [sys.executable, *sys.argv])
+    main(tyro.cli(Arguments))

@@ -1,0 +1,42 @@
+"""Settings: saved as JSON and back, refused when impossible, and what the shared parts are told."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from gaussian4d.errors import UserError
+from generators.stag4d.config import StagConfig, balanced, fit_settings, load_run_config, preset, quick, save_run_config
+
+
+def test_settings_survive_json(tmp_path):
+    config = balanced(seed=3, motion_config={"features": 4}, sds=False)
+    save_run_config(tmp_path / "config.json", config, {"path": "x"})
+    assert load_run_config(tmp_path / "config.json") == config
+    (tmp_path / "config.json").write_text(json.dumps({"fit": {}, "scene": {}}))
+    with pytest.raises(UserError, match=r"not the config\.json of a generated asset"):
+        load_run_config(tmp_path / "config.json")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"motion": "spacetime"}, {"max_steps": 0}, {"canonical": 1.0}, {"sizes": ((0.1, 64),)}, {"no_such": 1},
+        {"max_steps": None, "max_minutes": None}, {"sds_noise_min": (0.6, 0.6)},
+    ],
+)  # fmt: skip
+def test_impossible_settings_are_refused(wrong):
+    with pytest.raises(UserError):
+        quick(**wrong)
+
+
+def test_an_unknown_preset_names_the_known_ones():
+    with pytest.raises(UserError, match="quick, balanced"):
+        preset("best")
+
+
+def test_adaptive_densification_takes_a_share_of_any_gradient():
+    adaptive, absolute = fit_settings(StagConfig(), 8), fit_settings(StagConfig(adaptive_densification=False), 8)
+    assert (adaptive.densify_fraction, adaptive.densify_grad) == (0.025, 0.0)
+    assert (absolute.densify_fraction, absolute.densify_grad) == (1.0, 2e-4)
