@@ -39,6 +39,8 @@ VIEWS = 8
 """Cameras of the anchors around the object."""
 STATIC_MINUTES = 0.5
 """Of the fit of the static asset, which comes first when the input is a picture or words."""
+LEAST_FIT_SECONDS = 15.0
+"""The fit gets this much even where a limit of time leaves less."""
 
 # What the fit writes into the run folder; another fit takes its place as a whole.
 _OF_THE_FIT = ("config.json", "log.txt", "metrics.jsonl", "checkpoints", "model.g4d", "eval")
@@ -66,6 +68,7 @@ class Job:
         """Whether a video prior has to make the picture move."""
         self.still = settings.static
         self._left: dict[str, float] = {}
+        self._began = time.monotonic()
 
     @property
     def name(self) -> str:
@@ -105,11 +108,10 @@ class Job:
 
     def run(self) -> None:
         """Runs all stages and leaves the run folder; stages that are kept are only read."""
-        image = None
+        self._began = time.monotonic()
         if self.subject is None:
             self._choose(None)
-            image = self._stage("input", self._make_image, load_frames)[0]
-            frames = image[None]
+            frames = self._stage("input", self._make_image, load_frames)
         else:
             frames = self._stage("input", self._keep_input, load_frames)
             self._choose(frames[0])
@@ -163,7 +165,7 @@ class Job:
             )
         if own.max_minutes is not None and "asset" in todo:
             others = sum(value for name, value in seconds.items() if name != "asset")
-            seconds["asset"] = max(60.0 * own.max_minutes - others, 15.0)
+            seconds["asset"] = max(60.0 * own.max_minutes - others, LEAST_FIT_SECONDS)
         self._left = dict(seconds)
         return seconds
 
@@ -265,13 +267,20 @@ class Job:
                 elif name != "model.g4d":
                     path.unlink(missing_ok=True)
             begun.touch()
-        minutes = None if self.settings.max_minutes is None else max(self._left.get("asset", 15.0), 15.0) / 60
+        minutes = self._minutes_left()
         config = self._fit_config("static" if self.still else self.settings.motion, minutes)
         return parts.fit_asset(
             frames, times, camera, self.priors.views, self.folder, config,
             anchors=anchors, reconstructor=self.priors.reconstructor, resume=resume,
             fps=None if self.subject is None else self.subject.fps, caption=self.caption,
         )  # fmt: skip
+
+    def _minutes_left(self) -> float | None:
+        """Returns what the user's limit leaves for the fit, None without one."""
+        if self.settings.max_minutes is None:
+            return None
+        spent = time.monotonic() - self._began + self._left.get("results", 0.0)
+        return max(60.0 * self.settings.max_minutes - spent, LEAST_FIT_SECONDS) / 60.0
 
     def _load_asset(self) -> DynamicGaussians:
         from gaussian4d.model import load_model
