@@ -39,6 +39,8 @@ VIEWS = 8
 """Cameras of the anchors around the object."""
 STATIC_MINUTES = 0.5
 """Of the fit of the static asset, which comes first when the input is a picture or words."""
+LEAST_FIT_SECONDS = 15.0
+"""The fit gets this much even where a limit of time leaves less."""
 
 # What the fit writes into the run folder; another fit takes its place as a whole.
 _OF_THE_FIT = ("config.json", "log.txt", "metrics.jsonl", "checkpoints", "model.g4d", "eval")
@@ -66,6 +68,7 @@ class Job:
         """Whether a video prior has to make the picture move."""
         self.still = settings.static
         self._left: dict[str, float] = {}
+        self._began = time.monotonic()
 
     @property
     def name(self) -> str:
@@ -105,11 +108,10 @@ class Job:
 
     def run(self) -> None:
         """Runs all stages and leaves the run folder; stages that are kept are only read."""
-        image = None
+        self._began = time.monotonic()
         if self.subject is None:
             self._choose(None)
-            image = self._stage("input", self._make_image, load_frames)[0]
-            frames = image[None]
+            frames = self._stage("input", self._make_image, load_frames)
         else:
             frames = self._stage("input", self._keep_input, load_frames)
             self._choose(frames[0])
@@ -163,7 +165,7 @@ class Job:
             )
         if own.max_minutes is not None and "asset" in todo:
             others = sum(value for name, value in seconds.items() if name != "asset")
-            seconds["asset"] = max(60.0 * own.max_minutes - others, 15.0)
+            seconds["asset"] = max(60.0 * own.max_minutes - others, LEAST_FIT_SECONDS)
         self._left = dict(seconds)
         return seconds
 
@@ -228,11 +230,12 @@ class Job:
         run = folder / "run"
         resume = (run / "config.json").is_file()
         anchors = self._sample_anchors(folder / "anchors", image[None], [0.0], "static")
-        config = self._fit_config("static", STATIC_MINUTES)
+        config = self._fit_config("static", STATIC_MINUTES, minutes_only=False)
         camera = self._camera(image.shape[-1])
         model = parts.fit_asset(
             image[None], [0.0], camera, self.priors.views, run, config,
             anchors=anchors, reconstructor=self.priors.reconstructor, resume=resume,
+            fps=None if self.subject is None else self.subject.fps, caption=self.caption,
         )  # fmt: skip
         if not self.stages.kept("asset") and not self.stages.begun("asset"):
             model.save(self.folder / "model.g4d")
@@ -264,12 +267,20 @@ class Job:
                 elif name != "model.g4d":
                     path.unlink(missing_ok=True)
             begun.touch()
-        minutes = None if self.settings.max_minutes is None else max(self._left.get("asset", 15.0), 15.0) / 60
+        minutes = self._minutes_left()
         config = self._fit_config("static" if self.still else self.settings.motion, minutes)
         return parts.fit_asset(
             frames, times, camera, self.priors.views, self.folder, config,
             anchors=anchors, reconstructor=self.priors.reconstructor, resume=resume,
+            fps=None if self.subject is None else self.subject.fps, caption=self.caption,
         )  # fmt: skip
+
+    def _minutes_left(self) -> float | None:
+        """Returns what the user's limit leaves for the fit, None without one."""
+        if self.settings.max_minutes is None:
+            return None
+        spent = time.monotonic() - self._began + self._left.get("results", 0.0)
+        return max(60.0 * self.settings.max_minutes - spent, LEAST_FIT_SECONDS) / 60.0
 
     def _load_asset(self) -> DynamicGaussians:
         from gaussian4d.model import load_model
@@ -330,7 +341,7 @@ class Job:
         with self._progress(label, 1) as progress:
             return parts.make_anchors(
                 frames, times, self._camera(frames.shape[-1]), self.priors.views, self._view_cameras(),
-                fusion=Fusion() if len(frames) > 1 else None, seed=self.seed, folder=folder,
+                fusion=Fusion() if len(frames) > 1 else None, seed=self.seed, caption=self.caption, folder=folder,
                 progress=callback(progress),
             )  # fmt: skip
 
@@ -345,17 +356,19 @@ class Job:
         framed = recentre([image.permute(1, 2, 0).numpy()], share=own.fill)
         return torch.from_numpy(framed.frames[0])
 
-    def _fit_config(self, motion: str | None, minutes: float | None) -> Any:
+    def _fit_config(self, motion: str | None, minutes: float | None, *, minutes_only: bool = True) -> Any:
         own = self.settings
         sds = isinstance(self.priors.views, DistillationPrior)
         return parts.fit_config(
-            own.preset, motion=motion, max_minutes=minutes, seed=self.seed, backend=own.backend, sds=sds
-        )
+            own.preset, motion=motion, seed=self.seed, backend=own.backend, sds=sds,
+            max_minutes=minutes, minutes_only=minutes_only,
+        )  # fmt: skip
 
     def _fit_seconds(self, speed: Speed, still: bool) -> float:
-        if still and not self.still:
-            return 60.0 * STATIC_MINUTES
-        return PRESET_SECONDS[self.settings.preset] * max(speed.factor, 0.2)
+        """Returns what a fit takes: the presets end after their steps or their time, whichever is first."""
+        most = PRESET_SECONDS[self.settings.preset]
+        limit = 60.0 * STATIC_MINUTES if still and not self.still else most
+        return min(limit, max(speed.factor, 0.2) * most)
 
     def _warn_of_domain(self, image: Float[Tensor, "4 S S"]) -> None:
         if self.settings.prior == "embedded":
@@ -371,7 +384,7 @@ class Job:
 
 
 PRESET_SECONDS = {"quick": 90.0, "balanced": 360.0}
-"""What the presets of the fit take on the machine for which they are stated."""
+"""What the presets of the fit take, and at most take, on the machine for which they are stated."""
 
 _DOING = {
     "input": "the picture that everything follows from",
