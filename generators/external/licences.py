@@ -25,8 +25,8 @@ KNOWN = (
         "stable-video-diffusion",
         "Stable Video Diffusion",
         "Stability AI Community License",
-        "Stable Video Diffusion is under Stability AI's own licence: free below a yearly revenue, registration and terms"
-        " of use beyond; read the licence file beside the weights",
+        "Stable Video Diffusion is under Stability AI's own licence: free below a yearly revenue, registration and"
+        " terms of use beyond; read the licence file beside the weights",
     ),
     Licence("text-to-video-ms", "ModelScope text-to-video", "CC-BY-NC-4.0", f"the ModelScope weights are {_NO_TRADE}"),
     Licence("i2vgen-xl", "I2VGen-XL", "MIT"),

@@ -1,4 +1,4 @@
-"""Between the project's pictures (premultiplied RGBA) and those of published models: opaque, before a uniform colour."""
+"""Between our pictures (premultiplied RGBA) and those of published models: opaque, before a uniform colour."""
 
 from __future__ import annotations
 

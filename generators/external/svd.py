@@ -47,7 +47,7 @@ class StableVideoDiffusion:
         guidance: float | None = None,
         progress: StepCallback | None = None,
     ) -> Float[Tensor, "T 4 h w"]:
-        """See `VideoPrior`. 25 steps unless told; guidance grows over the frames, from 1 to `guidance`, 3 unless told."""
+        """See `VideoPrior`. 25 steps unless told; guidance grows from frame to frame, 1 to `guidance` (3)."""
         if image is None:
             raise UserError("Stable Video Diffusion moves a picture; expected an image, got none; make one from words")
         longest = self.pipeline.unet.config.num_frames
