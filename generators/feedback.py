@@ -190,8 +190,9 @@ class RenderFeedback:
         """Returns the renderings by all cameras of what the reconstructor makes of some of the views."""
         count = min(self.views, len(cameras))
         chosen = [k * len(cameras) // count for k in range(count)]
-        self.gaussians = self.reconstructor.reconstruct(views[chosen].clamp(0, 1), [cameras[k] for k in chosen])
-        return render_rgba(self.gaussians, cameras, views.shape[-1]).to(views)
+        found = self.reconstructor.reconstruct(views[chosen].clamp(0, 1), [cameras[k] for k in chosen])
+        self.gaussians = found
+        return render_rgba(found, cameras, views.shape[-1]).to(views)
 
     def latents(
         self,

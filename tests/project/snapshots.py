@@ -15,7 +15,7 @@ import pytest
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 
-API_MODULES = ("gaussian4d", "diff_rasterizer", "gaussian4d.toys")
+API_MODULES = ("gaussian4d", "diff_rasterizer", "gaussian4d.toys", "generators", "generators.priors")
 
 
 def api_surface() -> str:
