@@ -4,10 +4,10 @@
     prior = EmbeddedPrior.load()
     views = prior.sample_views(picture[None], orbit_camera(0, 15), orbit_cameras(8))     # [1, 8, 4, 64, 64]
 
-`gaussian4d generate` is the whole path. Where to look: `priors.base` says what a prior is, `priors.embedded` is the one
-that comes along, `external` those of published weights, `feedback` and `attention` the two hooks into sampling, `stag4d`
-the fit, `pipeline` the command's stages, `inputs` what people give, `training` and `models` how the embedded ones came to
-be, `figures` what is measured. `gaussian4d` and `diff_rasterizer` never import this package.
+`gaussian4d generate` is the whole path. Where to look: `priors.base` says what a prior is, `priors.embedded` is the
+one that comes along, `external` those of published weights, `feedback` and `attention` the two hooks into sampling,
+`stag4d` the fit, `pipeline` the command's stages, `inputs` what people give, `training` and `models` how the embedded
+ones came to be, `figures` what is measured. `gaussian4d` and `diff_rasterizer` never import this package.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ import difflib
 import importlib
 import inspect
 import sys
+import types
 import typing
 from pathlib import Path
 
@@ -28,6 +29,8 @@ def api_surface() -> str:
             full = f"{module_name}.{name}"
             if inspect.isclass(value):
                 lines += _class_lines(full, value)
+            elif isinstance(value, types.GenericAlias):
+                lines.append(f"{full} = {_text(value)}")
             elif callable(value):
                 lines.append(f"{full}{signature(value)}")
             else:

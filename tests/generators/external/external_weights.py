@@ -82,7 +82,8 @@ def image_processor(std: float = 0.5) -> CLIPImageProcessor:
 
 def vae() -> AutoencoderKL:
     return AutoencoderKL(
-        block_out_channels=(8, 8), down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+        block_out_channels=(8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
         latent_channels=4, norm_num_groups=4,
     ).eval()  # fmt: skip
 
@@ -90,7 +91,8 @@ def vae() -> AutoencoderKL:
 def unet() -> UNet2DConditionModel:
     return UNet2DConditionModel(
         sample_size=EDGE // 2, block_out_channels=(8, 8), layers_per_block=1, norm_num_groups=4, cross_attention_dim=8,
-        attention_head_dim=2, down_block_types=("CrossAttnDownBlock2D",) * 2, up_block_types=("CrossAttnUpBlock2D",) * 2,
+        attention_head_dim=2,
+        down_block_types=("CrossAttnDownBlock2D",) * 2, up_block_types=("CrossAttnUpBlock2D",) * 2,
     ).eval()  # fmt: skip
 
 
