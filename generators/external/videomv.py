@@ -154,7 +154,7 @@ class VideoMV:
         hook: CleanViewsHook | None = None,
         progress: StepCallback | None = None,
     ) -> Float[Tensor, "T V 4 h w"]:
-        """See `MultiViewPrior`. 50 steps, guidance 6 (with a picture) or 9 (words only) unless told.
+        """See `MultiViewPrior`. Unless told: 50 steps, guidance 6 with a picture, 9 with words.
 
         `hook` enters through the scheduler (`feedback.with_feedback`); at those steps the views are decoded and encoded.
         """
