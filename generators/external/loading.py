@@ -219,6 +219,7 @@ def _placement(
         raise UserError(f"expected a CUDA GPU for device {device}, found none; use cpu")
     if dtype is None:
         dtype = torch.float32 if device == "cpu" else getattr(torch, kind.half)
+    assert dtype is not None
     size = dtype.itemsize
     whole, largest = size * sum(counts.values()), size * max(counts.values())
     variant = variant_of(files)
@@ -244,7 +245,7 @@ def load_pipeline(name: str, folder: Path, placement: Placement, **options: Any)
     import diffusers
 
     pipeline = getattr(diffusers, name).from_pretrained(
-        folder, torch_dtype=placement.dtype, use_safetensors=True, local_files_only=True, variant=placement.variant,
+        folder, dtype=placement.dtype, use_safetensors=True, local_files_only=True, variant=placement.variant,
         **options,
     )  # fmt: skip
     pipeline.set_progress_bar_config(disable=True)

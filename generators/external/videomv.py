@@ -156,7 +156,7 @@ class VideoMV:
     ) -> Float[Tensor, "T V 4 h w"]:
         """See `MultiViewPrior`. Unless told: 50 steps, guidance 6 with a picture, 9 with words.
 
-        `hook` enters through the scheduler (`feedback.with_feedback`); at those steps the views are decoded and encoded.
+        `hook` enters through the scheduler (`feedback.with_feedback`): every step is decoded and encoded for it.
         """
         if self.base == "image" and images is None:
             raise UserError(f"{self.info.name} makes views of a picture; expected images, got none")
@@ -176,30 +176,32 @@ class VideoMV:
             for frame, image in enumerate(sets):
                 if store is not None:
                     store.begin_frame(frame)
-                views.append(
-                    self._sample(
-                        frame, len(sets), image, cameras, caption, seed, steps, guidance, store, hook, progress
-                    )
-                )
+                calls = _Calls(unet, steps, len(cameras), guidance > 1.0, store, progress, frame, len(sets))
+                views.append(self._sample(image, cameras, caption, seed, guidance, hook, calls))
         return torch.stack(views).float()
 
     def _sample(
-        self, frame: int, frames: int, image: Tensor | None, cameras: Sequence[Camera], caption: str | None, seed: int,
-        steps: int, guidance: float, store: Any, hook: CleanViewsHook | None, progress: StepCallback | None,
-    ) -> Float[Tensor, "V 4 h w"]:  # fmt: skip
+        self,
+        image: Tensor | None,
+        cameras: Sequence[Camera],
+        caption: str | None,
+        seed: int,
+        guidance: float,
+        hook: CleanViewsHook | None,
+        calls: _Calls,
+    ) -> Float[Tensor, "V 4 h w"]:
         size, count = self.info.size, len(cameras)
         pipeline, before_it = self.pipeline, self.pipeline.scheduler
         options: dict[str, Any] = {"prompt": f"{caption or ''}, 3d asset".lstrip(", ")}
         if image is not None:
             options["image"] = pil(before(resized(image[None], size, size)[0], self.gray))
             options["decode_chunk_size"] = 4
-        calls = _Calls(pipeline.unet, steps, count, guidance > 1.0, store, progress, frame, frames)
         if hook is not None:
             pipeline.scheduler = self._fed_back(hook, cameras)
         try:
             with calls.counted():
                 video = pipeline(
-                    height=size, width=size, num_frames=count, num_inference_steps=steps, guidance_scale=guidance,
+                    height=size, width=size, num_frames=count, num_inference_steps=calls.steps, guidance_scale=guidance,
                     generator=torch.Generator("cpu").manual_seed(seed), output_type="pt",
                     # Its default asks for a layer that newer text encoders do not hand out.
                     clip_skip=None, **options,

@@ -21,6 +21,8 @@ _WHITE = 1.0
 _STYLE = ", a single object before a plain white background, the camera does not move"
 # The longest video of the published weights.
 _LONGEST = 81
+# Length to which their words are padded.
+_TOKENS = 512
 
 
 class Wan:
@@ -73,7 +75,8 @@ class Wan:
         if image is not None:
             options["image"] = pil(before(resized(square(image[None]), size, size)[0], _WHITE))
         video = self.pipeline(
-            prompt=(caption or "the object moves") + _STYLE, negative_prompt="", height=size, width=size,
+            prompt_embeds=self._encoded((caption or "the object moves") + _STYLE),
+            negative_prompt_embeds=self._encoded(""), height=size, width=size,
             num_frames=sampled, num_inference_steps=steps or 50,
             guidance_scale=5.0 if guidance is None else guidance, output_type="pt",
             generator=torch.Generator("cpu").manual_seed(seed), callback_on_step_end=told(progress, steps or 50),
@@ -81,3 +84,22 @@ class Wan:
         ).frames[0]  # fmt: skip
         taken = torch.linspace(0, len(video) - 1, frames).round().long()
         return cut_outs(video.cpu()[taken], _WHITE).float()
+
+    def _encoded(self, text: str) -> Float[Tensor, "1 N D"]:
+        """Returns the embedding of words, zero behind their end.
+
+        The pipelines' own way cleans the text with a package (ftfy) that is not everybody's.
+        """
+        tokens = self.pipeline.tokenizer(
+            [" ".join(text.split())],
+            padding="max_length",
+            max_length=_TOKENS,
+            truncation=True,
+            return_attention_mask=True,
+            return_tensors="pt",
+        )
+        encoder = self.pipeline.text_encoder
+        device = self.pipeline._execution_device
+        mask = tokens.attention_mask.to(device)
+        embedding = encoder(tokens.input_ids.to(device), mask).last_hidden_state
+        return embedding * mask[..., None].to(embedding.dtype)

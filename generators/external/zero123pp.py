@@ -83,14 +83,14 @@ class Zero123PlusPlus:
         if not isinstance(ramping, list):
             raise UserError(f"{folder}/model_index.json: expected ramping_coefficients, a list of numbers; got none")
         models = {
-            "unet": diffusers.UNet2DConditionModel,
-            "vae": diffusers.AutoencoderKL,
+            "unet": diffusers.UNet2DConditionModel,  # pyright: ignore[reportPrivateImportUsage]
+            "vae": diffusers.AutoencoderKL,  # pyright: ignore[reportPrivateImportUsage]
             "vision_encoder": transformers.CLIPVisionModelWithProjection,
             "text_encoder": transformers.CLIPTextModel,
         }
         parts: dict[str, Any] = {
             name: kind.from_pretrained(
-                folder / name, torch_dtype=placement.dtype, use_safetensors=True, local_files_only=True,
+                folder / name, dtype=placement.dtype, use_safetensors=True, local_files_only=True,
                 variant=placement.variant,
             ).to(placement.device).eval()
             for name, kind in models.items()
@@ -98,7 +98,8 @@ class Zero123PlusPlus:
         parts["tokenizer"] = transformers.CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
         for name in ("feature_extractor_clip", "feature_extractor_vae"):
             parts[name] = transformers.CLIPImageProcessor.from_pretrained(folder / name, local_files_only=True)
-        parts["scheduler"] = diffusers.EulerAncestralDiscreteScheduler.from_pretrained(
+        scheduler = diffusers.EulerAncestralDiscreteScheduler  # pyright: ignore[reportPrivateImportUsage]
+        parts["scheduler"] = scheduler.from_pretrained(
             folder / "scheduler", timestep_spacing="trailing", local_files_only=True
         )
         name = f"{index.get('_name_or_path', '')} {info.source} {info.name}"

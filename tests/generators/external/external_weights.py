@@ -62,11 +62,11 @@ def text_encoder(width: int) -> CLIPTextModel:
     ).eval()
 
 
-def vision_encoder(width: int) -> CLIPVisionModelWithProjection:
+def vision_encoder(width: int, edge: int = EDGE) -> CLIPVisionModelWithProjection:
     return CLIPVisionModelWithProjection(
         CLIPVisionConfig(
             hidden_size=8, intermediate_size=8, projection_dim=width, num_hidden_layers=1, num_attention_heads=2,
-            image_size=EDGE, patch_size=8,
+            image_size=edge, patch_size=edge // 2,
         )
     ).eval()  # fmt: skip
 
@@ -82,8 +82,8 @@ def image_processor(std: float = 0.5) -> CLIPImageProcessor:
 
 def vae() -> AutoencoderKL:
     return AutoencoderKL(
-        block_out_channels=(8, 8),
-        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+        block_out_channels=(8, 8), down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
         latent_channels=4, norm_num_groups=4,
     ).eval()  # fmt: skip
 
@@ -91,8 +91,8 @@ def vae() -> AutoencoderKL:
 def unet() -> UNet2DConditionModel:
     return UNet2DConditionModel(
         sample_size=EDGE // 2, block_out_channels=(8, 8), layers_per_block=1, norm_num_groups=4, cross_attention_dim=8,
-        attention_head_dim=2,
-        down_block_types=("CrossAttnDownBlock2D",) * 2, up_block_types=("CrossAttnUpBlock2D",) * 2,
+        attention_head_dim=2, down_block_types=("CrossAttnDownBlock2D",) * 2,
+        up_block_types=("CrossAttnUpBlock2D",) * 2,
     ).eval()  # fmt: skip
 
 
@@ -138,7 +138,7 @@ def svd(folder: Path) -> Path:
         timestep_type="continuous",
     )
     StableVideoDiffusionPipeline(
-        video_vae, vision_encoder(8), video_unet, scheduler, image_processor()
+        video_vae, vision_encoder(8, 224), video_unet, scheduler, image_processor()
     ).save_pretrained(folder)
     return folder
 
