@@ -171,6 +171,12 @@ class RenderFeedback:
         self.gaussians: Gaussians | None = None
         """Of the last step that was fed back."""
 
+    def __str__(self) -> str:
+        """Returns what it does, for records of how views were made."""
+        steps = "all" if self.steps is None else list(self.steps)
+        source = self.reconstructor.info.source
+        return f"feedback of {self.views} views by {source}, weight {self.weight:g}, steps {steps}"
+
     @torch.no_grad()
     def __call__(
         self, views: Float[Tensor, "V 4 H W"], cameras: Sequence[Camera], step: int, steps: int

@@ -19,7 +19,7 @@ from gaussian4d.files import atomic_write, read_json, write_json
 
 from ..cameras import orbit_camera, orbit_cameras
 from ..inputs.recentre import recentre
-from ..priors.base import DistillationPrior, Fusion, StepCallback
+from ..priors.base import CleanViewsHook, DistillationPrior, Fusion, StepCallback
 from . import parts, results
 from .detail import sharpened
 from .estimate import Speed, sampling_seconds, spoken
@@ -79,7 +79,7 @@ class Job:
         """Returns the names of the stages in their order, and binds each to what it is made from."""
         own = self.settings
         camera = {"elevation": own.elevation, "fov": own.fov}
-        seed = {"seed": self.seed}
+        seed, feedback = {"seed": self.seed}, {"feedback": not own.no_feedback}
         order: list[str] = []
 
         def add(name: str, made_from: Any, *after: str) -> None:
@@ -92,15 +92,21 @@ class Job:
             source = {"file": self.subject.fingerprint, "shape": shape, "matte": own.matte, "fill": own.fill}
             add("input", source)
         if own.seeds > 1:
-            tried = {"seeds": [own.seed, own.seeds], "prior": own.prior, "background": own.background, **camera}
+            tried = {
+                "seeds": [own.seed, own.seeds],
+                "prior": own.prior,
+                "background": own.background,
+                **feedback,
+                **camera,
+            }
             add("previews", {**tried, **(source if self.subject is None else {})}, *order)
         if self.subject is None:
             add("input", {**source, **seed})
         if self.moving:
-            add("static", {"prior": own.prior, "preset": own.preset, **camera, **seed}, "input")
+            add("static", {"prior": own.prior, "preset": own.preset, **feedback, **camera, **seed}, "input")
             add("video", {"prior": own.video_prior, "frames": own.frames, **camera, **seed}, "input")
         last = "video" if self.moving else "input"
-        add("anchors", {"prior": own.prior, "views": VIEWS, "still": self.still, **camera, **seed}, last)
+        add("anchors", {"prior": own.prior, "views": VIEWS, "still": self.still, **feedback, **camera, **seed}, last)
         fit = {"preset": own.preset, "motion": own.motion, "minutes": own.max_minutes, "backend": own.backend}
         add("asset", {**fit, "still": self.still, **seed}, "anchors")
         add("results", {"background": own.background, **camera}, "asset")
@@ -145,7 +151,9 @@ class Job:
             prior, caption = self._image_prior(), self.caption
             made = sampling_seconds(lambda note: prior.sample_image(caption, camera, seed=self.seed, progress=note))
         views = sampling_seconds(
-            lambda note: self.priors.views.sample_views(picture[None], camera, cameras, seed=self.seed, progress=note)
+            lambda note: self.priors.views.sample_views(
+                picture[None], camera, cameras, seed=self.seed, hook=self._feedback(), progress=note
+            )
         )
         each = {
             "input": made,
@@ -199,7 +207,12 @@ class Job:
                 picture = self._sample_image(seed) if image is None else image
                 views = (
                     self.priors.views.sample_views(
-                        picture[None], self._camera(picture.shape[-1]), cameras, caption=self.caption, seed=seed
+                        picture[None],
+                        self._camera(picture.shape[-1]),
+                        cameras,
+                        caption=self.caption,
+                        seed=seed,
+                        hook=self._feedback(),
                     )[0]
                     .float()
                     .cpu()
@@ -342,8 +355,11 @@ class Job:
             return parts.make_anchors(
                 frames, times, self._camera(frames.shape[-1]), self.priors.views, self._view_cameras(),
                 fusion=Fusion() if len(frames) > 1 else None, seed=self.seed, caption=self.caption, folder=folder,
-                progress=callback(progress),
+                progress=callback(progress), hook=self._feedback(),
             )  # fmt: skip
+
+    def _feedback(self) -> CleanViewsHook | None:
+        return None if self.settings.no_feedback else parts.feedback(self.priors.reconstructor)
 
     def _sample_image(self, seed: int, progress: StepCallback | None = None) -> Float[Tensor, "4 S S"]:
         """Returns a picture of the caption; what an external prior makes is framed as the other priors expect."""

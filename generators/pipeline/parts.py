@@ -20,7 +20,15 @@ if TYPE_CHECKING:
     from gaussian4d.gaussians import Gaussians
     from gaussian4d.model import DynamicGaussians
 
-    from ..priors.base import Fusion, GaussianReconstructor, ImagePrior, MultiViewPrior, StepCallback, VideoPrior
+    from ..priors.base import (
+        CleanViewsHook,
+        Fusion,
+        GaussianReconstructor,
+        ImagePrior,
+        MultiViewPrior,
+        StepCallback,
+        VideoPrior,
+    )
 
 Role = Literal["multi-view", "video", "image"]
 
@@ -111,13 +119,34 @@ def make_anchors(
     caption: str | None,
     folder: Path,
     progress: StepCallback | None = None,
+    hook: CleanViewsHook | None = None,
 ) -> Any:
     """Returns what the prior sees from `cameras` at every instant, kept in `folder` as it is made."""
     from .. import stag4d
 
     return stag4d.make_anchors(
-        frames, times, camera, prior, cameras, fusion, seed, progress, caption=caption, folder=folder, chunk=8
+        frames,
+        times,
+        camera,
+        prior,
+        cameras,
+        fusion,
+        seed,
+        progress,
+        caption=caption,
+        folder=folder,
+        chunk=8,
+        hook=hook,
     )
+
+
+def feedback(reconstructor: GaussianReconstructor | None) -> CleanViewsHook | None:
+    """Returns what sends clean views through a 3D reconstruction while they are sampled; None without one."""
+    if reconstructor is None:
+        return None
+    from ..feedback import RenderFeedback
+
+    return RenderFeedback(reconstructor)
 
 
 def load_anchors(folder: Path) -> Any:
