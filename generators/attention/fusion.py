@@ -192,12 +192,14 @@ def processors(model: nn.Module, make: Callable[[Any, str], Any], names: Sequenc
 
 
 @contextlib.contextmanager
-def fused_attention(model: nn.Module, fusion: Fusion | None, *, half: bool = False) -> Iterator[FusionStore | None]:
-    """Fuses the self-attention of `model` for a while; yields the store, None where `fusion` is None."""
+def fused_attention(
+    model: nn.Module, fusion: Fusion | None, *, half: bool = False, device: str | None = None
+) -> Iterator[FusionStore | None]:
+    """Fuses the self-attention of `model` for a while; yields the `FusionStore`, None where `fusion` is None."""
     if fusion is None:
         yield None
         return
     names = self_attention_names(model)
-    store = FusionStore(fusion, names, half=half)
+    store = FusionStore(fusion, names, half=half, device=device)
     with processors(model, lambda base, name: FusionProcessor(base, store, name), names):
         yield store

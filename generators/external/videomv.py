@@ -171,7 +171,7 @@ class VideoMV:
         unet, views = self.pipeline.unet, []
         with (
             camera_conditioned(unet, self.embedding, poses),
-            fused_attention(unet, fusion if len(sets) > 1 else None, half=True) as store,
+            fused_attention(unet, fusion if len(sets) > 1 else None, half=True, device="cpu") as store,
         ):
             for frame, image in enumerate(sets):
                 if store is not None:
@@ -199,7 +199,9 @@ class VideoMV:
         if hook is not None:
             pipeline.scheduler = self._fed_back(hook, cameras)
         try:
-            with calls.counted():
+            # The pipeline draws the input's latents from the global generator.
+            with calls.counted(), torch.random.fork_rng():
+                torch.manual_seed(seed)
                 video = pipeline(
                     height=size, width=size, num_frames=count, num_inference_steps=calls.steps, guidance_scale=guidance,
                     generator=torch.Generator("cpu").manual_seed(seed), output_type="pt",

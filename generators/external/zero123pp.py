@@ -138,7 +138,7 @@ class Zero123PlusPlus:
             check_fusion(fusion, len(self_attention_names(unet)))
         count, views = len(images), []
         with (
-            fused_attention(unet, fusion if count > 1 else None, half=True) as store,
+            fused_attention(unet, fusion if count > 1 else None, half=True, device="cpu") as store,
             reference_attention(unet) as bank,
         ):
             for frame, image in enumerate(square(images)):
