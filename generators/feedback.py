@@ -171,6 +171,12 @@ class RenderFeedback:
         self.gaussians: Gaussians | None = None
         """Of the last step that was fed back."""
 
+    def __str__(self) -> str:
+        """Returns what it does, for records of how views were made."""
+        steps = "all" if self.steps is None else list(self.steps)
+        source = self.reconstructor.info.source
+        return f"feedback of {self.views} views by {source}, weight {self.weight:g}, steps {steps}"
+
     @torch.no_grad()
     def __call__(
         self, views: Float[Tensor, "V 4 H W"], cameras: Sequence[Camera], step: int, steps: int
@@ -190,8 +196,9 @@ class RenderFeedback:
         """Returns the renderings by all cameras of what the reconstructor makes of some of the views."""
         count = min(self.views, len(cameras))
         chosen = [k * len(cameras) // count for k in range(count)]
-        self.gaussians = self.reconstructor.reconstruct(views[chosen].clamp(0, 1), [cameras[k] for k in chosen])
-        return render_rgba(self.gaussians, cameras, views.shape[-1]).to(views)
+        found = self.reconstructor.reconstruct(views[chosen].clamp(0, 1), [cameras[k] for k in chosen])
+        self.gaussians = found
+        return render_rgba(found, cameras, views.shape[-1]).to(views)
 
     def latents(
         self,

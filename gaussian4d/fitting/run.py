@@ -315,7 +315,7 @@ def _prepare(
 
 
 @contextlib.contextmanager
-def graceful_interrupt(trainer: Stoppable, reporter: Narrator, team: Team | None = None) -> Iterator[None]:
+def graceful_interrupt(trainer: AnyTrainer | Stoppable, reporter: Narrator, team: Team | None = None) -> Iterator[None]:
     """Turns the first Ctrl-C into a request to stop after the current step; the second one interrupts at once."""
     team = team or Team()
     if threading.current_thread() is not threading.main_thread():

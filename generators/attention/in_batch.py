@@ -48,7 +48,7 @@ def fused(blocks: nn.ModuleList, fusion: Fusion | None, own: slice) -> Iterator[
     processors = [InBatchFusion(fusion, own) for _ in layers]
     try:
         for layer, processor in zip(layers, processors):
-            layer.set_processor(processor)
+            layer.set_processor(processor)  # pyright: ignore[reportArgumentType]
         yield processors
     finally:
         for layer, processor in zip(layers, before):

@@ -63,9 +63,9 @@ class AnimateDiff:
         if image is None:
             video = self.pipeline(num_frames=frames, **options).frames[0]
         else:
-            from diffusers import AnimateDiffVideoToVideoPipeline
+            from diffusers import AnimateDiffVideoToVideoPipeline  # pyright: ignore[reportPrivateImportUsage]
 
-            painter = AnimateDiffVideoToVideoPipeline(**self.pipeline.components)
+            painter: Any = AnimateDiffVideoToVideoPipeline(**self.pipeline.components)
             painter.set_progress_bar_config(disable=True)
             still = pil(before(resized(square(image[None]), size, size)[0], _WHITE))
             video = painter(video=[still] * frames, strength=_STRENGTH, **options).frames[0]

@@ -217,25 +217,27 @@ def _placement(
     device = ("cuda" if gpu else "cpu") if device == "auto" else device
     if device.startswith("cuda") and not gpu:
         raise UserError(f"expected a CUDA GPU for device {device}, found none; use cpu")
-    kept: torch.dtype = dtype or (torch.float32 if device == "cpu" else getattr(torch, kind.half))
-    size = kept.itemsize
+    if dtype is None:
+        dtype = torch.float32 if device == "cpu" else getattr(torch, kind.half)
+    assert dtype is not None
+    size = dtype.itemsize
     whole, largest = size * sum(counts.values()), size * max(counts.values())
     variant = variant_of(files)
     room = free_memory()
     if device.startswith("cuda"):
         free, _ = torch.cuda.mem_get_info(device)
         if whole < 0.9 * free:
-            return Placement(device, kept, variant=variant)
+            return Placement(device, dtype, variant=variant)
         if largest < 0.9 * free and whole < 0.9 * room and kind.prior != "zero123pp:Zero123PlusPlus":
-            return Placement(device, kept, offload=True, variant=variant)
+            return Placement(device, dtype, offload=True, variant=variant)
         room = free
     if whole > 0.9 * room:
         raise UserError(
             f"{source}: its {sum(counts.values()) / 1e9:.2f} billion weights take {whole / 1e9:.1f} GB as"
-            f" {str(kept).removeprefix('torch.')}, more than the {room / 1e9:.1f} GB free on {device}; free some, or"
+            f" {str(dtype).removeprefix('torch.')}, more than the {room / 1e9:.1f} GB free on {device}; free some, or"
             " name smaller weights"
         )
-    return Placement(device, kept, variant=variant)
+    return Placement(device, dtype, variant=variant)
 
 
 def load_pipeline(name: str, folder: Path, placement: Placement, **options: Any) -> Any:

@@ -154,9 +154,9 @@ class VideoMV:
         hook: CleanViewsHook | None = None,
         progress: StepCallback | None = None,
     ) -> Float[Tensor, "T V 4 h w"]:
-        """See `MultiViewPrior`. 50 steps, guidance 6 (from a picture) or 9 (from words) unless told.
+        """See `MultiViewPrior`. Unless told: 50 steps, guidance 6 with a picture, 9 with words.
 
-        `hook` enters through the scheduler (`feedback.with_feedback`): every step is decoded and encoded again for it.
+        `hook` enters through the scheduler (`feedback.with_feedback`): every step is decoded and encoded for it.
         """
         if self.base == "image" and images is None:
             raise UserError(f"{self.info.name} makes views of a picture; expected images, got none")

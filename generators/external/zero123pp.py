@@ -76,16 +76,15 @@ class Zero123PlusPlus:
     @classmethod
     def load(cls, folder: Path, index: dict[str, Any], info: PriorInfo, placement: Placement) -> Zero123PlusPlus:
         """Returns the prior in a folder of the published layout; `index` is its model_index.json."""
+        import diffusers
         import transformers
-        from diffusers.models import AutoencoderKL, UNet2DConditionModel
-        from diffusers.schedulers import EulerAncestralDiscreteScheduler
 
         ramping = index.get("ramping_coefficients")
         if not isinstance(ramping, list):
             raise UserError(f"{folder}/model_index.json: expected ramping_coefficients, a list of numbers; got none")
-        models: dict[str, Any] = {
-            "unet": UNet2DConditionModel,
-            "vae": AutoencoderKL,
+        models = {
+            "unet": diffusers.UNet2DConditionModel,  # pyright: ignore[reportPrivateImportUsage]
+            "vae": diffusers.AutoencoderKL,  # pyright: ignore[reportPrivateImportUsage]
             "vision_encoder": transformers.CLIPVisionModelWithProjection,
             "text_encoder": transformers.CLIPTextModel,
         }
@@ -99,7 +98,8 @@ class Zero123PlusPlus:
         parts["tokenizer"] = transformers.CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
         for name in ("feature_extractor_clip", "feature_extractor_vae"):
             parts[name] = transformers.CLIPImageProcessor.from_pretrained(folder / name, local_files_only=True)
-        parts["scheduler"] = EulerAncestralDiscreteScheduler.from_pretrained(
+        scheduler = diffusers.EulerAncestralDiscreteScheduler  # pyright: ignore[reportPrivateImportUsage]
+        parts["scheduler"] = scheduler.from_pretrained(
             folder / "scheduler", timestep_spacing="trailing", local_files_only=True
         )
         name = f"{index.get('_name_or_path', '')} {info.source} {info.name}"

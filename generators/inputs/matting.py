@@ -114,10 +114,10 @@ def uniform_matte(pixels: Float[np.ndarray, "H W 4"]) -> tuple[Float[np.ndarray,
         return None
     low = max(2.0 / 255.0, 1.6 * float(np.percentile(difference[rim][same], 99)))
     ramp = np.clip((difference - low) / _RAMP, 0.0, 1.0).astype(np.float32)
-    labels, _ = ndimage.label(ramp < 0.5)
+    labels, _ = _pieces(ramp < 0.5)
     outside = np.isin(labels, np.setdiff1d(np.unique(labels[rim]), [0]))
     alpha = _edge_alpha(rgb, color, ramp, ndimage.binary_dilation(outside, iterations=2))
-    pieces, count = ndimage.label(alpha > 0.5)
+    pieces, count = _pieces(alpha > 0.5)
     if count > 1:
         sizes = ndimage.sum_labels(np.ones_like(alpha), pieces, np.arange(1, count + 1))
         small = np.concatenate([[False], sizes < _DUST * sizes.max()])
@@ -125,6 +125,14 @@ def uniform_matte(pixels: Float[np.ndarray, "H W 4"]) -> tuple[Float[np.ndarray,
         alpha[ndimage.binary_dilation(small[pieces], iterations=2) & ~kept[pieces]] = 0.0
     own = np.clip(rgb - (1.0 - alpha[..., None]) * color, 0.0, alpha[..., None])
     return np.concatenate([own, alpha[..., None]], axis=-1).astype(np.float32), color
+
+
+def _pieces(mask: np.ndarray) -> tuple[np.ndarray, int]:
+    """Returns the connected pieces of a mask as labels from 1 on, and how many there are."""
+    from scipy import ndimage
+
+    labels, count = ndimage.label(mask)  # type: ignore[misc]
+    return labels, count
 
 
 def _edge_alpha(rgb: np.ndarray, color: np.ndarray, ramp: np.ndarray, near: np.ndarray) -> Float[np.ndarray, "H W"]:
@@ -138,7 +146,7 @@ def _edge_alpha(rgb: np.ndarray, color: np.ndarray, ramp: np.ndarray, near: np.n
 
     if near.all():
         return ramp
-    distance, (rows, columns) = ndimage.distance_transform_edt(near, return_indices=True)
+    distance, (rows, columns) = ndimage.distance_transform_edt(near, return_indices=True)  # type: ignore[misc]
     contrast = rgb[rows, columns] - color
     power = (contrast**2).sum(axis=-1)
     share = ((rgb - color) * contrast).sum(axis=-1) / np.maximum(power, 1e-6)

@@ -19,7 +19,7 @@ from gaussian4d.files import atomic_write, read_json, write_json
 
 from ..cameras import orbit_camera, orbit_cameras
 from ..inputs.recentre import recentre
-from ..priors.base import DistillationPrior, Fusion, StepCallback
+from ..priors.base import CleanViewsHook, DistillationPrior, Fusion, StepCallback
 from . import parts, results
 from .detail import sharpened
 from .estimate import Speed, sampling_seconds, spoken
@@ -39,6 +39,8 @@ VIEWS = 8
 """Cameras of the anchors around the object."""
 STATIC_MINUTES = 0.5
 """Of the fit of the static asset, which comes first when the input is a picture or words."""
+LEAST_FIT_SECONDS = 15.0
+"""The fit gets this much even where a limit of time leaves less."""
 
 # What the fit writes into the run folder; another fit takes its place as a whole.
 _OF_THE_FIT = ("config.json", "log.txt", "metrics.jsonl", "checkpoints", "model.g4d", "eval")
@@ -66,6 +68,7 @@ class Job:
         """Whether a video prior has to make the picture move."""
         self.still = settings.static
         self._left: dict[str, float] = {}
+        self._began = time.monotonic()
 
     @property
     def name(self) -> str:
@@ -76,7 +79,7 @@ class Job:
         """Returns the names of the stages in their order, and binds each to what it is made from."""
         own = self.settings
         camera = {"elevation": own.elevation, "fov": own.fov}
-        seed = {"seed": self.seed}
+        seed, feedback = {"seed": self.seed}, {"feedback": not own.no_feedback}
         order: list[str] = []
 
         def add(name: str, made_from: Any, *after: str) -> None:
@@ -89,15 +92,21 @@ class Job:
             source = {"file": self.subject.fingerprint, "shape": shape, "matte": own.matte, "fill": own.fill}
             add("input", source)
         if own.seeds > 1:
-            tried = {"seeds": [own.seed, own.seeds], "prior": own.prior, "background": own.background, **camera}
+            tried = {
+                "seeds": [own.seed, own.seeds],
+                "prior": own.prior,
+                "background": own.background,
+                **feedback,
+                **camera,
+            }
             add("previews", {**tried, **(source if self.subject is None else {})}, *order)
         if self.subject is None:
             add("input", {**source, **seed})
         if self.moving:
-            add("static", {"prior": own.prior, "preset": own.preset, **camera, **seed}, "input")
+            add("static", {"prior": own.prior, "preset": own.preset, **feedback, **camera, **seed}, "input")
             add("video", {"prior": own.video_prior, "frames": own.frames, **camera, **seed}, "input")
         last = "video" if self.moving else "input"
-        add("anchors", {"prior": own.prior, "views": VIEWS, "still": self.still, **camera, **seed}, last)
+        add("anchors", {"prior": own.prior, "views": VIEWS, "still": self.still, **feedback, **camera, **seed}, last)
         fit = {"preset": own.preset, "motion": own.motion, "minutes": own.max_minutes, "backend": own.backend}
         add("asset", {**fit, "still": self.still, **seed}, "anchors")
         add("results", {"background": own.background, **camera}, "asset")
@@ -105,11 +114,10 @@ class Job:
 
     def run(self) -> None:
         """Runs all stages and leaves the run folder; stages that are kept are only read."""
-        image = None
+        self._began = time.monotonic()
         if self.subject is None:
             self._choose(None)
-            image = self._stage("input", self._make_image, load_frames)[0]
-            frames = image[None]
+            frames = self._stage("input", self._make_image, load_frames)
         else:
             frames = self._stage("input", self._keep_input, load_frames)
             self._choose(frames[0])
@@ -143,7 +151,9 @@ class Job:
             prior, caption = self._image_prior(), self.caption
             made = sampling_seconds(lambda note: prior.sample_image(caption, camera, seed=self.seed, progress=note))
         views = sampling_seconds(
-            lambda note: self.priors.views.sample_views(picture[None], camera, cameras, seed=self.seed, progress=note)
+            lambda note: self.priors.views.sample_views(
+                picture[None], camera, cameras, seed=self.seed, hook=self._feedback(), progress=note
+            )
         )
         each = {
             "input": made,
@@ -163,7 +173,7 @@ class Job:
             )
         if own.max_minutes is not None and "asset" in todo:
             others = sum(value for name, value in seconds.items() if name != "asset")
-            seconds["asset"] = max(60.0 * own.max_minutes - others, 15.0)
+            seconds["asset"] = max(60.0 * own.max_minutes - others, LEAST_FIT_SECONDS)
         self._left = dict(seconds)
         return seconds
 
@@ -197,7 +207,12 @@ class Job:
                 picture = self._sample_image(seed) if image is None else image
                 views = (
                     self.priors.views.sample_views(
-                        picture[None], self._camera(picture.shape[-1]), cameras, caption=self.caption, seed=seed
+                        picture[None],
+                        self._camera(picture.shape[-1]),
+                        cameras,
+                        caption=self.caption,
+                        seed=seed,
+                        hook=self._feedback(),
                     )[0]
                     .float()
                     .cpu()
@@ -228,11 +243,12 @@ class Job:
         run = folder / "run"
         resume = (run / "config.json").is_file()
         anchors = self._sample_anchors(folder / "anchors", image[None], [0.0], "static")
-        config = self._fit_config("static", STATIC_MINUTES)
+        config = self._fit_config("static", STATIC_MINUTES, minutes_only=False)
         camera = self._camera(image.shape[-1])
         model = parts.fit_asset(
             image[None], [0.0], camera, self.priors.views, run, config,
             anchors=anchors, reconstructor=self.priors.reconstructor, resume=resume,
+            fps=None if self.subject is None else self.subject.fps, caption=self.caption,
         )  # fmt: skip
         if not self.stages.kept("asset") and not self.stages.begun("asset"):
             model.save(self.folder / "model.g4d")
@@ -264,12 +280,20 @@ class Job:
                 elif name != "model.g4d":
                     path.unlink(missing_ok=True)
             begun.touch()
-        minutes = None if self.settings.max_minutes is None else max(self._left.get("asset", 15.0), 15.0) / 60
+        minutes = self._minutes_left()
         config = self._fit_config("static" if self.still else self.settings.motion, minutes)
         return parts.fit_asset(
             frames, times, camera, self.priors.views, self.folder, config,
             anchors=anchors, reconstructor=self.priors.reconstructor, resume=resume,
+            fps=None if self.subject is None else self.subject.fps, caption=self.caption,
         )  # fmt: skip
+
+    def _minutes_left(self) -> float | None:
+        """Returns what the user's limit leaves for the fit, None without one."""
+        if self.settings.max_minutes is None:
+            return None
+        spent = time.monotonic() - self._began + self._left.get("results", 0.0)
+        return max(60.0 * self.settings.max_minutes - spent, LEAST_FIT_SECONDS) / 60.0
 
     def _load_asset(self) -> DynamicGaussians:
         from gaussian4d.model import load_model
@@ -330,9 +354,12 @@ class Job:
         with self._progress(label, 1) as progress:
             return parts.make_anchors(
                 frames, times, self._camera(frames.shape[-1]), self.priors.views, self._view_cameras(),
-                fusion=Fusion() if len(frames) > 1 else None, seed=self.seed, folder=folder,
-                progress=callback(progress),
+                fusion=Fusion() if len(frames) > 1 else None, seed=self.seed, caption=self.caption, folder=folder,
+                progress=callback(progress), hook=self._feedback(),
             )  # fmt: skip
+
+    def _feedback(self) -> CleanViewsHook | None:
+        return None if self.settings.no_feedback else parts.feedback(self.priors.reconstructor)
 
     def _sample_image(self, seed: int, progress: StepCallback | None = None) -> Float[Tensor, "4 S S"]:
         """Returns a picture of the caption; what an external prior makes is framed as the other priors expect."""
@@ -345,17 +372,19 @@ class Job:
         framed = recentre([image.permute(1, 2, 0).numpy()], share=own.fill)
         return torch.from_numpy(framed.frames[0])
 
-    def _fit_config(self, motion: str | None, minutes: float | None) -> Any:
+    def _fit_config(self, motion: str | None, minutes: float | None, *, minutes_only: bool = True) -> Any:
         own = self.settings
         sds = isinstance(self.priors.views, DistillationPrior)
         return parts.fit_config(
-            own.preset, motion=motion, max_minutes=minutes, seed=self.seed, backend=own.backend, sds=sds
-        )
+            own.preset, motion=motion, seed=self.seed, backend=own.backend, sds=sds,
+            max_minutes=minutes, minutes_only=minutes_only,
+        )  # fmt: skip
 
     def _fit_seconds(self, speed: Speed, still: bool) -> float:
-        if still and not self.still:
-            return 60.0 * STATIC_MINUTES
-        return PRESET_SECONDS[self.settings.preset] * max(speed.factor, 0.2)
+        """Returns what a fit takes: the presets end after their steps or their time, whichever is first."""
+        most = PRESET_SECONDS[self.settings.preset]
+        limit = 60.0 * STATIC_MINUTES if still and not self.still else most
+        return min(limit, max(speed.factor, 0.2) * most)
 
     def _warn_of_domain(self, image: Float[Tensor, "4 S S"]) -> None:
         if self.settings.prior == "embedded":
@@ -371,7 +400,7 @@ class Job:
 
 
 PRESET_SECONDS = {"quick": 90.0, "balanced": 360.0}
-"""What the presets of the fit take on the machine for which they are stated."""
+"""What the presets of the fit take, and at most take, on the machine for which they are stated."""
 
 _DOING = {
     "input": "the picture that everything follows from",

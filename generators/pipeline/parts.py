@@ -20,7 +20,15 @@ if TYPE_CHECKING:
     from gaussian4d.gaussians import Gaussians
     from gaussian4d.model import DynamicGaussians
 
-    from ..priors.base import Fusion, GaussianReconstructor, ImagePrior, MultiViewPrior, StepCallback, VideoPrior
+    from ..priors.base import (
+        CleanViewsHook,
+        Fusion,
+        GaussianReconstructor,
+        ImagePrior,
+        MultiViewPrior,
+        StepCallback,
+        VideoPrior,
+    )
 
 Role = Literal["multi-view", "video", "image"]
 
@@ -50,12 +58,10 @@ def external_prior(source: str, role: Role) -> Any:
 
 
 def reconstructor() -> GaussianReconstructor | None:
-    """Returns the embedded feed-forward reconstructor, None where the package has no weights for it."""
-    try:
-        from ..priors.reconstructor import EmbeddedReconstructor
-    except ImportError:
-        return None
-    return EmbeddedReconstructor.load()
+    """Returns the embedded feed-forward reconstructor, None where the package came without weights for it."""
+    from ..priors.reconstructor import WEIGHTS, EmbeddedReconstructor
+
+    return EmbeddedReconstructor.load() if (WEIGHTS / "reconstructor.safetensors").is_file() else None
 
 
 def check_domain(image: Float[Tensor, "4 64 64"]) -> tuple[bool, str]:
@@ -74,9 +80,19 @@ def unknown_words(text: str) -> tuple[list[str], bool]:
 
 
 def fit_config(
-    preset: str, *, motion: str | None, max_minutes: float | None, seed: int, backend: str, sds: bool
+    preset: str,
+    *,
+    motion: str | None,
+    seed: int,
+    backend: str,
+    sds: bool,
+    max_minutes: float | None = None,
+    minutes_only: bool = False,
 ) -> Any:
-    """Returns the `StagConfig` of a preset with what the user chose."""
+    """Returns the `StagConfig` of a preset with what the user chose.
+
+    `max_minutes` is a limit beside the preset's steps; with `minutes_only` it takes their place.
+    """
     from .. import stag4d
 
     chosen: dict[str, Any] = {"seed": seed, "backend": backend}
@@ -84,9 +100,11 @@ def fit_config(
         chosen["motion"] = motion
     if max_minutes is not None:
         chosen["max_minutes"] = max_minutes
+        if minutes_only:
+            chosen["max_steps"] = None
     if not sds:
         chosen["sds"] = False
-    return dataclasses.replace(getattr(stag4d, preset)(), **chosen)
+    return stag4d.preset(preset, **chosen)
 
 
 def make_anchors(
@@ -98,15 +116,37 @@ def make_anchors(
     *,
     fusion: Fusion | None,
     seed: int,
+    caption: str | None,
     folder: Path,
     progress: StepCallback | None = None,
+    hook: CleanViewsHook | None = None,
 ) -> Any:
     """Returns what the prior sees from `cameras` at every instant, kept in `folder` as it is made."""
     from .. import stag4d
 
     return stag4d.make_anchors(
-        frames, times, camera, prior, cameras, fusion=fusion, seed=seed, progress=progress, folder=folder
+        frames,
+        times,
+        camera,
+        prior,
+        cameras,
+        fusion,
+        seed,
+        progress,
+        caption=caption,
+        folder=folder,
+        chunk=8,
+        hook=hook,
     )
+
+
+def feedback(reconstructor: GaussianReconstructor | None) -> CleanViewsHook | None:
+    """Returns what sends clean views through a 3D reconstruction while they are sampled; None without one."""
+    if reconstructor is None:
+        return None
+    from ..feedback import RenderFeedback
+
+    return RenderFeedback(reconstructor)
 
 
 def load_anchors(folder: Path) -> Any:
@@ -127,6 +167,8 @@ def fit_asset(
     anchors: Any,
     reconstructor: GaussianReconstructor | None,
     resume: bool,
+    fps: float | None = None,
+    caption: str | None = None,
 ) -> DynamicGaussians:
     """Returns the asset fitted to frames and anchors; `out` is left as a run folder.
 
@@ -134,9 +176,13 @@ def fit_asset(
     """
     from .. import stag4d
 
-    return stag4d.fit_asset(
-        frames, times, camera, prior, out, config, reconstructor=reconstructor, anchors=anchors, resume=resume
-    )
+    try:
+        return stag4d.fit_asset(
+            frames, times, camera, prior, out, config,
+            reconstructor=reconstructor, anchors=anchors, resume=resume, fps=fps, caption=caption,
+        )  # fmt: skip
+    except stag4d.Interrupted:
+        raise KeyboardInterrupt from None
 
 
 def render_rgba(gaussians: Gaussians, cameras: Sequence[Camera], backend: str) -> Float[Tensor, "V 4 H W"]:

@@ -155,6 +155,11 @@ def _say_estimate(jobs: list[Job], settings: Settings, start: float, say: Say) -
         total += sum(seconds.values())
         listed = ", ".join(f"{name} {spoken(value)}" for name, value in seconds.items()) or "nothing is left to do"
         say(f"estimate for {job.name}: {listed}")
+        if settings.max_minutes is not None and sum(seconds.values()) > 66.0 * settings.max_minutes:
+            say(
+                f"warning: that is more than --max-minutes {settings.max_minutes:g}, though the fit gets its least;"
+                " --frames takes fewer instants, --static only one"
+            )
     say(f"about {spoken(total)} in all on this machine (measured in {time.monotonic() - start:.0f} s with loading)")
 
 

@@ -25,7 +25,7 @@ from gaussian4d.cameras import Camera
 from gaussian4d.errors import UserError
 from gaussian4d.files import atomic_write, read_json, write_json
 
-from ..priors.base import Fusion, MultiViewPrior, StepCallback
+from ..priors.base import CleanViewsHook, Fusion, MultiViewPrior, StepCallback
 
 SCHEMA_VERSION = 1
 _FILE = "anchors.json"
@@ -80,6 +80,7 @@ def make_anchors(
     caption: str | None = None,
     folder: Path | None = None,
     chunk: int | None = None,
+    hook: CleanViewsHook | None = None,
 ) -> Anchors:
     """Returns what `cameras` see of the object at every instant of the input.
 
@@ -95,6 +96,7 @@ def make_anchors(
         folder: Stage folder: instants already there are kept, and each chunk is written as it is done. What comes back
             is then what the folder holds: 8 bits.
         chunk: Instants per call of the prior; None is all. The first instant goes along with each, for the fusion.
+        hook: What clean views go through while they are sampled, such as `feedback.RenderFeedback`.
 
     Raises:
         UserError: `folder` holds anchors of another input, camera, prior or seed.
@@ -106,7 +108,7 @@ def make_anchors(
     times = [float(time) for time in times]
     done: dict[int, Tensor] = {}
     if folder is not None:
-        about = _about(frames, input_camera, prior, fusion, seed, caption)
+        about = _about(frames, input_camera, prior, fusion, seed, caption, hook)
         done = _resumed(folder, about, cameras, times)
     todo = [t for t in range(T) if t not in done]
     made: dict[int, Tensor] = {}
@@ -130,6 +132,7 @@ def make_anchors(
             times=[times[t] for t in asked],
             seed=seed,
             fusion=fusion,
+            hook=hook,
             progress=tell,
         )[len(lead) :]
         for t, view in zip(row, views):
@@ -149,7 +152,13 @@ def angles_to(camera: Camera, cameras: Sequence[Camera]) -> np.ndarray:
 
 
 def _about(
-    frames: Tensor, camera: Camera, prior: MultiViewPrior, fusion: Fusion | None, seed: int, caption: str | None
+    frames: Tensor,
+    camera: Camera,
+    prior: MultiViewPrior,
+    fusion: Fusion | None,
+    seed: int,
+    caption: str | None,
+    hook: CleanViewsHook | None,
 ) -> dict[str, Any]:
     """Returns what decides the anchors, as JSON values."""
     pixels = (frames.detach().clamp(0, 1) * 255.0 + 0.5).to(torch.uint8).contiguous().cpu().numpy()
@@ -160,6 +169,7 @@ def _about(
         "fusion": None if fusion is None else [fusion.anchor, fusion.previous, fusion.layers, list(fusion.steps)],
         "seed": seed,
         "caption": caption,
+        "hook": None if hook is None else str(hook),
     }
 
 

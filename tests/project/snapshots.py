@@ -7,6 +7,7 @@ import difflib
 import importlib
 import inspect
 import sys
+import types
 import typing
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pytest
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 
-API_MODULES = ("gaussian4d", "diff_rasterizer", "gaussian4d.toys")
+API_MODULES = ("gaussian4d", "diff_rasterizer", "gaussian4d.toys", "generators", "generators.priors")
 
 
 def api_surface() -> str:
@@ -28,6 +29,8 @@ def api_surface() -> str:
             full = f"{module_name}.{name}"
             if inspect.isclass(value):
                 lines += _class_lines(full, value)
+            elif isinstance(value, types.GenericAlias):
+                lines.append(f"{full} = {_text(value)}")
             elif callable(value):
                 lines.append(f"{full}{signature(value)}")
             else:

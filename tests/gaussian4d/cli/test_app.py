@@ -91,7 +91,9 @@ def test_every_command_has_docs_examples_and_a_description_per_field() -> None:
     for name, command in app.load_commands().items():
         assert command.__doc__ and not command.__doc__.startswith(command.__name__ + "("), name
         assert f"gaussian4d {name}" in command.EXAMPLES
-        source = Path(sys.modules[command.__module__].__file__).read_text(encoding="utf-8")  # type: ignore[arg-type]
+        # Fields may be inherited from a dataclass of settings in another module.
+        homes = {sys.modules[base.__module__].__file__ for base in command.__mro__ if dataclasses.is_dataclass(base)}
+        source = "\n".join(Path(home).read_text(encoding="utf-8") for home in homes if home)
         for field in dataclasses.fields(command):
             after = source.split(f"\n    {field.name}: ", 1)[1].split("\n", 2)[1]
             assert after.strip().startswith('"""'), f"{name}: {field.name} has no description"

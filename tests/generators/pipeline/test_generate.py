@@ -135,9 +135,15 @@ def test_several_inputs_get_a_folder_each(
     assert "[2/2] cat" in capsys.readouterr().out
 
 
-def test_the_fit_gets_the_time_that_is_left(fakes: FakeParts, picture: Path, tmp_path: Path) -> None:
-    assert generate("--image", picture, "--out", tmp_path / "run", "--static", "--max-minutes", 2) == 0
-    assert 1.8 < fakes.configs[-1]["max_minutes"] < 2.0
+def test_the_fit_gets_the_time_that_is_left(
+    fakes: FakeParts, picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert generate("--image", picture, "--out", tmp_path / "run", "--static", "--max-minutes", 20) == 0
+    assert 15.0 < fakes.configs[-1]["max_minutes"] < 20.0 and fakes.configs[-1]["minutes_only"]
+    assert "more than --max-minutes" not in capsys.readouterr().out
+    assert generate("--image", picture, "--out", tmp_path / "short", "--static", "--max-minutes", 0.05) == 0
+    assert fakes.configs[-1]["max_minutes"] == 0.25
+    assert "more than --max-minutes 0.05" in capsys.readouterr().out
 
 
 def test_outside_the_domain_is_warned_of(
