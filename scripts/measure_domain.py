@@ -22,12 +22,12 @@ class Arguments:
 def main(arguments: Arguments) -> None:
     import numpy as np
     import torch
-    from generators.inputs.recentre import recentre
 
     from gaussian4d.files import write_json
     from gaussian4d.toys import make_toy, render_views
     from generators.cameras import orbit_camera
     from generators.domain import figures_of, scores, small
+    from generators.inputs.recentre import recentre
 
     rng = np.random.default_rng(0)
     rows = []
