@@ -348,10 +348,10 @@ class Job:
         info, own = self.priors.views.info, self.settings
         if info.fixed_cameras is None:
             return orbit_cameras(VIEWS, elevation=own.elevation, fov=own.fov, size=info.size)
-        fixed = getattr(self.priors.views, "cameras", None)
-        if callable(fixed):
+        own_cameras: Callable[[], list[Camera]] | None = getattr(self.priors.views, "cameras", None)
+        if own_cameras is not None:
             # With the field of view they were trained with, whatever the picture's own is.
-            return list(fixed())
+            return own_cameras()
         return [orbit_camera(azimuth, height, fov=own.fov, size=info.size) for azimuth, height in info.fixed_cameras]
 
     def _sample_anchors(self, folder: Path, frames: Float[Tensor, "T 4 S S"], times: list[float], label: str) -> Any:
