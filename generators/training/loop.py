@@ -8,9 +8,11 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast
 from diffusers.training_utils import EMAModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -79,8 +81,9 @@ class Loop:
                         group["lr"] = lr * self.rate()
                 loss, objects, figures = loss_of(self.wrapped, self.progress)
                 self.accelerator.backward(loss)
-                self.accelerator.clip_grad_norm_(self.model.parameters(), 1.0)
-                if torch.isfinite(loss):
+                # The same in all processes, unlike the loss.
+                norm = self.accelerator.clip_grad_norm_(self.model.parameters(), 1.0)
+                if torch.isfinite(torch.as_tensor(norm)):
                     for optimizer, _ in self.optimizers:
                         optimizer.step()
                     self.ema.step(self.model.parameters())
@@ -89,6 +92,10 @@ class Loop:
                 self.step += 1
                 self.objects += objects * self.accelerator.num_processes
                 self.elapsed += time.monotonic() - began
+                if self.accelerator.num_processes > 1:
+                    # All stop at the same step.
+                    clock = torch.tensor(self.elapsed, dtype=torch.float64, device=self.accelerator.device)
+                    self.elapsed = float(cast(Tensor, broadcast(clock)))
                 for name, value in {"loss": float(loss.detach()), **figures}.items():
                     sums[name] = sums.get(name, 0.0) + value
                     sums[f"n {name}"] = sums.get(f"n {name}", 0.0) + 1.0
