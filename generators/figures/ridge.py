@@ -17,12 +17,14 @@ class Ridge:
         self.mean_in, self.mean_out = inputs.mean(0), outputs.mean(0)
         x, y = inputs - self.mean_in, outputs - self.mean_out
         kernel = x @ x.T
+        # A sixteenth of the outputs says which strength is best, in a sixteenth of the time.
+        few = y[:, ::16]
         cut = len(x) * 4 // 5
         errors = []
         scale = float(kernel.diagonal().mean())
         for strength in _STRENGTHS:
-            weights = _solved(kernel[:cut, :cut], y[:cut], strength * scale)
-            errors.append(float((kernel[cut:, :cut] @ weights - y[cut:]).square().mean()))
+            weights = _solved(kernel[:cut, :cut], few[:cut], strength * scale)
+            errors.append(float((kernel[cut:, :cut] @ weights - few[cut:]).square().mean()))
         self.strength = _STRENGTHS[min(range(len(errors)), key=errors.__getitem__)]
         self.inputs, self.weights = x, _solved(kernel, y, self.strength * scale)
 
