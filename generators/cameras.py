@@ -66,3 +66,16 @@ def pluecker_rays(cameras: Sequence[Camera], size: int | None = None) -> Float[T
         moments = np.cross(np.broadcast_to(view.position, directions.shape), directions)
         rays.append(np.concatenate([moments, directions], axis=-1))
     return torch.from_numpy(np.stack(rays)).permute(0, 3, 1, 2).float()
+
+
+def rays_of(viewmats: Tensor, Ks: Tensor, size: int = 64) -> Tensor:
+    """Returns `pluecker_rays` of cameras given as tensors [..., 4, 4] and [..., 3, 3]: [..., 6, size, size]."""
+    grid = torch.arange(size, dtype=torch.float32) + 0.5
+    x = (grid - Ks[..., 0, 2, None]) / Ks[..., 0, 0, None]
+    y = (grid - Ks[..., 1, 2, None]) / Ks[..., 1, 1, None]
+    x, y = x[..., None, :].expand(*x.shape[:-1], size, size), y[..., :, None].expand(*y.shape[:-1], size, size)
+    local = torch.stack([x, y, torch.ones_like(x)], dim=-3)
+    R, t = viewmats[..., :3, :3], viewmats[..., :3, 3]
+    directions = torch.nn.functional.normalize(torch.einsum("...ji,...jhw->...ihw", R, local), dim=-3)
+    origins = -torch.einsum("...ji,...j->...i", R, t)[..., None, None].expand_as(directions)
+    return torch.cat([torch.linalg.cross(origins, directions, dim=-3), directions], dim=-3)

@@ -21,6 +21,7 @@ from gaussian4d.cameras import Camera
 from gaussian4d.errors import UserError
 from gaussian4d.gaussians import Gaussians
 
+from .models.view_transformer import DRAWINGS
 from .priors.base import GaussianReconstructor
 from .views import render_rgba, render_xyz
 
@@ -215,11 +216,13 @@ class RenderFeedback:
         return feedback
 
 
-def rendered_conditions(gaussians: Gaussians, cameras: Sequence[Camera], size: int) -> Float[Tensor, "V 7 H W"]:
-    """Returns rgb, alpha and canonical xyz of a reconstruction, as the view transformer takes them: 0 where nothing is.
+def rendered_conditions(gaussians: Gaussians, cameras: Sequence[Camera], size: int) -> Float[Tensor, "V 24 H W"]:
+    """Returns rgb, alpha, canonical xyz and facing of a reconstruction, as the view transformer takes them.
 
-    Colours are premultiplied; xyz is in 0..1 (see `views.render_xyz`), also premultiplied.
+    All are premultiplied, and 0 where nothing is; xyz is in 0..1 (see `views.render_xyz`). A whole object shows every
+    camera its outside: facing is alpha, and there is nothing to guess (compare `models.surface`).
     """
     with torch.no_grad():
         rgba, xyz = render_rgba(gaussians, cameras, size), render_xyz(gaussians, cameras, size)
-    return torch.cat([rgba, xyz[:, :3]], dim=1)
+    drawn = torch.cat([rgba, xyz[:, :3], rgba[:, 3:]], dim=1)
+    return torch.cat([drawn, torch.zeros_like(drawn).repeat(1, DRAWINGS - 1, 1, 1)], dim=1)

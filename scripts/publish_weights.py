@@ -19,7 +19,7 @@ class Arguments:
     training: Path
     """Folder that `train_*.py` wrote."""
     name: str
-    """`view_prior`, `reconstructor` or `regressor`."""
+    """`surface`, `view_prior`, `reconstructor` or `regressor`."""
     to: Path = Path("generators/weights")
 
 
@@ -27,12 +27,14 @@ def main(arguments: Arguments) -> None:
     import torch
     from safetensors.torch import load_file, save_file
 
+    from generators.models.surface import SURFACE_CONFIG
     from generators.models.view_transformer import ViewTransformerConfig
 
+    config = SURFACE_CONFIG if arguments.name == "surface" else ViewTransformerConfig()
     tensors = {k: v.half().contiguous() for k, v in load_file(arguments.training / "ema.safetensors").items()}
     numbers = torch.load(arguments.training / "checkpoint.pt", weights_only=True)["numbers"]
     metadata = {
-        "config": json.dumps(dataclasses.asdict(ViewTransformerConfig())),
+        "config": json.dumps(dataclasses.asdict(config)),
         "training": json.dumps({key: round(float(value), 1) for key, value in numbers.items()}),
         "licence": "Apache-2.0",
     }

@@ -1,9 +1,10 @@
 """Trains the embedded view prior (multi-view and video in one) on toys, or a regressor of equal size.
 
 python scripts/make_toy_bank.py --out bank --toys 16384
+python scripts/train_surface.py --bank bank --out work/surface
 python scripts/train_prior.py --bank bank --out work/prior --minutes 120      # again to go on; Ctrl-C saves
-accelerate launch scripts/train_prior.py --bank bank --out work/prior         # several GPUs
-python scripts/train_prior.py --bank bank --out work/regressor --start work/prior/ema.safetensors --regression
+torchrun --nproc_per_node 2 scripts/train_prior.py --bank bank --out work/prior    # several GPUs or cores
+python scripts/train_prior.py --bank bank --out work/regressor --initial work/prior/ema.safetensors --regression
 """
 
 from __future__ import annotations
@@ -24,8 +25,12 @@ class Arguments:
     minutes: float = 120.0
     lr: float = 2e-3
     muon_lr: float = 5e-3
-    start: Path | None = None
+    decay: float = 0.3
+    """Share of the time, at its end, in which the rates fall."""
+    initial: Path | None = None
     """Weights to start from."""
+    surface: Path = Path("generators/weights/surface.safetensors")
+    """Weights of the surface network, trained before."""
     regression: bool = False
     seed: int = 0
 
@@ -33,23 +38,35 @@ class Arguments:
 def main(arguments: Arguments) -> None:
     import numpy as np
     import torch
-    from accelerate import Accelerator
+    from accelerate import Accelerator, DistributedDataParallelKwargs
 
+    from generators.cameras import rays_of
     from generators.figures.grid import save_grid
+    from generators.models.surface import SurfaceNet, drawn_conditions
     from generators.models.view_transformer import Frames, ViewTransformer
     from generators.training.loop import Loop, LoopConfig, load_weights
-    from generators.training.prior import prior_loss, projection_of, rays_of, sample_frames, toys_per_step
+    from generators.training.prior import draw_mode, prior_loss, sample_frames
     from generators.training.toy_bank import ToyBank, render_toy
 
     torch.set_flush_denormal(True)
     torch.manual_seed(arguments.seed)
-    accelerator = Accelerator()
-    model = ViewTransformer()
-    if arguments.start:
-        load_weights(model, arguments.start)
+    # Without an input picture nothing is drawn, and the layers that take drawings in rest.
+    accelerator = Accelerator(kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)])
+    model, surface = ViewTransformer(), SurfaceNet()
+    load_weights(surface, arguments.surface)
+    surface.to(accelerator.device).eval()
+    if arguments.initial:
+        load_weights(model, arguments.initial)
     loop = Loop(
         model,
-        LoopConfig(arguments.out, arguments.minutes, 0.3, arguments.lr, arguments.muon_lr, seed=arguments.seed),
+        LoopConfig(
+            arguments.out,
+            arguments.minutes,
+            arguments.decay,
+            arguments.lr,
+            arguments.muon_lr,
+            seed=arguments.seed,
+        ),
         accelerator,
     )
     # Another draw after every restart and in every process.
@@ -61,12 +78,13 @@ def main(arguments: Arguments) -> None:
     toys = [render_toy(k, "test") for k in range(1000, 1004)]
     shown = {key: torch.from_numpy(np.stack([toy[key] for toy in toys])) for key in toys[0]}
 
-    def batch(progress: float) -> dict:
-        found = next(bank.batches(toys_per_step(progress)))
-        return {key: value.to(accelerator.device) for key, value in found.items()}
+    # The same in all processes: what takes longer takes longer for all.
+    modes = np.random.default_rng(draw[:2])
 
     def loss_of(wrapped: torch.nn.Module, progress: float):
-        return prior_loss(wrapped, batch(progress), progress, rng, arguments.regression)
+        mode, count, room = draw_mode(progress, modes, arguments.regression)
+        batch = {key: value.to(accelerator.device) for key, value in next(bank.batches(room)).items()}
+        return prior_loss(wrapped, surface, batch, mode, count, rng, arguments.regression)
 
     def sample(path: Path) -> None:
         rows = []
@@ -78,11 +96,10 @@ def main(arguments: Arguments) -> None:
             clean = shown["rgba"][row, chosen].float() / 127.5 - 1
             known = torch.zeros(chosen.shape, dtype=torch.bool)
             known[:, 0] = not words
-            rays = rays_of(shown["viewmats"][row, chosen], shown["Ks"][row, chosen])
+            viewmats, Ks = shown["viewmats"][row, chosen], shown["Ks"][row, chosen]
             tokens = shown["tokens"].long() * int(words)
-            first = shown["viewmats"][row, chosen][:, 0], shown["Ks"][row, chosen][:, 0]
-            projection = projection_of(*first)
-            frames = Frames(rays, shown["times"][row, chosen], known, tokens, projection=projection)
+            drawn = None if words else drawn_conditions(surface, clean[:, 0] * 0.5 + 0.5, viewmats, Ks)
+            frames = Frames(rays_of(viewmats, Ks), shown["times"][row, chosen], known, tokens, drawn)
             made = sample_frames(model, clean, known, frames, 1 if arguments.regression else 8)
             rows += [item for pair in zip(clean, made) for item in pair]
         save_grid(path, torch.stack(rows) * 0.5 + 0.5)

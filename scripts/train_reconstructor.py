@@ -1,6 +1,6 @@
 """Trains the embedded reconstructor (a few views to Gaussians) on toys, through the rasterizer.
 
-python scripts/train_reconstructor.py --bank bank --out work/reconstructor --start work/prior/ema.safetensors
+python scripts/train_reconstructor.py --bank bank --out work/reconstructor --initial work/prior/ema.safetensors
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Arguments:
     minutes: float = 40.0
     lr: float = 1e-3
     muon_lr: float = 3e-3
-    start: Path | None = None
+    initial: Path | None = None
     """Weights of a view prior to start the trunk from."""
     toys: int = 6
     """Toys per step."""
@@ -32,12 +32,11 @@ def main(arguments: Arguments) -> None:
     import numpy as np
     import torch
     from accelerate import Accelerator
-    from safetensors.torch import load_file
 
+    from generators.cameras import rays_of
     from generators.figures.grid import save_grid
     from generators.models.reconstructor import Reconstructor
-    from generators.training.loop import Loop, LoopConfig
-    from generators.training.prior import rays_of
+    from generators.training.loop import Loop, LoopConfig, load_weights
     from generators.training.reconstructor import reconstruction_loss, render_rows
     from generators.training.toy_bank import ToyBank, render_toy
 
@@ -45,9 +44,8 @@ def main(arguments: Arguments) -> None:
     torch.manual_seed(arguments.seed)
     accelerator = Accelerator()
     model = Reconstructor()
-    if arguments.start:
-        own, saved = model.trunk.state_dict(), load_file(arguments.start)
-        model.trunk.load_state_dict({name: saved.get(name, value).float() for name, value in own.items()})
+    if arguments.initial:
+        load_weights(model.trunk, arguments.initial)
     loop = Loop(
         model,
         LoopConfig(arguments.out, arguments.minutes, 0.3, arguments.lr, arguments.muon_lr, seed=arguments.seed),

@@ -31,9 +31,23 @@ def noised(
     clean: Float[Tensor, "B F C H W"], noise: Float[Tensor, "B F C H W"], levels: Float[Tensor, "B F"]
 ) -> Float[Tensor, "B F C H W"]:
     """Returns pictures at noise `levels` (shares of the training timesteps); level 0 leaves them clean."""
-    steps = (levels * TRAIN_STEPS).round().long() - 1
-    alphas = torch.cat([_ALPHAS, torch.ones(1)])[steps].to(clean.device)[..., None, None, None]
+    alphas = alphas_at(levels).to(clean)
     return alphas.sqrt() * clean + (1.0 - alphas).clamp_min(0.0).sqrt() * noise
+
+
+def alphas_at(levels: Float[Tensor, "B F"]) -> Float[Tensor, "B F 1 1 1"]:
+    """Returns the share of the signal's variance (alpha bar) at noise `levels`: 1 at 0, 0 at 1."""
+    steps = (levels * TRAIN_STEPS).round().long() - 1
+    return torch.cat([_ALPHAS, torch.ones(1)]).to(levels.device)[steps][..., None, None, None]
+
+
+def wiener(images: Float[Tensor, "B F C H W"], levels: Float[Tensor, "B F"]) -> Float[Tensor, "B F C H W"]:
+    """Returns what is known of clean pictures of unit variance from noisy ones: the best linear estimate.
+
+    The more noise, the less of it remains; of pure noise nothing. A network that is given this need not learn first to
+    look away from noise, and predicts from pure noise exactly what a regression on its conditions would.
+    """
+    return alphas_at(levels).sqrt() * images
 
 
 _ALPHAS: Tensor = scheduler().alphas_cumprod

@@ -35,10 +35,7 @@ class Reconstructor(nn.Module):
         self.out = nn.Linear(c.width, sum(_CHANNELS) * (c.patch // BLOCK) ** 2)
         nn.init.normal_(self.out.weight, std=0.01)
         nn.init.zeros_(self.out.bias)
-        # What only pictures need.
-        del self.trunk.pixels_out, self.trunk.head, self.trunk.words_in
-        del self.trunk.word_place, self.trunk.epipolar_in
-        del self.trunk.hull_in, self.trunk.depth_out
+        self.trunk.keep_features_only()
 
     def forward(
         self,

@@ -23,11 +23,14 @@ from torch import Tensor, nn
 
 from gaussian4d.toys.captions import VOCABULARY
 
-from .epipolar import DEPTHS, epipolar_samples, hull
+from .noise import wiener
 
-_POOL = 2
-CONDITION_CHANNELS = 7
-"""Rendered conditions of a frame: rgb, alpha, canonical xyz (Ouroboros3D; Wen et al., CVPR 2025)."""
+DRAWN_CHANNELS = 8
+"""Of a drawing of known geometry: rgb, alpha, canonical xyz (Ouroboros3D; Wen et al., CVPR 2025), and how the surface
+faces the camera; see `surface.surface_conditions`."""
+DRAWINGS = 3
+"""What was seen of the object, and guesses at its far side and at its sides."""
+CONDITION_CHANNELS = DRAWINGS * DRAWN_CHANNELS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,12 +60,10 @@ class Frames:
         times: Float[Tensor, "B F"],
         known: Bool[Tensor, "B F"],
         words: Int[Tensor, "B L"] | None = None,
-        conditions: Float[Tensor, "B F 7 H W"] | None = None,
-        projection: Float[Tensor, "B 3 4"] | None = None,
+        conditions: Float[Tensor, "B F 24 H W"] | None = None,
     ) -> None:
-        """Args: `projection` is that of the first frame where it is known: world to pixels, K [R | t]."""
+        """Args: `conditions` are drawings of what is known of the object; see `surface`. None where nothing is."""
         self.rays, self.times, self.known, self.words, self.conditions = rays, times, known, words, conditions
-        self.projection = projection
 
 
 class Block(nn.Module):
@@ -98,6 +99,37 @@ class Block(nn.Module):
         return x + (torch.cat([gated, update[:, count:]], dim=1) if x.shape[1] > count else gated)
 
 
+class Weave(nn.Module):
+    """A small U-shaped network of convolutions that sees drawings and tokens side by side, at three scales.
+
+    Which of several drawings is right at a place, and where the object ends, is decided by what lies around it; these
+    layers learn it in a few hundred steps, attention in many thousands.
+    """
+
+    def __init__(self, channels: int, out: int, width: int = 48) -> None:
+        super().__init__()
+        self.coarse = nn.Conv2d(channels, width, 4, stride=2, padding=1)
+        self.coarser = nn.Conv2d(width, 64, 4, stride=2, padding=1)
+        self.inner = nn.ModuleList(nn.Conv2d(64, 64, 3, padding=1) for _ in range(2))
+        self.up = nn.Conv2d(64, width, 1)
+        self.join = nn.Conv2d(width, width, 3, padding=1)
+        self.out = nn.Conv2d(width, out, 1)
+        nn.init.zeros_(self.out.weight)
+
+    def forward(self, maps: Float[Tensor, "N C H W"]) -> Float[Tensor, "N out H W"]:
+        act = nn.functional.silu
+        half = act(self.coarse(maps))
+        quarter = act(self.coarser(half))
+        for layer in self.inner:
+            quarter = quarter + act(layer(quarter))
+        half = half + act(self.join(half + _doubled(self.up(quarter))))
+        return _doubled(self.out(half))
+
+
+def _doubled(maps: Tensor) -> Tensor:
+    return nn.functional.interpolate(maps, scale_factor=2, mode="bilinear", align_corners=False)
+
+
 class ViewTransformer(nn.Module):
     """Returns per-token features of frames; `picture` turns them into pictures. See the module's description."""
 
@@ -110,8 +142,6 @@ class ViewTransformer(nn.Module):
         self.conditions_in = nn.Linear(CONDITION_CHANNELS * c.patch**2, D)
         nn.init.zeros_(self.conditions_in.weight)
         nn.init.zeros_(self.conditions_in.bias)
-        self.epipolar_in = nn.Linear(4 * DEPTHS * (c.patch // _POOL) ** 2, D)
-        nn.init.normal_(self.epipolar_in.weight, std=0.005)
         self.place = nn.Parameter(0.3 * torch.randn(grid * grid, D))
         self.known_in = nn.Embedding(2, D)
         self.level_in = nn.Sequential(nn.Linear(128, D), nn.SiLU(), nn.Linear(D, D))
@@ -129,11 +159,19 @@ class ViewTransformer(nn.Module):
         self.pixels_out = nn.Linear(D, c.head_channels * c.patch**2)
         last = nn.Conv2d(32, 4, 3, padding=1)
         nn.init.zeros_(last.weight)
-        self.depth_out = nn.Linear(D, DEPTHS * (c.patch // _POOL) ** 2)
-        nn.init.normal_(self.depth_out.weight, std=0.02)
-        self.hull_in = nn.Conv2d(9, 32, 3, padding=1, bias=False)
-        nn.init.zeros_(self.hull_in.weight)
         self.head = nn.Sequential(nn.Conv2d(c.head_channels + 8, 32, 3, padding=1), nn.SiLU(), last)
+        self.drawn_in = nn.Conv2d(CONDITION_CHANNELS, 32, 3, padding=1, bias=False)
+        nn.init.zeros_(self.drawn_in.weight)
+        self.weave = Weave(c.head_channels + 8 + CONDITION_CHANNELS, 32)
+        # How far each drawing is trusted, and how much darker or lighter it has to be.
+        self.trust = nn.Conv2d(32, 2 * DRAWINGS, 3, padding=1)
+        nn.init.zeros_(self.trust.weight)
+        self.trust.bias = nn.Parameter(torch.tensor([1.0, -1.0, -2.0, 0.0, 0.0, 0.0]))
+
+    def keep_features_only(self) -> None:
+        """Deletes the layers that `features` of plain pictures does without: for networks with another head."""
+        for name in ("pixels_out", "head", "drawn_in", "weave", "trust", "conditions_in", "words_in", "word_place"):
+            delattr(self, name)
 
     def forward(
         self, images: Float[Tensor, "B F 4 H W"], levels: Float[Tensor, "B F"], frames: Frames
@@ -144,27 +182,15 @@ class ViewTransformer(nn.Module):
             images: Known frames clean, the others at noise `levels`.
             levels: Timesteps as shares of the training timesteps, 0 clean to 1 pure noise; 0 for known frames.
         """
-        samples = self._samples(images, frames)
-        return self.picture(self.features(images, levels, frames, samples), images, frames, samples)
+        given = wiener(images, levels)
+        return self.picture(self.features(given, levels, frames), given, frames)
 
-    def _samples(self, images: Tensor, frames: Frames) -> Tensor | None:
-        """Returns the epipolar samples of the input picture in 0..1; 0 for objects without one."""
-        if frames.projection is None:
-            return None
-        picture = (images[:, 0] * 0.5 + 0.5) * frames.known[:, 0, None, None, None]
-        projection = frames.projection.expand(len(images), -1, -1)
-        return epipolar_samples(picture, projection, frames.rays, _POOL)
-
-    def features(
-        self, images: Tensor, levels: Tensor, frames: Frames, samples: Tensor | None = None
-    ) -> Float[Tensor, "B F P D"]:
-        """Returns the tokens after the last block, P per frame. `samples`: see `epipolar`."""
+    def features(self, images: Tensor, levels: Tensor, frames: Frames) -> Float[Tensor, "B F P D"]:
+        """Returns the tokens after the last block, P per frame."""
         B, F = images.shape[:2]
         c = self.config
         x = self.pixels_in(patches(torch.cat([images, lead(images, frames.known)], dim=2), c.patch))
         x = x + self.rays_in(_coarse_rays(frames.rays, c.size // c.patch)) + self.place
-        if samples is not None:
-            x = x + self.epipolar_in(patches(samples.flatten(2, 3), c.patch // _POOL))
         if frames.conditions is not None:
             x = x + self.conditions_in(patches(frames.conditions, c.patch))
         signal = self.level_in(_waves(levels, 128, 1000.0)) + self.time_in(_waves(frames.times, 64, 12.0))
@@ -178,9 +204,7 @@ class ViewTransformer(nn.Module):
             x = block(x, modulation, count)
         return self.norm(x[:, : F * count]).unflatten(1, (F, count))
 
-    def picture(
-        self, tokens: Float[Tensor, "B F P D"], images: Tensor, frames: Frames, samples: Tensor | None = None
-    ) -> Float[Tensor, "B F 4 H W"]:
+    def picture(self, tokens: Float[Tensor, "B F P D"], images: Tensor, frames: Frames) -> Float[Tensor, "B F 4 H W"]:
         """Returns the pictures that tokens stand for; the other arguments are what the transformer was given."""
         c = self.config
         coarse = unpatched(self.pixels_out(tokens), c.patch, c.size)
@@ -188,14 +212,23 @@ class ViewTransformer(nn.Module):
         both = torch.cat([coarse, images, lead(images, frames.known)], dim=2).flatten(0, 1)
         # The first four channels are a picture already; the convolutions add what patches cannot know of each other.
         hidden = self.head[0](both)
-        if samples is not None:
-            # How likely the surface is at each depth; what the input picture shows there can be copied.
-            odds = unpatched(self.depth_out(tokens), c.patch // _POOL, c.size // _POOL).softmax(dim=2)
-            copied = (samples * odds[:, :, :, None]).sum(dim=2)
-            maps = torch.cat([hull(samples), copied], dim=2).flatten(0, 1)
-            wide = nn.functional.interpolate(maps, scale_factor=_POOL, mode="bilinear", align_corners=False)
-            hidden = hidden + self.hull_in(wide)
-        return coarse[:, :, :4] + self.head[2](self.head[1](hidden)).unflatten(0, (B, F))
+        if frames.conditions is not None:
+            drawn = frames.conditions.flatten(0, 1)
+            hidden = hidden + self.drawn_in(drawn) + self.weave(torch.cat([both, drawn], dim=1))
+        hidden = self.head[1](hidden)
+        made = coarse[:, :, :4] + self.head[2](hidden).unflatten(0, (B, F))
+        if frames.conditions is None:
+            return made
+        # What faces the camera is kept as far as the network trusts it, most of all what was seen; the rest is made up.
+        trust, shade = self.trust(hidden).unflatten(0, (B, F)).split(DRAWINGS, dim=2)
+        trust, shade = trust.sigmoid(), torch.exp(0.7 * shade.tanh())
+        for k in reversed(range(DRAWINGS)):
+            drawing = frames.conditions[:, :, k * DRAWN_CHANNELS : (k + 1) * DRAWN_CHANNELS]
+            rgb, alpha, facing = drawing[:, :, :3], drawing[:, :, 3:4], drawing[:, :, 7:]
+            rgb = (rgb / alpha.clamp_min(0.05) * shade[:, :, k, None]).clamp_max(1.0)
+            shown = torch.cat([rgb, torch.ones_like(alpha)], dim=2) * 2 - 1
+            made = torch.lerp(made, shown.expand_as(made), alpha * (4.0 * facing).clamp(0, 1) * trust[:, :, k, None])
+        return made
 
 
 def lead(images: Float[Tensor, "B F C H W"], known: Bool[Tensor, "B F"]) -> Float[Tensor, "B F C H W"]:

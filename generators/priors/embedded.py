@@ -24,6 +24,7 @@ from gaussian4d.toys.captions import says_something, tokens_of, unknown_words
 from ..attention.in_batch import fused
 from ..cameras import pluecker_rays
 from ..models.noise import TRAIN_STEPS, noised, scheduler
+from ..models.surface import SurfaceNet, drawn_conditions
 from ..models.view_transformer import Frames, ViewTransformer, ViewTransformerConfig
 from .base import CleanViewsHook, Fusion, PriorInfo, StepCallback
 
@@ -35,8 +36,10 @@ Network = TypeVar("Network", bound=nn.Module)
 class EmbeddedPrior:
     """Implements `MultiViewPrior`, `VideoPrior`, `ImagePrior` and `DistillationPrior`; see `priors.base`."""
 
-    def __init__(self, model: ViewTransformer, source: str = "embedded") -> None:
+    def __init__(self, model: ViewTransformer, surface: SurfaceNet, source: str = "embedded") -> None:
+        """Args: `surface` reads the depth off the input picture; see `models.surface`."""
         self.model = model.eval().requires_grad_(False)
+        self.surface = surface.eval().requires_grad_(False)
         self.info = PriorInfo("toy view prior", source, "Apache-2.0", size=model.config.size)
 
     @classmethod
@@ -47,7 +50,14 @@ class EmbeddedPrior:
             UserError: no such file, or one that holds another network.
         """
         file = WEIGHTS / "view_prior.safetensors" if path is None else Path(path)
-        return cls(load_network(file, ViewTransformer), "embedded" if path is None else str(path))
+        model = load_network(file, ViewTransformer)
+        surface = load_network(WEIGHTS / "surface.safetensors", SurfaceNet)
+        if model.config.size != surface.trunk.config.size:
+            raise UserError(
+                f"{file} makes pictures of {model.config.size} pixels, the surface network that came with the package"
+                f" takes {surface.trunk.config.size}"
+            )
+        return cls(model, surface, "embedded" if path is None else str(path))
 
     @torch.no_grad()
     def sample_views(
@@ -163,7 +173,7 @@ class EmbeddedPrior:
         clock = torch.cat([_tensor(reference_times, 0 if reference is None else len(reference)),
                            _tensor(times, len(cameras))])[None]  # fmt: skip
         references = [] if reference is None else list(reference_cameras)
-        frames = self._frames(references, list(cameras), clock, caption)
+        frames = self._frames(references, list(cameras), clock, caption, known)
         x0 = self._predict(given, known, frames, level[0, 0], caption, guidance, [])
         return resized(x0[0].clamp(-1, 1) * 0.5 + 0.5, images.shape[-1])
 
@@ -187,7 +197,7 @@ class EmbeddedPrior:
         clock = times[:, None].float().expand(T, len(known_cameras) + V)
         if target_times is not None:
             clock = torch.cat([clock[:, : len(known_cameras)], target_times.expand(T, V)], dim=1)
-        frames = self._frames(known_cameras, cameras, clock, caption)
+        frames = self._frames(known_cameras, cameras, clock, caption, known)
         generator = torch.Generator().manual_seed(seed)
         # One noise for all instants: what differs then is what the condition says.
         x = torch.randn((1, V, 4, size, size), generator=generator).expand(T, -1, -1, -1, -1)
@@ -210,15 +220,28 @@ class EmbeddedPrior:
                     progress(k + 1, steps)
         return tidy(x * 0.5 + 0.5)
 
-    def _frames(self, known: list[Camera], made: list[Camera], clock: Tensor, caption: str | None) -> Frames:
-        rays = pluecker_rays([*known, *made], self.info.size)[None]
-        flags = torch.zeros(1, len(known) + len(made), dtype=torch.bool)
-        flags[:, : len(known)] = True
-        projection = None
-        if known:
-            lead = known[0].resized(self.info.size, self.info.size)
-            projection = torch.from_numpy(lead.K @ lead.viewmat[:3]).float()[None]
-        return Frames(rays, clock, flags, self.words(caption), projection=projection)
+    def _frames(
+        self,
+        known_cameras: list[Camera],
+        cameras: list[Camera],
+        clock: Tensor,
+        caption: str | None,
+        known: Float[Tensor, "T R 4 h w"] | None,
+    ) -> Frames:
+        """Returns what the network is told of all frames; `known` are their first ones' pictures in -1..1."""
+        everyone = [camera.resized(self.info.size, self.info.size) for camera in [*known_cameras, *cameras]]
+        flags = torch.zeros(1, len(everyone), dtype=torch.bool)
+        flags[:, : len(known_cameras)] = True
+        conditions = None
+        if known is not None:
+            viewmats = torch.stack([torch.from_numpy(camera.viewmat) for camera in everyone]).float()
+            Ks = torch.stack([torch.from_numpy(camera.K) for camera in everyone]).float()
+            T = len(known)
+            pictures = known[:, 0] * 0.5 + 0.5
+            conditions = drawn_conditions(
+                self.surface, pictures, viewmats.expand(T, -1, -1, -1), Ks.expand(T, -1, -1, -1)
+            )
+        return Frames(pluecker_rays(everyone)[None], clock, flags, self.words(caption), conditions)
 
     def words(self, caption: str | None) -> Tensor:
         """Returns the caption's tokens [1, L]; zeros without one.

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from diff_rasterizer import rasterization
 
+from ..cameras import rays_of
 from ..models.reconstructor import BLOCK, psnr
-from .prior import rays_of
 from .toy_bank import OTHERS, TIMES
 
 NEAR = 0.1

@@ -48,6 +48,9 @@ class Arguments:
     """Weights of the regressor of equal size; skipped when the file is not there."""
     ridge_toys: int = 3000
     fit_seconds: float = 60.0
+    """Of the fit that the reconstructor is measured against."""
+    stag4d_seconds: float = 60.0
+    """Of every STAG4D fit; they are bound by time, so run nothing else."""
 
 
 def main(arguments: Arguments) -> None:
@@ -94,8 +97,8 @@ def views_table(arguments: Arguments, store: Store) -> str:
     linear, mean = _ridge(arguments)
     regressor = None
     if arguments.regressor and arguments.regressor.exists():
-        regressor = EmbeddedPrior(load_network(arguments.regressor, ViewTransformer))
-    key = {"weights": weights_key("view_prior"), "ridge": arguments.ridge_toys, "samples": arguments.samples}
+        regressor = EmbeddedPrior(load_network(arguments.regressor, ViewTransformer), prior.surface)
+    key = {"weights": weights_key("surface", "view_prior"), "ridge": arguments.ridge_toys, "samples": arguments.samples}
     if regressor is not None:
         key["regressor"] = hashlib.sha256(arguments.regressor.read_bytes()).hexdigest()[:12]  # type: ignore[union-attr]
 
@@ -126,11 +129,10 @@ def views_table(arguments: Arguments, store: Store) -> str:
 
 def _regressed(regressor: EmbeddedPrior, images: Tensor, cameras: list) -> Tensor:
     """Returns the regressor's views: one pass, with zeros where a prior has noise."""
-    frames = regressor._frames([cameras[0]], cameras, torch.zeros(1, 9), None)
+    known = images[:, None] * 2 - 1
+    frames = regressor._frames([cameras[0]], cameras, torch.zeros(1, 9), None, known)
     with torch.no_grad():
-        x0 = regressor._predict(
-            torch.zeros(1, 8, 4, 64, 64), images[:, None] * 2 - 1, frames, torch.tensor(1.0), None, None, []
-        )
+        x0 = regressor._predict(torch.zeros(1, 8, 4, 64, 64), known, frames, torch.tensor(1.0), None, None, [])
     return tidy(x0[0] * 0.5 + 0.5)
 
 
@@ -148,7 +150,7 @@ def feedback_table(arguments: Arguments, store: Store) -> str:
     """(b) 3D-aware feedback off and on."""
     prior, reconstructor = EmbeddedPrior.load(), EmbeddedReconstructor.load()
     cameras = orbit_cameras(8)
-    key = {"weights": weights_key("view_prior", "reconstructor")}
+    key = {"weights": weights_key("surface", "view_prior", "reconstructor")}
 
     def one(seed: int) -> dict[str, list[float]]:
         truth = views_of(make_toy(seed, "test"))
@@ -209,7 +211,7 @@ def captions_table(arguments: Arguments, store: Store) -> str:
     accuracy = {
         k: float(np.mean([LABELS[k].index(w) == int(t) for w, t in zip(read_off[k], unseen.labels[k])])) for k in LABELS
     }
-    key = {"weights": weights_key("view_prior", "reconstructor")}
+    key = {"weights": weights_key("surface", "view_prior", "reconstructor")}
 
     def one(seed: int) -> dict[str, list[str]]:
         toy = make_toy(seed, "test")
@@ -257,7 +259,7 @@ def stag4d_table(arguments: Arguments, store: Store) -> str:
         f"without {name.replace('_', ' ')}": {name: False}
         for name in ("anchors", "fusion", "sds", "adaptive_densification")
     }
-    key = {"weights": weights_key("view_prior", "reconstructor")}
+    key = {"weights": weights_key("surface", "view_prior", "reconstructor"), "seconds": arguments.stag4d_seconds}
     watching = orbit_cameras(6, elevation=25.0, start=30.0, size=128)
 
     def one(seed: int, changes: dict[str, bool]) -> list[float]:
@@ -265,7 +267,7 @@ def stag4d_table(arguments: Arguments, store: Store) -> str:
         times = (np.arange(8) / 7).tolist()
         camera = orbit_cameras(1, size=128)[0]
         frames = torch.from_numpy(render_views(toy.world, [camera] * 8, times).rgba).permute(0, 3, 1, 2)
-        config = dataclasses.replace(stag4d.quick(), **changes)
+        config = stag4d.quick(max_minutes=arguments.stag4d_seconds / 60, **changes)
         out = arguments.out / "fits" / f"{seed:03d}_{'_'.join(changes) or 'all'}_{key['weights']}"
         if out.exists():
             import shutil

@@ -219,5 +219,5 @@ def test_coordinates_are_those_of_the_surface_seen():
     seen = xyz[0, :3, 16, 16] / xyz[0, 3, 16, 16] * 2 - 1
     torch.testing.assert_close(seen, torch.tensor([0.5, 0.0, 0.0]), atol=0.08, rtol=0)
     conditions = rendered_conditions(ball, cameras, 16)
-    assert conditions.shape == (4, 7, 16, 16)
+    assert conditions.shape == (4, 24, 16, 16)
     assert conditions[:, :, 0, 0].abs().max() == 0

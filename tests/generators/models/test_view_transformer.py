@@ -50,7 +50,7 @@ def test_every_input_matters(model):
     turned = pluecker_rays(orbit_cameras(4, size=16, start=40.0))[None]
     words = torch.zeros(1, 20, dtype=torch.long)
     words[0, 0] = 14
-    conditions = torch.rand(1, 4, 7, 16, 16)
+    conditions = torch.rand(1, 4, 24, 16, 16)
     for changed in (
         model(other_reference, levels, _frames(4)),
         model(images, torch.tensor([[0.0, 0.2, 0.7, 0.7]]), _frames(4)),

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from gaussian4d.errors import UserError
 from generators.cameras import orbit_camera, orbit_cameras
+from generators.models.surface import SurfaceNet
 from generators.models.view_transformer import ViewTransformer, ViewTransformerConfig
 from generators.priors import DistillationPrior, Fusion, ImagePrior, MultiViewPrior, VideoPrior
 from generators.priors.embedded import EmbeddedPrior, load_network, tidy
@@ -24,7 +25,8 @@ def prior() -> EmbeddedPrior:
     model = ViewTransformer(ViewTransformerConfig(size=16, width=32, layers=2, heads=2, head_channels=8))
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.15)
-    return EmbeddedPrior(model)
+    surface = SurfaceNet(ViewTransformerConfig(size=16, width=32, layers=1, heads=2, head_channels=8))
+    return EmbeddedPrior(model, surface)
 
 
 def _pictures(count: int, size: int = 16) -> torch.Tensor:
@@ -123,9 +125,11 @@ def test_weights_of_another_network_are_refused(tmp_path, prior):
     good = tmp_path / "good.safetensors"
     config = {"config": json.dumps({"size": 16, "width": 32, "layers": 2, "heads": 2, "head_channels": 8})}
     save_file(prior.model.state_dict(), good, config)
-    loaded = EmbeddedPrior.load(good)
+    loaded = EmbeddedPrior(load_network(good, ViewTransformer), prior.surface)
     args = (_pictures(1), INPUT, CAMERAS)
     assert torch.equal(loaded.sample_views(*args, steps=1), prior.sample_views(*args, steps=1))
+    with pytest.raises(UserError, match="16 pixels"):
+        EmbeddedPrior.load(good)
     save_file(prior.model.state_dict(), tmp_path / "other.safetensors", {"config": "{}"})
     with pytest.raises(UserError, match="another network"):
         load_network(tmp_path / "other.safetensors", ViewTransformer)

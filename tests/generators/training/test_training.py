@@ -8,12 +8,14 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from generators.cameras import orbit_camera, pluecker_rays
+from generators.cameras import orbit_camera, pluecker_rays, rays_of
+from generators.models.surface import SurfaceNet
 from generators.models.view_transformer import ViewTransformer, ViewTransformerConfig
 from generators.training import toy_bank
 from generators.training.loop import Loop, LoopConfig, load_weights
 from generators.training.muon import orthogonalised
-from generators.training.prior import draw_frames, prior_loss, rays_of
+from generators.training.prior import draw_frames, draw_mode, prior_loss
+from generators.training.surface import surface_loss
 from generators.training.toy_bank import OTHERS, TIMES, ToyBank, render_toy, write_shard
 
 
@@ -43,17 +45,21 @@ def test_modes_know_what_they_say(monkeypatch):
     batch = {"times": torch.full((5, TIMES + OTHERS), 3 / 7)}
     rng = np.random.default_rng(0)
     for mode, count in (("views", 1), ("video", 1), ("two", 2), ("text", 0)):
-        views, known = draw_frames(mode, batch, 0.5, rng)
+        views, known = draw_frames(mode, batch, 5, rng)
         assert (known.sum(dim=1) == count).all()
         assert all(len(set(row.tolist())) == len(row) for row in views)
-    video, _ = draw_frames("video", batch, 0.5, rng)
+    video, _ = draw_frames("video", batch, 5, rng)
     assert (video < TIMES).all() and (video[:, 0] == 0).all()
+    alone, known = draw_frames("text", batch, 1, rng)
+    assert alone.shape == (5, 1) and not known.any()
+    assert {draw_mode(0.5, rng, regression=True)[0] for _ in range(30)} == {"views"}
 
 
 def test_training_learns_saves_and_goes_on(tmp_path: Path, monkeypatch):
     monkeypatch.setattr(toy_bank, "TOYS_PER_SHARD", 6)
     write_shard(tmp_path / "bank", 0)
     config = ViewTransformerConfig(width=32, layers=1, heads=2)
+    surface = SurfaceNet(config).eval()
 
     def loop(minutes: float) -> tuple[Loop, list[float]]:
         torch.manual_seed(0)
@@ -61,7 +67,7 @@ def test_training_learns_saves_and_goes_on(tmp_path: Path, monkeypatch):
         bank, rng, losses = ToyBank(tmp_path / "bank"), np.random.default_rng(0), []
 
         def loss_of(model, progress):
-            loss, objects, figures = prior_loss(model, next(bank.batches(4)), progress, rng, False)
+            loss, objects, figures = prior_loss(model, surface, next(bank.batches(4)), "views", 3, rng, False)
             losses.append(float(loss))
             # The clock of a test is its steps.
             made.elapsed += 1.0
@@ -78,3 +84,20 @@ def test_training_learns_saves_and_goes_on(tmp_path: Path, monkeypatch):
     load_weights(other, tmp_path / "work" / "ema.safetensors")
     with second.averaged():
         torch.testing.assert_close(other.place, second.model.place, atol=1e-3, rtol=1e-2)
+
+
+def test_the_surface_network_learns_depth(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(toy_bank, "TOYS_PER_SHARD", 3)
+    write_shard(tmp_path, 0)
+    torch.manual_seed(0)
+    network = SurfaceNet(ViewTransformerConfig(width=32, layers=1, heads=2))
+    optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
+    rng, batches, errors = np.random.default_rng(0), ToyBank(tmp_path).batches(3), []
+    for _ in range(25):
+        loss, pictures, figures = surface_loss(network, next(batches), rng)
+        assert pictures == 12
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        errors.append(figures["depth error"])
+    assert np.mean(errors[-4:]) < 0.75 * np.mean(errors[:4])
