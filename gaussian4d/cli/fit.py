@@ -97,6 +97,7 @@ class Fit:
         print(f"model    {result.path / 'model.g4d'}")
         if result.metrics is not None:
             print(f"figures  {result.path / 'eval' / 'metrics.json'}")
+        print(f"report   {result.path / 'report.html'}")
         print(f"next     gaussian4d view {self.out}")
         print(f"         gaussian4d render {self.out} --out {self.out / 'renders' / 'orbit.mp4'}")
         return 0
