@@ -5,6 +5,7 @@ Finished frames lie in a folder beside the output until all are there, so a rend
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -73,13 +74,22 @@ class Desk:
         path: cameras and clip times.
         shot: how.
         truth: recorded pictures, for `shot.truth`.
+        lock: held while a picture is drawn, by those that share the processor.
 
     Raises:
         UserError: for a shot that cannot be drawn, before any frame is.
     """
 
-    def __init__(self, model: DynamicGaussians, path: CameraPath, shot: Shot, truth: Truth | None = None) -> None:
+    def __init__(
+        self,
+        model: DynamicGaussians,
+        path: CameraPath,
+        shot: Shot,
+        truth: Truth | None = None,
+        lock: contextlib.AbstractContextManager[Any] | None = None,
+    ) -> None:
         self.model, self.path, self.shot, self._truth = model, path, shot, truth
+        self._lock = lock or contextlib.nullcontext()
         self._names = draw.buffers_for(shot.buffers)
         if shot.transparent or shot.exr:
             self._names = tuple(dict.fromkeys([*self._names, "alpha"]))
@@ -135,7 +145,8 @@ class Desk:
     def _render(self, index: int, names: Sequence[str]) -> RenderOutput:
         camera, time = self.path[index]
         background = (0.0, 0.0, 0.0) if self.shot.transparent else self.shot.background
-        return render(self.model, camera, time, names, background=background, backend=self.shot.backend)
+        with self._lock:
+            return render(self.model, camera, time, names, background=background, backend=self.shot.backend)
 
     def _picture(self, output: RenderOutput, name: str) -> np.ndarray:
         if not self.shot.transparent:

@@ -180,8 +180,10 @@ def _key_pose(key: dict[str, Any], where: str) -> np.ndarray:
     """Returns the camera-to-world matrix [4, 4] of a keyframe."""
     if "T_world_camera" in key:
         T = _array(key["T_world_camera"], (4, 4), f"{where}: T_world_camera")
-        # A camera checks that its pose is a rotation and a place.
-        return Camera(f"of {where}", invert_rigid(T), np.eye(3), 1, 1).T_world_camera
+        # A camera checks that its pose is a rotation and a place. The pose itself stays as it is in the file, to the bit.
+        Camera(f"of {where}", invert_rigid(T), np.eye(3), 1, 1)
+        T[3] = (0.0, 0.0, 0.0, 1.0)
+        return T
     if "position" not in key or "look_at" not in key:
         raise UserError(f"{where} needs T_world_camera, or position and look_at")
     position = _array(key["position"], (3,), f"{where}: position")

@@ -48,6 +48,20 @@ class Truth:
             image = frame.image
         return through(composed(image, background), frame.camera, camera)
 
+    def covered(self, camera: Camera) -> np.ndarray:
+        """Returns which pixels [H, W] of `camera` the recorded picture of its pose holds; none where there is none."""
+        frame = self.frame(camera, 0.0)
+        if frame is None:
+            return np.zeros((camera.height, camera.width), bool)
+        recorded = frame.camera
+        edges = []
+        for axis, (size, count) in enumerate(((recorded.height, camera.height), (recorded.width, camera.width))):
+            k = 1 - axis
+            pixels = np.arange(count) + 0.5
+            there = (pixels - camera.K[k, 2]) * recorded.K[k, k] / camera.K[k, k] + recorded.K[k, 2]
+            edges.append((there > 0) & (there < size))
+        return edges[0][:, None] & edges[1]
+
 
 def composed(image: np.ndarray, background: tuple[float, float, float]) -> np.ndarray:
     """Returns the picture uint8 [H, W, 3 or 4] without its straight alpha, over a colour in 0..1."""

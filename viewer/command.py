@@ -37,6 +37,7 @@ class View:
         from gaussian4d.cli.opened import open_model
 
         from .server import ViewerServer
+        from .workspace import Workspace
 
         opened = open_model(self.source)
         server = ViewerServer(
@@ -46,9 +47,12 @@ class View:
             port=self.port,
             background=opened.background,
             backend=self.backend,
+            workspace=Workspace(self.source, self.source if opened.is_run else None, opened.scene),
         )
         print(f"viewing {self.source}: {len(opened.model):,} Gaussians, motion {opened.model.motion.name}")
         print(f"open    {server.url}   (Ctrl-C ends)")
+        if self.host not in ("127.0.0.1", "localhost", "::1"):
+            print(f"public  everyone who reaches {self.host}:{server.port} can look, and can write films into the run")
         print(
             f"remote  ssh -L {server.port}:localhost:{server.port} THIS_MACHINE, then open the same address", flush=True
         )

@@ -28,6 +28,11 @@ class Opened:
     """None for a file, or when the scene of the run is not where it was."""
 
     @property
+    def is_run(self) -> bool:
+        """Whether it is a run folder, which takes files; not a file, nor a folder of frames."""
+        return (self.path / "config.json").exists()
+
+    @property
     def cameras(self) -> list[Camera]:
         """The recorded cameras, or cameras placed around the Gaussians where none are known."""
         if self.scene is not None:

@@ -42,7 +42,7 @@ def test_the_viewer_in_chromium(tmp_path: Path) -> None:
             page.get_by_role("checkbox", name="show", exact=True).click()
             session.jump(cameras[0])
             # Camera 0 stands on +x: red is in the middle, green to the right, blue hides behind red.
-            assert wait(lambda: "Gaussians" in session.stats.content)
+            assert wait(lambda: "Gaussians" in session.picture.stats.content)
 
             def share(channel: int) -> float:
                 shot = pixels()
@@ -56,7 +56,7 @@ def test_the_viewer_in_chromium(tmp_path: Path) -> None:
             page.screenshot(path=str(tmp_path / "viewer.png"))
 
             page.get_by_role("button", name="Play").click()
-            assert wait(lambda: session.playback.playing and 0 < session.slider.value < 1)
+            assert wait(lambda: session.playback.playing and 0 < session.timeline.slider.value < 1)
             page.get_by_role("button", name="Pause").click()
             assert wait(lambda: not session.playback.playing)
             page.close()
