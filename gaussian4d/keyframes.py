@@ -180,7 +180,7 @@ def _key_pose(key: dict[str, Any], where: str) -> np.ndarray:
     """Returns the camera-to-world matrix [4, 4] of a keyframe."""
     if "T_world_camera" in key:
         T = _array(key["T_world_camera"], (4, 4), f"{where}: T_world_camera")
-        # A camera checks that its pose is a rotation and a place. The pose itself stays as it is in the file, to the bit.
+        # A camera checks that its pose is a rotation and a place; the pose itself stays as the file says, to the bit.
         Camera(f"of {where}", invert_rigid(T), np.eye(3), 1, 1)
         T[3] = (0.0, 0.0, 0.0, 1.0)
         return T

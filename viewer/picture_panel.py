@@ -28,6 +28,8 @@ class PicturePanel:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._shown: deque[float] = deque(maxlen=60)
+        self.last: Drawn | None = None
+        """What the browser was sent last."""
         gui = session.client.gui
         with gui.add_folder("Picture"):
             self.output = gui.add_dropdown("output", PICTURE_BUFFERS, initial_value="rgb")
@@ -92,6 +94,7 @@ class PicturePanel:
 
     def report(self, drawn: Drawn) -> None:
         """Shows what the last picture was and cost."""
+        self.last = drawn
         height, width = drawn.picture.shape[:2]
         now = time.monotonic()
         self._shown.append(now)
