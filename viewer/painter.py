@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -118,8 +118,8 @@ class Painter:
         best = min(self.cameras, key=lambda other: camera_difference(camera, other, self.rig.distance))
         return best if camera_difference(camera, best, self.rig.distance) < _SAME_PLACE else None
 
-    def __call__(self, view: View, scale: float) -> np.ndarray:
-        """Returns the picture uint8 [h, w, 3] of `view`."""
+    def __call__(self, view: View, scale: float, wanted: Callable[[], bool] = lambda: True) -> np.ndarray | None:
+        """Returns the picture uint8 [h, w, 3] of `view`; None when it is no longer `wanted` once its turn has come."""
         camera = self.camera(view, scale)
         truth, seen = None, np.zeros(0, bool)
         if view.split is not None and self.truth is not None:
@@ -130,6 +130,8 @@ class Painter:
                 truth = self.truth.picture(camera, view.time, self._behind(view))
                 seen = self.truth.covered(camera)
         with self.lock:
+            if not wanted():
+                return None
             output = render(
                 self.cropped(view.crop),
                 camera,

@@ -89,7 +89,9 @@ class PicturePanel:
         if view is None:
             return
         buffer = io.BytesIO()
-        Image.fromarray(session.painter(view, 1.0)).save(buffer, "PNG")
+        picture = session.painter(view, 1.0)
+        assert picture is not None
+        Image.fromarray(picture).save(buffer, "PNG")
         session.client.send_file_download(f"view_{view.output}_{view.time:.3f}.png", buffer.getvalue())
 
     def report(self, drawn: Drawn) -> None:
@@ -108,6 +110,6 @@ class PicturePanel:
 
     def _alive(self, at: float) -> str:
         """Returns how many Gaussians can be seen at a time; asked at rest only, it takes a pass over all of them."""
-        with self._session.painter.lock:
-            opacities = self._session.painter.model.at(at).opacities
+        # Without the painter's lock: this must not wait for pictures of others.
+        opacities = self._session.painter.model.at(at).opacities
         return f", {int((opacities > 1 / 255).sum()):,} alive"

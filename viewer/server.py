@@ -7,6 +7,7 @@ import io
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -44,6 +45,8 @@ class ViewerServer:
         backend: str = "auto",
         workspace: Workspace | None = None,
     ) -> None:
+        # A browser that leaves while a picture is on its way is nothing to report.
+        warnings.filterwarnings("ignore", message="Queued a .* on a closed connection")
         self.workspace = workspace or Workspace()
         self._painter = Painter(model, cameras, background=background, backend=backend, truth=self.workspace.truth)
         self._cameras = self.workspace.drawn_cameras(cameras)

@@ -144,7 +144,8 @@ class Session:
     def _draw(self, view: View, scale: float) -> np.ndarray | None:
         node = self._node
         if node is None:
-            return self.painter(view, scale)
+            # Browsers that left while others were served must not keep the rest waiting.
+            return self.painter(view, scale, lambda: not self.closed)
         if node.update(view):
             self.picture.stats.content = (
                 f"{len(self.painter.model):,} Gaussians, {node.count:,} splats drawn by the browser, "

@@ -62,7 +62,7 @@ def buffer_picture(output: RenderOutput, name: str, scales: Scales | None = None
     """Returns the buffer `name` of a rendering as uint8 [H, W, 3]; some also need alpha, see `buffers_for`.
 
     Depth is drawn bright where near; normals and velocities with x, y, z of the world as red, green, blue around grey;
-    flow as hue (direction) that fades to white where nothing moves; lifetime bright where short.
+    flow as hue (direction) that fades to white where nothing moves; lifetime bright where long.
 
     Args:
         output: from `render`.
@@ -80,7 +80,7 @@ def buffer_picture(output: RenderOutput, name: str, scales: Scales | None = None
     if name == "flow":
         colours = _flow_colours(_array(output.flow) / scales.flow)
     elif name == "lifetime":
-        colours = _ramp(_array(output.lifetime)[..., 0])
+        colours = _ramp(0.9 * (1.0 - _array(output.lifetime)[..., 0]))
     else:
         vectors = _array(output.normal) if name == "normal" else _array(output.velocity) / scales.speed
         colours = 255.0 * np.clip(0.5 + 0.5 * vectors.astype(np.float64), 0.0, 1.0)

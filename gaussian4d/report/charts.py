@@ -10,7 +10,7 @@ import numpy as np
 from .page import escape
 
 _WIDTH, _HEIGHT = 420, 240
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 26, 34
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 22, 26, 34
 _COLOURS = ("#d9622b", "#3b6fb6", "#4a9b63", "#8d5bb0")
 _MOST_POINTS = 400
 # From far off (dark) to close (bright); stays readable in grey.

@@ -22,7 +22,8 @@ body { margin: 0 auto; max-width: 1080px; padding: 24px; background: var(--paper
 h1 { font-size: 26px; margin: 0 0 4px; } h2 { font-size: 19px; margin: 36px 0 10px; }
 p { margin: 6px 0; } .soft { color: var(--soft); }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; } td, th { padding: 4px 14px 4px 0;
-  border-bottom: 1px solid var(--line); text-align: right; } td:first-child, th:first-child { text-align: left; }
+  border-bottom: 1px solid var(--line); text-align: right; }
+td:first-child, th:first-child, .texts td { text-align: left; }
 pre { background: var(--card); border: 1px solid var(--line); border-radius: 6px; padding: 10px 12px; overflow-x: auto;
   font-size: 13px; } figure { margin: 10px 0 18px; } figcaption { color: var(--soft); font-size: 13px; }
 img { max-width: 100%; height: auto; border: 1px solid var(--line); border-radius: 4px; display: block; }
@@ -60,11 +61,11 @@ def paragraph(text: str, soft: bool = False) -> str:
     return f"<p{' class=soft' if soft else ''}>{escape(text)}</p>"
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Returns a table."""
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]], texts: bool = False) -> str:
+    """Returns a table; cells are numbers, aligned to the right, unless they are `texts`."""
     head = "".join(f"<th>{escape(name)}</th>" for name in columns)
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f"<table{' class=texts' if texts else ''}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def preformatted(text: str) -> str:

@@ -255,7 +255,7 @@ def _name(frame: Frame) -> str:
 def _protocol(metrics: dict[str, Any] | None) -> str:
     if metrics is None:
         return ""
-    return page.section("Protocol", page.table(["", ""], [(key, value) for key, value in metrics["protocol"].items()]))
+    return page.section("Protocol", page.table(["", ""], metrics["protocol"].items(), texts=True))
 
 
 def _reproduction(run: Path, config: dict[str, Any]) -> str:
@@ -292,5 +292,5 @@ def _settings(config: dict[str, Any]) -> str:
     return page.section(
         "Settings and versions",
         page.folded("config.json", page.preformatted(json.dumps(config, indent=2))),
-        page.folded("versions and machine", page.table(["", ""], rows)),
+        page.folded("versions and machine", page.table(["", ""], rows, texts=True)),
     )

@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import gc
 import io
+import logging
 import math
 import random
 import statistics
@@ -119,6 +120,8 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=2.0)
     parser.add_argument("--seconds", type=float, default=10.0, help="of scrubbing")
     options = parser.parse_args()
+    # Our clients leave without a goodbye on purpose; their library reports that as an error of its own.
+    logging.getLogger("websockets.client").setLevel(logging.CRITICAL)
     # This folder comes first on the path of a script, and this file's name would hide the package it measures.
     here = Path(__file__).parent.resolve()
     sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != here]
@@ -228,10 +231,11 @@ POOL = 32
 
 def settle(server: ViewerServer) -> None:
     """Waits until no browser is left and their threads have ended."""
-    end = time.monotonic() + 30
-    while server.sessions and time.monotonic() < end:
+    end = time.monotonic() + 120
+    while time.monotonic() < end and (
+        server.sessions or any(thread.name.startswith("viewer-") for thread in threading.enumerate())
+    ):
         time.sleep(0.1)
-    time.sleep(1.0)
     gc.collect()
 
 
