@@ -35,6 +35,16 @@ def report() -> list[Section]:
     return [_versions(), _processor(), _backends(), _cuda(), _optional(), _files(), _codecs()]
 
 
+def versions() -> list[tuple[str, str, str]]:
+    """Returns what is installed here, as lines of (what, state, what to do about it)."""
+    return _versions().rows
+
+
+def machine() -> list[tuple[str, str, str]]:
+    """Returns the processor and the threads, as lines of (what, state, what to do about it)."""
+    return _processor().rows
+
+
 def _versions() -> Section:
     from . import __version__
 

@@ -11,21 +11,16 @@ import dataclasses
 import math
 import os
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from .cameras import Camera
-from .conventions import invert_rigid
 from .errors import UserError
-from .files import read_json
-
-if TYPE_CHECKING:
-    from .scene import Scene
+from .keyframes import KeyframePath
 
 CameraPath = list[tuple[Camera, float]]
 
-PATH_NAMES = ("orbit", "spiral", "dataset")
+PATH_NAMES = ("orbit", "spiral", "interpolated", "dataset", "still")
 
 # The largest angle between neighbouring cameras, in degrees, that an orbit still crosses. In the middle of a wider one
 # hardly anything has been seen by two cameras, and a picture from there is invention: with 44 and 49 degrees between
@@ -184,90 +179,19 @@ def spiral_path(
     return path
 
 
-def dataset_path(
-    scene: Scene,
-    count: int | None = None,
-    *,
-    split: Literal["test", "train", "all"] = "test",
-    width: int | None = None,
-    height: int | None = None,
-) -> CameraPath:
-    """Returns the scene's own cameras, in the order of their numbers, each playing the clip once.
-
-    Cameras that stand still share the `count` frames equally. A single moving camera gives its own recorded poses
-    and times, in order of time. A split without frames falls back to "train".
-
-    Args:
-        scene: the scene.
-        count: length of the path; default one frame per recorded instant and camera.
-        split: "test", "train" or "all".
-        width: of the pictures, default the recorded one.
-        height: of the pictures, default the recorded one.
-    """
-    frames = list(scene.frames(split)) or list(scene.frames("train"))
-    if not frames:
-        raise UserError(f"{scene.path} has no frames; a dataset path needs some")
-    poses: dict[bytes, Camera] = {}
-    for frame in frames:
-        poses.setdefault(frame.camera.viewmat.tobytes(), frame.camera)
-    if len(poses) > 1 and len(poses) == len(frames):
-        frames.sort(key=lambda frame: frame.time)
-        chosen = range(len(frames)) if count is None else np.linspace(0, len(frames) - 1, count).round().astype(int)
-        return [(_fit_size(frames[i].camera, width, height), _clip(frames[i].time)) for i in chosen]
-    still = list(poses.values())
-    total = count if count is not None else len(still) * max(len(scene.times), 1)
-    path: CameraPath = []
-    for index, camera in enumerate(still):
-        share = (index + 1) * total // len(still) - index * total // len(still)
-        path += [(_fit_size(camera, width, height), float(time)) for time in clip_times(share)]
-    return path
-
-
 def load_path(
     file: str | os.PathLike[str], count: int | None = None, *, width: int | None = None, height: int | None = None
 ) -> CameraPath:
-    """Returns the camera path of a JSON file of keyframes, interpolated to `count` cameras.
+    """Returns the camera path of a JSON file of keyframes (see `keyframes`), interpolated to `count` cameras."""
+    return KeyframePath.load(file).cameras(count, width=width, height=height)
 
-    The file: `{"width", "height", "frames" (default length), "keyframes": [{...}, ...]}`. A keyframe gives the pose as
-    `"T_world_camera"` (4x4, OpenCV axes) or as `"position"`, `"look_at"` and optionally `"up"` (default +Z); the
-    vertical field of view `"fov"` in degrees (default 50); and the clip time `"time"` in [0, 1] (default: spread
-    evenly). Positions follow a smooth curve that does not overshoot, rotations the shortest arc, and `fov` and `time`
-    straight lines, so that no time between two keyframes lies outside them.
-    """
-    from scipy.interpolate import PchipInterpolator
-    from scipy.spatial.transform import Rotation, Slerp
 
-    data = read_json(file)
-    keys = data.get("keyframes") if isinstance(data, dict) else None
-    if not isinstance(keys, list) or not keys:
-        raise UserError(f'{file} must be {{"keyframes": [...]}} with at least one keyframe')
-    width = width or _whole(data, "width", 640, file)
-    height = height or _whole(data, "height", 360, file)
-    count = count or _whole(data, "frames", 1 if len(keys) == 1 else 30 * (len(keys) - 1), file)
-    poses, fovs, times = [], [], []
-    for index, key in enumerate(keys):
-        where = f"{file}: keyframe {index}"
-        if not isinstance(key, dict):
-            raise UserError(f"{where} must be an object, got {type(key).__name__}")
-        poses.append(_key_pose(key, where))
-        fovs.append(_number(key, "fov", 50.0, 1.0, 179.0, where))
-        times.append(_number(key, "time", index / max(len(keys) - 1, 1), 0.0, 1.0, where))
-    T = np.stack(poses)
-    if len(keys) == 1:
-        T, fovs, times = np.repeat(T, 2, axis=0), fovs * 2, times * 2
-    knots = np.arange(len(T), dtype=np.float64)
-    at = np.linspace(0.0, knots[-1], count) if count > 1 else np.zeros(count)
-    positions = PchipInterpolator(knots, T[:, :3, 3])(at)
-    rotations = Slerp(knots, Rotation.from_matrix(T[:, :3, :3]))(at).as_matrix()
-    path: CameraPath = []
-    for index in range(count):
-        viewmat = np.eye(4)
-        viewmat[:3, :3] = rotations[index].T
-        viewmat[:3, 3] = -rotations[index].T @ positions[index]
-        focal = 0.5 * height / math.tan(math.radians(float(np.interp(at[index], knots, fovs))) / 2)
-        K = np.array([[focal, 0.0, width / 2], [0.0, focal, height / 2], [0.0, 0.0, 1.0]])
-        path.append((Camera(f"path_{index:04d}", viewmat, K, width, height), _clip(np.interp(at[index], knots, times))))
-    return path
+def retimed(path: CameraPath, start: float, stop: float) -> CameraPath:
+    """Returns the path with times that go evenly from `start` to `stop`; equal ones stop the time (bullet time)."""
+    for time in (start, stop):
+        if not 0.0 <= time <= 1.0:
+            raise UserError(f"times of a path are clip times in [0, 1], got {time:g}")
+    return [(camera, float(start + (stop - start) * share)) for (camera, _), share in zip(path, clip_times(len(path)))]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -354,60 +278,3 @@ def _covered_arc(azimuths: np.ndarray) -> tuple[np.ndarray, float, float]:
         groups.append((len(members), -float((ordered[end] - ordered[first]) % 360.0), first, members))
     _, negative_width, first, members = max(groups, key=lambda group: group[:2])
     return order[members], float(ordered[first]) - negative_width / 2, -negative_width
-
-
-def _fit_size(camera: Camera, width: int | None, height: int | None) -> Camera:
-    if width is None and height is None:
-        return camera
-    if width is None:
-        assert height is not None
-        width = max(round(height * camera.width / camera.height), 1)
-    if height is None:
-        height = max(round(width * camera.height / camera.width), 1)
-    return camera.resized(width, height)
-
-
-def _key_pose(key: dict[str, Any], where: str) -> np.ndarray:
-    """Returns the camera-to-world matrix [4, 4] of a keyframe."""
-    if "T_world_camera" in key:
-        T = _array(key["T_world_camera"], (4, 4), f"{where}: T_world_camera")
-        # A camera checks that its pose is a rotation and a place.
-        return Camera(f"of {where}", invert_rigid(T), np.eye(3), 1, 1).T_world_camera
-    if "position" not in key or "look_at" not in key:
-        raise UserError(f"{where} needs T_world_camera, or position and look_at")
-    position = _array(key["position"], (3,), f"{where}: position")
-    target = _array(key["look_at"], (3,), f"{where}: look_at")
-    up = _array(key.get("up", [0.0, 0.0, 1.0]), (3,), f"{where}: up")
-    if np.linalg.norm(target - position) < 1e-9 or np.linalg.norm(up) < 1e-9:
-        raise UserError(f"{where}: position and look_at must differ, and up must not be zero")
-    return Camera.look_at(position, target, up, width=1, height=1, focal=1.0).T_world_camera
-
-
-def _array(value: Any, shape: tuple[int, ...], where: str) -> np.ndarray:
-    try:
-        array = np.array(value, dtype=np.float64)
-    except (TypeError, ValueError):
-        array = np.full(0, np.nan)
-    if array.size == math.prod(shape) and array.ndim <= 2:
-        array = array.reshape(shape)
-    if array.shape != shape or not np.isfinite(array).all():
-        raise UserError(f"{where} must be {math.prod(shape)} finite numbers, got {str(value)[:80]}")
-    return array
-
-
-def _number(key: dict[str, Any], name: str, default: float, low: float, high: float, where: str) -> float:
-    value = key.get(name, default)
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not low <= value <= high:
-        raise UserError(f"{where}: {name} must be a number between {low:g} and {high:g}, got {value!r}")
-    return float(value)
-
-
-def _whole(data: dict[str, Any], name: str, default: int, file: str | os.PathLike[str]) -> int:
-    value = data.get(name, default)
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= 100_000:
-        raise UserError(f"{file}: {name} must be a whole number above 0, got {value!r}")
-    return value
-
-
-def _clip(time: float) -> float:
-    return float(min(max(time, 0.0), 1.0))

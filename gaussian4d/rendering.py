@@ -16,7 +16,10 @@ from .errors import UserError
 from .gaussians import Gaussians
 from .model import DynamicGaussians, check_connected
 
-BUFFERS = ("rgb", "depth", "normal", "flow", "alpha", "uncertainty", "xyz")
+BUFFERS = ("rgb", "depth", "normal", "flow", "alpha", "uncertainty", "xyz", "velocity", "lifetime")
+
+# Buffers that are drawn as features of the Gaussians, in one pass beside that for colour.
+_FEATURES = ("normal", "flow", "uncertainty", "xyz", "velocity", "lifetime")
 
 # Depth spread along a ray, relative to the depth, at which a pixel counts as fully uncertain.
 _WIDE_SPREAD = 0.1
@@ -43,6 +46,10 @@ class RenderOutput:
     """0 where one surface is opaque, 1 where nothing is seen or depths along the ray spread by a tenth and more."""
     xyz: Float[Tensor, "H W 3"] | None = None
     """Expected position in the world."""
+    velocity: Float[Tensor, "H W 3"] | None = None
+    """Velocity of what is seen, world units per clip, world frame."""
+    lifetime: Float[Tensor, "H W 1"] | None = None
+    """How much of the clip what is seen is there, 0..1."""
 
 
 @torch.no_grad()
@@ -68,7 +75,7 @@ def render(
         backend: Rasterizer backend.
 
     Raises:
-        UserError: for an unknown buffer, or `flow` of a per-frame model.
+        UserError: for an unknown buffer, or `flow` or `velocity` of a per-frame model.
     """
     unknown = sorted(set(buffers) - set(BUFFERS))
     if unknown:
@@ -88,7 +95,7 @@ def render(
         output.depth = image[..., 3:] if "depth" in buffers else None
         output.alpha = alpha if "alpha" in buffers else None
 
-    wanted = [name for name in ("normal", "flow", "uncertainty", "xyz") if name in buffers]
+    wanted = [name for name in _FEATURES if name in buffers]
     if wanted:
         later = time + model.frame_interval if flow_to is None else flow_to
         features = {name: _features(name, view, state, model, time, later) for name in wanted}
@@ -158,6 +165,10 @@ def _features(name: str, view: _View, state: Gaussians, model: DynamicGaussians,
     if name == "flow":
         check_connected(model, "flow")
         return view.pixels(model.follow(time, later)) - view.pixels(state.means)
+    if name == "velocity":
+        return model.velocity(time)
+    if name == "lifetime":
+        return model.motion.lifetimes(model.params, float(time))[:, None].to(state.means)
     depth = view.local(state.means)[:, 2:]
     return torch.cat([depth, depth.square()], dim=1)
 

@@ -1,4 +1,7 @@
-"""Writing frames as a video: H.264 `.mp4`, VP9 `.webm`, `.gif`, or a folder of PNG files, whole or not at all."""
+"""Writing frames as a video: H.264 `.mp4`, VP9 `.webm`, `.gif`, or a folder of PNG files, whole or not at all.
+
+Frames with alpha keep it where the container can: `.webm`, `.mov` (then ProRes 4444), `.gif` (there or not), PNG.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,10 @@ _CODECS = {
     ".mkv": ("libx264", "libopenh264", "mpeg4"),
     ".webm": ("libvpx-vp9", "libvpx"),
 }
+# The same with alpha, and the pixels they take.
+_ALPHA = {".webm": ("libvpx-vp9", "yuva420p"), ".mov": ("prores_ks", "yuva444p10le")}
 _OPTIONS = {
+    "prores_ks": {"profile": "4444", "vendor": "apl0"},
     "libx264": {"crf": "18", "preset": "medium"},
     "libvpx-vp9": {"crf": "24", "b": "0", "row-mt": "1", "cpu-used": "4"},
     "libvpx": {"crf": "8", "b": "8M"},
@@ -37,11 +43,12 @@ def write_video(path: str | os.PathLike[str], frames: Iterable[np.ndarray], fps:
 
     Args:
         path: `.mp4`, `.mov`, `.mkv` (H.264), `.webm` (VP9), `.gif`, or no ending for a folder `frame_0000.png`, ...
-        frames: uint8 [H, W, 3], all of one size; consumed one at a time.
+        frames: uint8 [H, W, 3], or [H, W, 4] with straight alpha, all of one size; consumed one at a time.
         fps: frames per second, positive.
 
     Video codecs store colour at half resolution, so sizes must be even: an odd picture gets its last row or column
-    repeated, which is said once. Raises `UserError` for an unknown ending, no frames, or frames of changing size.
+    repeated, which is said once. Raises `UserError` for an unknown ending, one that has no alpha for frames that do, no
+    frames, or frames of changing size.
     """
     target = Path(path)
     check_video_path(target)
@@ -56,9 +63,13 @@ def write_video(path: str | os.PathLike[str], frames: Iterable[np.ndarray], fps:
         return _write_container(temporary, checked, fps)
 
 
-def check_video_path(path: str | os.PathLike[str]) -> None:
+def check_video_path(path: str | os.PathLike[str], transparent: bool = False) -> None:
     """Raises `UserError` when `write_video` could not write to `path`. Cheap: ask before rendering."""
     target = Path(path)
+    if transparent and target.suffix.lower() in set(_CODECS) - set(_ALPHA):
+        raise UserError(
+            f"{target}: {target.suffix} has no transparency; use {', '.join(_ALPHA)}, .gif or a folder of pictures"
+        )
     if target.suffix and target.suffix.lower() not in ENDINGS:
         raise UserError(
             f"{target}: the ending {target.suffix!r} is not known; use one of {', '.join(ENDINGS)}, "
@@ -71,12 +82,12 @@ def check_video_path(path: str | os.PathLike[str]) -> None:
 
 
 def _checked(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """Yields the frames as contiguous uint8 [H, W, 3]; raises when they differ in size or there is none."""
+    """Yields the frames as contiguous uint8 [H, W, 3 or 4]; raises when they differ in size or there is none."""
     shape = None
     for frame in frames:
         image = np.ascontiguousarray(frame)
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise UserError(f"frames must be uint8 [H, W, 3], got {image.dtype} {image.shape}")
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (3, 4):
+            raise UserError(f"frames must be uint8 [H, W, 3] or [H, W, 4], got {image.dtype} {image.shape}")
         shape = shape or image.shape
         if image.shape != shape:
             raise UserError(f"frames must have one size, got {image.shape} after {shape}")
@@ -89,22 +100,25 @@ def _write_container(path: Path, frames: Iterator[np.ndarray], fps: float) -> in
     import av
     from av.video.stream import VideoStream
 
-    codec = _codec(path.suffix.lower())
     count = 0
     first = _even(next(frames), say=True)
+    transparent = first.shape[2] == 4
+    if transparent:
+        check_video_path(path, transparent=True)
+    codec, pixels = _ALPHA[path.suffix.lower()] if transparent else (_codec(path.suffix.lower()), "yuv420p")
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=Fraction(fps).limit_denominator(1001), options=_OPTIONS.get(codec))
         assert isinstance(stream, VideoStream)
         stream.height, stream.width = first.shape[:2]
-        stream.pix_fmt = "yuv420p"
+        stream.pix_fmt = pixels
         # Players guess the matrix from the picture size unless it is written down; 1 is BT.709.
         stream.codec_context.colorspace = 1
         stream.codec_context.color_primaries = 1
         stream.codec_context.color_trc = 1
         stream.codec_context.color_range = 1
         for image in itertools.chain([first], map(_even, frames)):
-            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-            frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
+            frame = av.VideoFrame.from_ndarray(image, format="rgba" if transparent else "rgb24")
+            frame = frame.reformat(format=pixels, dst_colorspace="ITU709", dst_color_range="MPEG")
             container.mux(stream.encode(frame))
             count += 1
         container.mux(stream.encode(None))

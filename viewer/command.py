@@ -14,7 +14,7 @@ from gaussian4d.optional import require
 
 @dataclasses.dataclass
 class View:
-    """Look at a run, a .g4d or a .ply in the browser: time slider, play and pause, cameras of the scene."""
+    """Look at a run, a .g4d, a .ply or a folder of .ply frames in the browser; a run being fitted is followed."""
 
     EXAMPLES: ClassVar[str] = """
         gaussian4d view runs/fox
@@ -22,7 +22,7 @@ class View:
     """
 
     source: Positional[Path]
-    """Run folder, or a .g4d or .ply file."""
+    """Run folder (finished or not), a file of Gaussians, or a folder of frames."""
     port: int = 8080
     """Port of the web server; the next free one is taken when it is busy."""
     host: str = "127.0.0.1"
@@ -36,9 +36,11 @@ class View:
         check_backend(self.backend)
         from gaussian4d.cli.opened import open_model
 
+        from .follow import Follower
         from .server import ViewerServer
+        from .workspace import Workspace
 
-        opened = open_model(self.source)
+        opened = open_model(self.source, newest=True)
         server = ViewerServer(
             opened.model,
             opened.cameras,
@@ -46,16 +48,22 @@ class View:
             port=self.port,
             background=opened.background,
             backend=self.backend,
+            workspace=Workspace(self.source, self.source if opened.is_run else None, opened.scene),
         )
         print(f"viewing {self.source}: {len(opened.model):,} Gaussians, motion {opened.model.motion.name}")
         print(f"open    {server.url}   (Ctrl-C ends)")
+        if self.host not in ("127.0.0.1", "localhost", "::1"):
+            print(f"public  everyone who reaches {self.host}:{server.port} can look, and can write films into the run")
         print(
             f"remote  ssh -L {server.port}:localhost:{server.port} THIS_MACHINE, then open the same address", flush=True
         )
+        follower = Follower(server, self.source, opened.scene) if opened.is_run and opened.scene is not None else None
         try:
             server.wait()
         except KeyboardInterrupt:
             # The way to end it that we print, so no failure.
             print("closed")
         finally:
+            if follower is not None:
+                follower.stop()
             server.stop()

@@ -5,22 +5,29 @@ from __future__ import annotations
 import dataclasses
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from gaussian4d.cameras import Camera
 from gaussian4d.conventions import invert_rigid
-from gaussian4d.io.pictures import buffer_picture, buffers_for
+from gaussian4d.crop import CropBox, crop_model
+from gaussian4d.io import pictures as draw
 from gaussian4d.model import DynamicGaussians
 from gaussian4d.paths import Rig, rig_from_cameras
 from gaussian4d.rendering import render
+from gaussian4d.truth import Truth
 
 from .render_loop import View
 
 # How far from the scene's centre its cameras stand in the browser. Browsers clip and dolly in fixed units; scenes come
 # in millimetres as well as in metres.
 _VIEWER_RADIUS = 3.0
+
+# Radians plus gap over distance within which a view is taken to be through a recorded camera.
+_SAME_PLACE = 0.02
+_KEPT_CROPS = 4
+_SCALE_WIDTH = 160
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,10 +56,11 @@ class Painter:
     """Draws views of one model. Shared by all browsers: a lock keeps their pictures from slowing each other down.
 
     Args:
-        model: what to draw.
+        model: what to draw; `show` replaces it.
         cameras: of the scene; they define the units of the browser.
         background: [3] colour behind the Gaussians; None takes the model's own.
         backend: rasterizer.
+        truth: the recorded pictures, for split views.
     """
 
     def __init__(
@@ -62,13 +70,38 @@ class Painter:
         *,
         background: Sequence[float] | None = None,
         backend: str = "auto",
+        truth: Truth | None = None,
     ) -> None:
         self.model = model
-        self._background = background
+        self.cameras = list(cameras)
+        self.background = background
         self.rig = rig_from_cameras(cameras)
         self.units = Units.from_rig(self.rig)
-        self._backend = backend
-        self._lock = threading.Lock()
+        self.backend = backend
+        self.truth = truth
+        self.lock = threading.Lock()
+        self._cropped: dict[CropBox, DynamicGaussians] = {}
+        self._scales: dict[str, draw.Scales] = {}
+
+    def show(self, model: DynamicGaussians) -> None:
+        """Draws `model` from now on."""
+        with self.lock:
+            self.model = model
+            self._cropped.clear()
+            self._scales.clear()
+
+    def cropped(self, box: CropBox | None) -> DynamicGaussians:
+        """Returns the model, or what of it is in the box; raises `UserError` when nothing is."""
+        if box is None:
+            return self.model
+        found = self._cropped.get(box)
+        if found is None:
+            found = crop_model(self.model, box)
+            # While a box is dragged every place of it comes once; only the last few are worth keeping.
+            while len(self._cropped) >= _KEPT_CROPS:
+                self._cropped.pop(next(iter(self._cropped)))
+            self._cropped[box] = found
+        return found
 
     def camera(self, view: View, scale: float) -> Camera:
         """Returns the camera of `view` for a picture of `scale` times the full side."""
@@ -80,18 +113,74 @@ class Painter:
         K = np.array([[focal, 0.0, width / 2], [0.0, focal, height / 2], [0.0, 0.0, 1.0]])
         return Camera("viewer", invert_rigid(T_world_camera), K, width, height)
 
-    def __call__(self, view: View, scale: float) -> np.ndarray:
-        """Returns the picture uint8 [h, w, 3] of `view`."""
-        with self._lock:
+    def recorded(self, camera: Camera) -> Camera | None:
+        """Returns the recorded camera that stands where `camera` does, None when none is near enough."""
+        best = min(self.cameras, key=lambda other: camera_difference(camera, other, self.rig.distance))
+        return best if camera_difference(camera, best, self.rig.distance) < _SAME_PLACE else None
+
+    def __call__(self, view: View, scale: float, wanted: Callable[[], bool] = lambda: True) -> np.ndarray | None:
+        """Returns the picture uint8 [h, w, 3] of `view`; None when it is no longer `wanted` once its turn has come."""
+        camera = self.camera(view, scale)
+        truth, seen = None, np.zeros(0, bool)
+        if view.split is not None and self.truth is not None:
+            stand = self.recorded(camera)
+            if stand is not None:
+                # Through a browser a pose comes back with fewer digits; the two halves must meet exactly.
+                camera = camera.transformed(stand.viewmat)
+                truth = self.truth.picture(camera, view.time, self._behind(view))
+                seen = self.truth.covered(camera)
+        with self.lock:
+            if not wanted():
+                return None
             output = render(
-                self.model,
-                self.camera(view, scale),
+                self.cropped(view.crop),
+                camera,
                 view.time,
-                buffers_for([view.output]),
-                background=self._background,
-                backend=self._backend,
+                draw.buffers_for([view.output]),
+                background=view.background or self.background,
+                backend=self.backend,
             )
-        return buffer_picture(output, view.output)
+            scales = self._scales_for(view.output, camera.width)
+        picture = draw.buffer_picture(output, view.output, scales)
+        if truth is None or view.split is None:
+            return picture
+        return _split(np.where(seen[..., None], truth, picture), picture, view.split)
+
+    def _behind(self, view: View) -> tuple[float, float, float]:
+        behind = view.background or self.background
+        if behind is None:
+            behind = (0.0, 0.0, 0.0) if self.model.background is None else self.model.background.tolist()
+        return behind[0], behind[1], behind[2]
+
+    def _scales_for(self, output: str, width: int) -> draw.Scales | None:
+        """Returns scales that stay while the clip plays; depth has a scale per picture, as cameras come and go."""
+        if output not in ("flow", "velocity"):
+            return None
+        if output not in self._scales:
+            camera = self.cameras[0].resized(
+                _SCALE_WIDTH, round(_SCALE_WIDTH * self.cameras[0].height / self.cameras[0].width)
+            )
+            samples = (
+                render(self.model, camera, time, (output,), backend=self.backend) for time in (0.0, 0.3, 0.6, 0.9)
+            )
+            self._scales[output] = draw.Scales.measured(samples)
+        scales = self._scales[output]
+        return dataclasses.replace(scales, flow=scales.flow * width / _SCALE_WIDTH)
+
+
+def camera_difference(a: Camera, b: Camera, distance: float) -> float:
+    """Returns how far two cameras are apart: the angle between them in radians, plus their gap over `distance`."""
+    cosine = 0.5 * (np.trace(a.viewmat[:3, :3] @ b.viewmat[:3, :3].T) - 1.0)
+    angle = math.acos(min(max(float(cosine), -1.0), 1.0))
+    return angle + float(np.linalg.norm(a.position - b.position)) / max(distance, 1e-9)
+
+
+def _split(left: np.ndarray, right: np.ndarray, share: float) -> np.ndarray:
+    """Returns the left part of one picture and the right part of another, with a line between them."""
+    at = round(min(max(share, 0.0), 1.0) * left.shape[1])
+    joined = np.concatenate([left[:, :at], right[:, at:]], axis=1)
+    joined[:, max(at - 1, 0) : at + 1] = 255
+    return joined
 
 
 def rotation_from_wxyz(wxyz: Sequence[float]) -> np.ndarray:

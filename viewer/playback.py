@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -12,19 +13,26 @@ class Playback:
 
     Args:
         tick: called with the clip time in [0, 1], in the playback's own thread.
+        ended: called when the clip has played to its end without `loop`.
         duration: seconds of the clip at speed 1.
         clock: returns seconds; another one may be given for tests.
     """
 
     def __init__(
-        self, tick: Callable[[float], None], duration: float, clock: Callable[[], float] = time.monotonic
+        self,
+        tick: Callable[[float], None],
+        duration: float,
+        clock: Callable[[], float] = time.monotonic,
+        ended: Callable[[], None] = lambda: None,
     ) -> None:
+        self._ended = ended
         self._tick, self._duration, self._clock = tick, max(duration, 1e-3), clock
         self._wake = threading.Condition()
         self._time = 0.0
         self._since = 0.0
         self._stopped = False
         self.playing = False
+        self.loop = True
         self.speed = 1.0
         self.fps = 24.0
         self._thread = threading.Thread(target=self._run, name="viewer-playback", daemon=True)
@@ -40,14 +48,16 @@ class Playback:
             self._wake.notify()
 
     def now(self) -> float:
-        """Returns the clip time in [0, 1]. Playing past the end starts again at 0."""
+        """Returns the clip time in [0, 1]. Playing past the end starts again at 0, or stays there without `loop`."""
         if not self.playing:
             return self._time
-        passed = (self._clock() - self._since) * self.speed / self._duration
-        return (self._time + passed) % 1.0
+        passed = self._time + (self._clock() - self._since) * self.speed / self._duration
+        return passed % 1.0 if self.loop else min(passed, 1.0)
 
     def seek(self, clip_time: float) -> None:
-        """Goes to `clip_time`, playing or not."""
+        """Goes to `clip_time`, playing or not; what is no number is not followed."""
+        if not math.isfinite(clip_time):
+            return
         with self._wake:
             self._time = min(max(clip_time, 0.0), 1.0)
             self._since = self._clock()
@@ -55,10 +65,19 @@ class Playback:
     def play(self, playing: bool) -> None:
         """Plays or pauses at the present time."""
         with self._wake:
-            self._time = self.now()
+            now = self.now()
+            # At the end there is nothing left to play: begin anew.
+            self._time = 0.0 if playing and not self.loop and now >= 1.0 else now
             self._since = self._clock()
             self.playing = playing
             self._wake.notify()
+
+    def set_loop(self, loop: bool) -> None:
+        """Begins anew at the end of the clip, or stops there."""
+        with self._wake:
+            self._time = self.now()
+            self._since = self._clock()
+            self.loop = loop
 
     def set_speed(self, speed: float) -> None:
         """Changes the speed from now on; what has played keeps its place."""
@@ -76,3 +95,6 @@ class Playback:
                 playing, clip_time = self.playing, self.now()
             if playing:
                 self._tick(clip_time)
+                if not self.loop and clip_time >= 1.0:
+                    self.play(False)
+                    self._ended()

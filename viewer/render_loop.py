@@ -11,6 +11,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from gaussian4d.crop import CropBox
+
 # Sizes of pictures while moving, as fractions of the full side; few, so that the picture does not pump.
 SCALES = (1.0, 0.75, 0.5, 0.35, 0.25, 0.18)
 
@@ -30,6 +32,13 @@ class View:
     time: float
     """Clip time in [0, 1]."""
     output: str = "rgb"
+    """Of `gaussian4d.io.pictures.PICTURE_BUFFERS`."""
+    background: tuple[float, float, float] | None = None
+    """Colour behind the Gaussians; None takes the painter's."""
+    crop: CropBox | None = None
+    """Draw only what is inside."""
+    split: float | None = None
+    """Up to this share of the width, from the left, the recorded picture is shown, where a recorded camera stands."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +57,7 @@ class RenderLoop:
     """Draws requested views in a thread of its own; a request replaces one that still waits.
 
     Args:
-        draw: returns the picture uint8 [h, w, 3] of a view at a scale in (0, 1].
+        draw: returns the picture uint8 [h, w, 3] of a view at a scale in (0, 1]; None when there is nothing to show.
         show: called with each finished picture, in the loop's thread.
         fail: called with an error that `draw` or `show` raised; the loop goes on.
         budget: seconds a picture may take while the view moves; slower machines get smaller pictures.
@@ -57,7 +66,7 @@ class RenderLoop:
 
     def __init__(
         self,
-        draw: Callable[[View, float], np.ndarray],
+        draw: Callable[[View, float], np.ndarray | None],
         show: Callable[[Drawn], None],
         fail: Callable[[Exception], None] | None = None,
         *,
@@ -118,6 +127,8 @@ class RenderLoop:
         start = time.perf_counter()
         try:
             picture = self._draw(view, scale)
+            if picture is None:
+                return
             seconds = time.perf_counter() - start
             cost = seconds / max(picture.shape[0] * picture.shape[1], 1)
             old = self._seconds_per_pixel

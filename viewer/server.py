@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import io
+import sys
 import threading
+import traceback
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,18 +18,20 @@ from gaussian4d.model import DynamicGaussians
 
 from .painter import Painter
 from .session import Session
+from .workspace import Workspace
 
 
 class ViewerServer:
     """Serves pictures of a model to browsers, drawn by our own renderer.
 
     Args:
-        model: what to show.
+        model: what to show; `show` replaces it.
         cameras: cameras of the scene; they give the first view, the up direction and the unit, and are drawn.
         host: address to serve on.
         port: port to serve on; the next free one is taken when it is busy.
         background: [3] colour behind the Gaussians; None takes the model's own.
         backend: rasterizer.
+        workspace: the scene's pictures and where files go; None has neither.
     """
 
     def __init__(
@@ -38,9 +43,14 @@ class ViewerServer:
         port: int = 8080,
         background: Sequence[float] | None = None,
         backend: str = "auto",
+        workspace: Workspace | None = None,
     ) -> None:
-        self._painter = Painter(model, cameras, background=background, backend=backend)
-        self._cameras = list(cameras)
+        # A browser that leaves while a picture is on its way is nothing to report.
+        warnings.filterwarnings("ignore", message="Queued a .* on a closed connection")
+        self.workspace = workspace or Workspace()
+        self._painter = Painter(model, cameras, background=background, backend=backend, truth=self.workspace.truth)
+        self._cameras = self.workspace.drawn_cameras(cameras)
+        self._thumbnails: dict[str, np.ndarray] = {}
         self._sessions: dict[int, Session] = {}
         self._lock = threading.Lock()
         self._ended = threading.Event()
@@ -52,6 +62,7 @@ class ViewerServer:
         self._place_first_view()
         self.server.on_client_connect(self._connect)
         self.server.on_client_disconnect(self._disconnect)
+        self.workspace.thumbnails(self._cameras, self._thumbnail)
 
     @property
     def port(self) -> int:
@@ -68,6 +79,12 @@ class ViewerServer:
         """The browsers that are connected now."""
         with self._lock:
             return list(self._sessions.values())
+
+    def show(self, model: DynamicGaussians) -> None:
+        """Shows `model` from now on, in all browsers."""
+        self._painter.show(model)
+        for session in self.sessions:
+            session.request()
 
     def wait(self) -> None:
         """Returns when `stop` is called from another thread; a KeyboardInterrupt passes through."""
@@ -89,15 +106,31 @@ class ViewerServer:
         self.server.initial_camera.up = rig.up
 
     def _connect(self, client: viser.ClientHandle) -> None:
-        session = Session(client, self._painter, self._cameras, self._duration)
+        try:
+            session = Session(
+                client, self._painter, self._cameras, self._duration, self.workspace, dict(self._thumbnails)
+            )
+        except Exception:
+            # A browser that is gone before its page is built costs nobody else anything.
+            traceback.print_exc(file=sys.stderr)
+            return
         with self._lock:
             self._sessions[client.client_id] = session
+            known = dict(self._thumbnails)
+        for id, picture in known.items():
+            session.cameras.set_thumbnail(id, picture)
 
     def _disconnect(self, client: viser.ClientHandle) -> None:
         with self._lock:
             session = self._sessions.pop(client.client_id, None)
         if session is not None:
             session.close()
+
+    def _thumbnail(self, id: str, picture: np.ndarray) -> None:
+        with self._lock:
+            self._thumbnails[id] = picture
+        for session in self.sessions:
+            session.cameras.set_thumbnail(id, picture)
 
 
 def _quiet() -> contextlib.AbstractContextManager[object]:

@@ -4,70 +4,101 @@ from __future__ import annotations
 
 import math
 import sys
+import tempfile
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import viser
-import viser.transforms
 
 from gaussian4d.cameras import Camera
-from gaussian4d.io.pictures import PICTURE_BUFFERS
 
+from .camera_panel import CameraPanel
+from .crop_panel import CropPanel
 from .painter import Painter
-from .playback import Playback
+from .path_panel import PathPanel
+from .picture_panel import PicturePanel
 from .render_loop import Drawn, RenderLoop, View
-
-_MAX_FRUSTUMS = 64
-_RESOLUTIONS = {"640": 640, "960": 960, "1280": 1280, "1920": 1920}
+from .splats import SplatNode
+from .timeline import Timeline
+from .workspace import Workspace
 
 
 class Session:
-    """The state of one browser; other browsers have their own."""
+    """The state of one browser; other browsers have their own.
+
+    Args:
+        client: the browser.
+        painter: draws, for all browsers.
+        cameras: recorded cameras to draw.
+        duration: seconds of the clip.
+        workspace: what all browsers share.
+        thumbnails: pictures of cameras that are known already, by id.
+    """
 
     def __init__(
-        self, client: viser.ClientHandle, painter: Painter, cameras: Sequence[Camera], duration: float
+        self,
+        client: viser.ClientHandle,
+        painter: Painter,
+        cameras: Sequence[Camera],
+        duration: float,
+        workspace: Workspace | None = None,
+        thumbnails: Mapping[str, np.ndarray] | None = None,
     ) -> None:
-        self.client = client
-        self.painter = painter
+        self.client, self.painter = client, painter
+        self.workspace = workspace or Workspace()
         self.failed = False
-        self._closed = False
-        self.playback = Playback(self._tick, duration)
-        self.loop = RenderLoop(painter, self._show, self._fail)
-        self._add_controls(cameras)
-        client.camera.on_update(lambda _: self.request())
+        self.closed = False
+        self.loop = RenderLoop(self._draw, self._show, self._fail)
+        self._node: SplatNode | None = None
+        self.timeline = Timeline(client.gui, painter.model.frame_interval, duration, self.request)
+        self.playback = self.timeline.playback
+        self.picture = PicturePanel(self)
+        self.cameras = CameraPanel(self, cameras, thumbnails or {})
+        self.crop = CropPanel(self)
+        self.path = PathPanel(self)
+        client.camera.on_update(lambda _: self._moved())
         self.playback.start()
         self.loop.start()
         self.request()
 
     def close(self) -> None:
         """Ends the threads of this browser."""
-        self._closed = True
+        self.closed = True
+        self.path.stop()
         self.playback.stop()
         self.loop.stop()
 
     def view(self) -> View | None:
-        """Returns what the browser looks at now, None before it told us its size."""
+        """Returns what the browser looks at now, None before it told us its size, or when it tells nonsense."""
         camera = self.client.camera
         if camera.image_width <= 0 or camera.image_height <= 0:
             return None
+        pose = [float(value) for value in (*camera.wxyz, *camera.position, camera.fov)]
+        if not np.isfinite(pose).all() or not any(pose[:4]) or not 1e-3 < pose[7] < math.pi - 1e-3:
+            return None
         # The longer side is limited; the browser stretches the picture over its window.
         longest = max(camera.image_width, camera.image_height)
-        shrink = min(1.0, _RESOLUTIONS[self.resolution.value] / longest)
-        w, x, y, z = (float(value) for value in camera.wxyz)
-        px, py, pz = (float(value) for value in camera.position)
+        shrink = min(1.0, self.picture.longest / longest)
         return View(
-            wxyz=(w, x, y, z),
-            position=(px, py, pz),
-            fov=float(camera.fov),
+            wxyz=(pose[0], pose[1], pose[2], pose[3]),
+            position=(pose[4], pose[5], pose[6]),
+            fov=pose[7],
             width=max(round(camera.image_width * shrink), 1),
             height=max(round(camera.image_height * shrink), 1),
             time=self.playback.now(),
-            output=self.output.value,
+            output=str(self.picture.output.value),
+            background=self.picture.background,
+            crop=self.crop.active,
+            split=float(self.picture.split.value) if self.picture.compare.value else None,
         )
 
     def request(self) -> None:
         """Asks for a picture of the present view."""
+        # Controls may call before all of them are there.
+        if self.closed or not hasattr(self, "path"):
+            return
         view = self.view()
         if view is not None:
             self.loop.request(view)
@@ -83,114 +114,55 @@ class Session:
             mine.up_direction = camera.up
             mine.fov = 2.0 * math.atan(0.5 * camera.height / camera.K[1, 1])
 
-    def _add_controls(self, cameras: Sequence[Camera]) -> None:
-        gui = self.client.gui
-        interval = self.painter.model.frame_interval
-        with gui.add_folder("Time"):
-            self.slider = gui.add_slider("time", 0.0, 1.0, 0.001, 0.0, hint="clip time: 0 is the start, 1 the end")
-            self.play = gui.add_button("Play")
-            steps = gui.add_button_group("frame", ("previous", "next"))
-            speed = gui.add_slider("speed", 0.1, 4.0, 0.1, 1.0)
-            fps = gui.add_slider("fps", 1, 60, 1, 24, hint="pictures asked for per second of playing")
-        with gui.add_folder("Picture"):
-            self.output = gui.add_dropdown("output", PICTURE_BUFFERS, initial_value="rgb")
-            self.resolution = gui.add_dropdown(
-                "longest side", tuple(_RESOLUTIONS), initial_value="960", hint="of the picture when it rests, pixels"
-            )
-            self.stats = gui.add_markdown("waiting for the first picture")
-        with gui.add_folder("Cameras"):
-            visible = gui.add_checkbox("show", True)
-            reset = gui.add_button("Reset view")
-        frustums = self._add_frustums(cameras)
-
-        @self.slider.on_update
-        def _(event: viser.GuiEvent) -> None:
-            # Our own ticks move the slider too; only the user's hand seeks.
-            if event.client is not None:
-                self.playback.seek(self.slider.value)
-                self.request()
-
-        @self.play.on_click
-        def _(_: viser.GuiEvent) -> None:
-            self.playback.play(not self.playback.playing)
-            self.play.label = "Pause" if self.playback.playing else "Play"
-            self.request()
-
-        @steps.on_click
-        def _(_: viser.GuiEvent) -> None:
-            step = interval if steps.value == "next" else -interval
-            self._go(self.playback.now() + step)
-
-        @speed.on_update
-        def _(_: viser.GuiEvent) -> None:
-            self.playback.set_speed(speed.value)
-
-        @fps.on_update
-        def _(_: viser.GuiEvent) -> None:
-            self.playback.fps = float(fps.value)
-
-        @self.output.on_update
-        def _(_: viser.GuiEvent) -> None:
-            self.request()
-
-        @self.resolution.on_update
-        def _(_: viser.GuiEvent) -> None:
-            self.request()
-
-        @visible.on_update
-        def _(_: viser.GuiEvent) -> None:
-            for frustum in frustums:
-                frustum.visible = visible.value
-
-        @reset.on_click
-        def _(_: viser.GuiEvent) -> None:
-            self.jump(cameras[0])
-
-    def _add_frustums(self, cameras: Sequence[Camera]) -> list[viser.CameraFrustumHandle]:
-        """Returns the drawn cameras of the scene; a click looks through one. Of many, an even choice is drawn."""
-        chosen = [cameras[i] for i in np.linspace(0, len(cameras) - 1, min(len(cameras), _MAX_FRUSTUMS)).astype(int)]
-        frustums = []
-        for camera in chosen:
-            frustum = self.client.scene.add_camera_frustum(
-                f"/cameras/{camera.id}",
-                fov=2.0 * math.atan(0.5 * camera.height / camera.K[1, 1]),
-                aspect=camera.width / camera.height,
-                scale=0.12,
-                thickness=0.006,
-                color=(225, 120, 40),
-                wxyz=viser.transforms.SO3.from_matrix(camera.viewmat[:3, :3].T).wxyz,
-                position=self.painter.units.viewer_from_world(camera.position),
-            )
-
-            @frustum.on_click
-            def _(_: object, camera: Camera = camera) -> None:
-                self.jump(camera)
-
-            frustums.append(frustum)
-        return frustums
-
-    def _go(self, time: float) -> None:
-        self.playback.seek(time)
-        self._tick(self.playback.now())
-
-    def _tick(self, time: float) -> None:
-        self.slider.value = time
+    def switch_splats(self, on: bool) -> None:
+        """Lets the browser draw the Gaussians itself, or shows pictures of ours again."""
+        node, self._node = self._node, SplatNode(self) if on else None
+        if node is not None:
+            node.remove()
+        if on:
+            self.client.scene.set_background_image(None)
         self.request()
 
+    def tell(self, title: str, body: str) -> None:
+        """Shows a message in this browser."""
+        if not self.closed:
+            self.client.add_notification(title, body, auto_close_seconds=8.0)
+
+    def download(self, name: str, write: Callable[[Path], object]) -> None:
+        """Offers what `write` writes to a file of this name as a download."""
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / name
+            write(file)
+            self.client.send_file_download(name, file.read_bytes())
+
+    def _moved(self) -> None:
+        view = self.view()
+        if view is not None:
+            self.cameras.keep_clear(np.array(view.position))
+            self.request()
+
+    def _draw(self, view: View, scale: float) -> np.ndarray | None:
+        node = self._node
+        if node is None:
+            # Browsers that left while others were served must not keep the rest waiting.
+            return self.painter(view, scale, lambda: not self.closed)
+        if node.update(view):
+            self.picture.stats.content = (
+                f"{len(self.painter.model):,} Gaussians, {node.count:,} splats drawn by the browser, "
+                f"time {view.time:.3f}"
+            )
+        return None
+
     def _show(self, drawn: Drawn) -> None:
-        if self._closed:
+        if self.closed or self._node is not None:
             return
         quality = 90 if drawn.scale == 1.0 else 70
         self.client.scene.set_background_image(drawn.picture, format="jpeg", jpeg_quality=quality)
-        height, width = drawn.picture.shape[:2]
-        self.stats.content = (
-            f"{len(self.painter.model):,} Gaussians, {width}x{height}, {1000 * drawn.seconds:.0f} ms, "
-            f"time {drawn.view.time:.3f}"
-        )
+        self.picture.report(drawn)
 
     def _fail(self, error: Exception) -> None:
         # Once per browser: a broken render would otherwise fill the terminal at the rate of the mouse.
         if not self.failed:
             self.failed = True
             traceback.print_exception(error, file=sys.stderr)
-        self.stats.content = f"the picture failed: {error}"
+        self.picture.stats.content = f"the picture failed: {error}"

@@ -29,6 +29,7 @@ COMMANDS = {
     "fit": "fit:Fit",
     "eval": "eval:Eval",
     "render": "render:Render",
+    "report": "report:Report",
     "export": "export:Export",
     "convert": "convert:Convert",
     "view": None,

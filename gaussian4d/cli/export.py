@@ -28,6 +28,7 @@ class Export:
         gaussian4d export runs/fox --to fox.ply --time 0.5            (also .compressed.ply .splat .spz .sog .glb)
         gaussian4d export runs/fox --to fox.splatv                    (with the motion; also .4dgs .usda .usdz .g4d)
         gaussian4d export runs/fox --to fox.html                      (opens in any browser, no program needed)
+        gaussian4d export runs/fox --to part.g4d --crop runs/fox/crop.json
     """
 
     source: Positional[Path]
@@ -42,6 +43,8 @@ class Export:
     """Instants of a sequence or of USD, spread over the clip. Default: one per recorded instant."""
     spz_version: Literal[2, 3, 4] = 4
     """Of a .spz: 3 or 2 for older programs."""
+    crop: Path | None = None
+    """Only what is in the box of this file; the viewer writes such files."""
 
     def run(self) -> None:
         """Exports, and prints what was written."""
@@ -56,6 +59,10 @@ class Export:
         if self.count is not None and self.count < 1:
             raise UserError(f"--count must be at least 1, got {self.count}")
         opened = open_model(self.source)
+        if self.crop is not None:
+            from ..crop import CropBox, crop_model
+
+            opened = dataclasses.replace(opened, model=crop_model(opened.model, CropBox.load(self.crop)))
         if exporter is not None:
             exporter(opened, self.to)
             return

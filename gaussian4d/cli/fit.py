@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from tyro.conf import Positional
+
+if TYPE_CHECKING:
+    from ..fitting import FitResult
+    from ..fitting.hooks import FitHook
 
 Backend = Literal["auto", "cpu", "cuda", "gsplat", "reference"]
 
@@ -22,6 +27,7 @@ class Fit:
         gaussian4d fit data/fox --out runs/fox
         gaussian4d fit data/fox --out runs/fox --max-minutes 10
         gaussian4d fit data/fox --out runs/fox --resume
+        gaussian4d fit data/fox --out runs/fox --view
         gaussian4d fit data/dome --out runs/still --motion static --frames 0:1:1 --downscale 2
         gaussian4d fit data/dance --out runs/dance --window 50 --overlap 6 --jobs 2
         torchrun --nproc-per-node 4 -m gaussian4d fit data/dome --out runs/dome
@@ -65,6 +71,8 @@ class Fit:
     """What lies behind the Gaussians. Default: random where the pictures have alpha, else one fitted colour."""
     keep_checkpoints: int = 2
     """Number of checkpoints to keep."""
+    view: bool = False
+    """Show the fit in the browser while it runs: look around, pause, stop and save. Needs the extra viewer."""
 
     def run(self) -> int:
         """Fits, and prints where the results lie; returns 130 when it was interrupted."""
@@ -72,6 +80,7 @@ class Fit:
         from ..scene import load_scene
 
         check_backend(self.backend)
+        hooks = [_view_hook()] if self.view else []
         scene = load_scene(self.scene, downscale=self.downscale, frames=self.frames, cache_mb=self.cache_mb)
         result = fit(
             scene,
@@ -89,7 +98,16 @@ class Fit:
             window=self.window,
             overlap=self.overlap,
             jobs=self.jobs,
+            callbacks=hooks,
         )
+        code = self._conclude(result)
+        if self.view and sys.stdin.isatty():
+            # Without a terminal nobody could end it.
+            hooks[0].wait()  # type: ignore[attr-defined]
+        return code
+
+    def _conclude(self, result: FitResult) -> int:
+        """Prints where the results lie; returns the exit code."""
         if result.interrupted:
             return 130
         if not result.leads:
@@ -97,9 +115,19 @@ class Fit:
         print(f"model    {result.path / 'model.g4d'}")
         if result.metrics is not None:
             print(f"figures  {result.path / 'eval' / 'metrics.json'}")
+        print(f"report   {result.path / 'report.html'}")
         print(f"next     gaussian4d view {self.out}")
         print(f"         gaussian4d render {self.out} --out {self.out / 'renders' / 'orbit.mp4'}")
         return 0
+
+
+def _view_hook() -> FitHook:
+    """Returns the hook of the viewer; says what to install when it is not there."""
+    from ..fitting.hooks import load_hook
+    from ..optional import require
+
+    require("viser")
+    return load_hook("view")
 
 
 def check_backend(name: str) -> None:

@@ -28,6 +28,11 @@ class Opened:
     """None for a file, or when the scene of the run is not where it was."""
 
     @property
+    def is_run(self) -> bool:
+        """Whether it is a run folder, which takes files; not a file, nor a folder of frames."""
+        return (self.path / "config.json").exists()
+
+    @property
     def cameras(self) -> list[Camera]:
         """The recorded cameras, or cameras placed around the Gaussians where none are known."""
         if self.scene is not None:
@@ -60,13 +65,15 @@ class Opened:
         return float(np.clip(recorded or 4.0, 4.0, 20.0))
 
 
-def open_model(path: Path) -> Opened:
-    """Returns the model at `path` (run, folder of frames, file) and, for a run, its scene if that can still be read."""
+def open_model(path: Path, newest: bool = False) -> Opened:
+    """Returns the model at `path` (run, folder of frames, file) and, for a run, its scene if that can still be read.
+
+    With `newest` a run that is still being fitted gives what its newest checkpoint holds.
+    """
     from ..model import load_model
 
-    model = load_model(path)
     scene = None
-    if path.is_dir():
+    if path.is_dir() and (path / "config.json").exists():
         from ..fitting.config import load_scene_options
         from ..scene import load_scene
 
@@ -75,4 +82,8 @@ def open_model(path: Path) -> Opened:
             scene = load_scene(options.pop("path"), **options)
         except UserError as error:
             print(f"warning: the scene of {path} cannot be read, cameras are guessed: {error}", file=sys.stderr)
-    return Opened(path, model, scene)
+    if newest and scene is not None:
+        from ..fitting.snapshot import snapshot
+
+        return Opened(path, snapshot(path, scene), scene)
+    return Opened(path, load_model(path), scene)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from tyro.conf import Positional
 
@@ -15,33 +15,49 @@ from .fit import Backend, check_backend
 if TYPE_CHECKING:
     import numpy as np
 
+    from ..desk import Shot
     from ..model import DynamicGaussians
     from ..paths import CameraPath
     from .opened import Opened
 
-Buffer = Literal["rgb", "depth", "alpha"]
+Buffer = Literal["rgb", "depth", "normal", "alpha", "flow", "velocity", "lifetime"]
 
-_COLOURS = {"white": (1.0, 1.0, 1.0), "black": (0.0, 0.0, 0.0)}
+COLOURS = {"white": (1.0, 1.0, 1.0), "black": (0.0, 0.0, 0.0)}
 
 
 @dataclasses.dataclass
 class Render:
-    """Render a video along a camera path while the clip plays once; several buffers stand side by side."""
+    """Render a video along a camera path while the clip plays once, or stands, or plays before a camera that stands."""
 
     EXAMPLES: ClassVar[str] = """
         gaussian4d render runs/fox --out orbit.mp4
-        gaussian4d render runs/fox --out sides.mp4 --path dataset --buffers rgb depth
+        gaussian4d render runs/fox --out sides.mp4 --path dataset --truth --buffers rgb depth
         gaussian4d render runs/fox --out mine.mp4 --path path.json --width 1280 --height 720 --fps 30
+        gaussian4d render runs/fox --out bullet.mp4 --time 0.5                   (time stands, the camera moves)
+        gaussian4d render runs/fox --out lapse.mp4 --path still --camera cam03   (the camera stands, time moves)
+        gaussian4d render runs/fox --out all.mp4 --buffers rgb depth normal alpha flow velocity lifetime --layout grid
+        gaussian4d render runs/fox --out cut.webm --transparent
+        gaussian4d render runs/fox --out floats --images exr --buffers rgb depth
     """
 
     source: Positional[Path]
     """Run folder, or a .g4d or .ply file."""
     out: Path
-    """File to write: .mp4, .webm, .gif, or a folder for PNG files."""
+    """File to write: .mp4, .webm, .gif, or a folder for pictures."""
     path: str = "orbit"
-    """orbit or spiral (derived from the scene's cameras), dataset (the recorded test cameras), or FILE.json."""
+    """orbit, spiral or interpolated (derived from the scene's cameras), dataset (the recorded test cameras), still (one
+    recorded camera), or FILE.json with keyframes."""
+    camera: str | None = None
+    """Of the paths still and dataset: the recorded camera of this name. Default: the most central one; all."""
+    time: str | None = None
+    """Clip time of the video: T stops the time (bullet time), START:STOP plays from one to the other. Default 0:1, or
+    what the path says."""
     buffers: tuple[Buffer, ...] = ("rgb",)
     """What to show."""
+    layout: Literal["row", "grid", "files"] = "row"
+    """Several buffers: side by side, as a grid, or each in its own file (NAME_depth.mp4)."""
+    truth: bool = False
+    """Put the recorded picture first; for the paths dataset and still."""
     width: int | None = None
     """Pixels; default as recorded."""
     height: int | None = None
@@ -52,30 +68,50 @@ class Render:
     """Length of the video; default the clip's own, but 4 to 20 seconds."""
     background: Literal["white", "black"] | None = None
     """What shows through; default what the scene was fitted with."""
+    transparent: bool = False
+    """Nothing behind the Gaussians: for .webm, .mov, .gif and folders."""
+    images: Literal["png", "exr"] = "png"
+    """Of a folder: PNG pictures, or EXR with 32-bit floats and a channel for every number of the buffers."""
+    crop: Path | None = None
+    """Only what is in the box of this file; the viewer writes such files."""
+    resume: bool = False
+    """Go on with the frames that a stopped render has left behind."""
     backend: Backend = "auto"
     """Rasterizer."""
 
-    def run(self) -> None:
-        """Renders and prints what was written."""
-        from ..video_out import check_video_path, write_video
-        from .console import size, track
+    def run(self) -> int:
+        """Renders and prints what was written; returns 130 when it was interrupted."""
+        from ..desk import Desk, check_target, frames_folder, render_to
+        from ..truth import Truth
+        from .console import Progress, size
         from .opened import open_model
 
         self._check()
         check_backend(self.backend)
-        check_video_path(self.out)
+        shot = self._shot()
+        check_target(self.out, shot)
         opened = open_model(self.source)
-        fps = self.fps or (opened.scene.fps if opened.scene else None) or opened.model.fps or 24.0
+        fps = self.fps or self._file_fps() or (opened.scene.fps if opened.scene else None) or opened.model.fps or 24.0
         path = self._path(opened, fps)
-        background = _COLOURS[self.background] if self.background else opened.background
-        frames = pictures(opened.model, path, self.buffers, background=background, backend=self.backend)
-        count = write_video(self.out, track(frames, "render", total=len(path)), fps)
+        shot = dataclasses.replace(shot, background=shot.background or opened.background)
+        truth = Truth(opened.scene) if self.truth and opened.scene is not None else None
+        desk = Desk(self._model(opened), path, shot, truth)
+        try:
+            with Progress("render", len(path)) as progress:
+                written = render_to(
+                    self.out, desk, fps, resume=self.resume, progress=lambda done, total: progress.update(done)
+                )
+        except KeyboardInterrupt:
+            print(f"interrupted: the finished frames are in {frames_folder(self.out)}; --resume goes on with them")
+            return 130
         camera = path[0][0]
-        written = f"{size(self.out.stat().st_size)}" if self.out.is_file() else "PNG files"
-        print(
-            f"wrote {self.out}: {count} frames {camera.width}x{camera.height} of {' '.join(self.buffers)}, "
-            f"{count / fps:.1f} s at {fps:g} frames per second, {written}"
-        )
+        for file in written:
+            kind = size(file.stat().st_size) if file.is_file() else f"{self.images.upper()} files"
+            print(
+                f"wrote {file}: {len(path)} frames {camera.width}x{camera.height} of {' '.join(self.buffers)}, "
+                f"{len(path) / fps:.1f} s at {fps:g} frames per second, {kind}"
+            )
+        return 0
 
     def _check(self) -> None:
         for name in ("width", "height", "fps", "seconds"):
@@ -83,27 +119,84 @@ class Render:
             if value is not None and not value > 0:
                 raise UserError(f"--{name} must be positive, got {value}")
         if not self.buffers:
-            raise UserError("--buffers needs at least one of rgb, depth, alpha")
+            raise UserError("--buffers needs at least one of rgb, depth, normal, alpha, flow, velocity, lifetime")
+        if self.transparent and self.background:
+            raise UserError("--transparent and --background contradict each other; leave one out")
+        if self.images == "exr" and (self.truth or self.layout != "row"):
+            raise UserError("an EXR picture holds the channels of all buffers; leave out --truth and --layout")
+        if self.camera is not None and self.path not in ("still", "dataset"):
+            raise UserError(f"--camera is for the paths still and dataset, not for {self.path}")
+        self._times()
+
+    def _times(self) -> tuple[float, float] | None:
+        if self.time is None:
+            return None
+        try:
+            ends = [float(part) for part in self.time.split(":")]
+        except ValueError:
+            ends = []
+        if len(ends) not in (1, 2) or not all(0.0 <= end <= 1.0 for end in ends):
+            raise UserError(f"--time is T or START:STOP, clip times in [0, 1], got {self.time!r}")
+        return ends[0], ends[-1]
+
+    def _shot(self) -> Shot:
+        from ..desk import Shot
+
+        return Shot(
+            tuple(self.buffers),
+            self.layout,
+            COLOURS[self.background] if self.background else None,
+            self.transparent,
+            self.truth,
+            self.images == "exr",
+            self.backend,
+        )
+
+    def _model(self, opened: Opened) -> DynamicGaussians:
+        if self.crop is None:
+            return opened.model
+        from ..crop import CropBox, crop_model
+
+        return crop_model(opened.model, CropBox.load(self.crop))
+
+    def _file_fps(self) -> float | None:
+        """Returns the frames per second that a path file states."""
+        if not self.path.endswith(".json"):
+            return None
+        from ..keyframes import KeyframePath
+
+        return KeyframePath.load(self.path).fps
 
     def _path(self, opened: Opened, fps: float) -> CameraPath:
         """Returns the cameras and times of the video."""
-        from .. import paths
+        from ..paths import retimed
+
+        path = self._cameras(opened, fps)
+        times = self._times()
+        return path if times is None else retimed(path, *times)
+
+    def _cameras(self, opened: Opened, fps: float) -> CameraPath:
+        from .. import paths, recorded_paths
+        from ..desk import camera_of
 
         count = max(round((self.seconds or opened.seconds) * fps), 1)
+        asked = None if self.seconds is None else count
+        size: dict[str, Any] = {"width": self.width, "height": self.height}
         if self.path == "orbit":
-            return paths.orbit_path(opened.cameras, count, width=self.width, height=self.height)
+            return paths.orbit_path(opened.cameras, count, **size)
         if self.path == "spiral":
-            return paths.spiral_path(opened.cameras, count, width=self.width, height=self.height)
+            return paths.spiral_path(opened.cameras, count, **size)
+        if self.path == "interpolated":
+            return recorded_paths.interpolated_path(opened.cameras, count, **size)
+        if self.path == "still":
+            return recorded_paths.still_path(camera_of(opened.cameras, self.camera), count, **size)
         if self.path == "dataset":
             if opened.scene is None:
                 raise UserError(f"--path dataset needs the scene of a run, {opened.path} has none; use orbit")
-            return paths.dataset_path(
-                opened.scene, None if self.seconds is None else count, width=self.width, height=self.height
-            )
+            chosen = None if self.camera is None else camera_of(opened.cameras, self.camera).id
+            return recorded_paths.dataset_path(opened.scene, asked, camera=chosen, **size)
         if self.path.endswith(".json"):
-            return paths.load_path(
-                self.path, None if self.seconds is None else count, width=self.width, height=self.height
-            )
+            return paths.load_path(self.path, asked, **size)
         raise UserError(f"--path must be {', '.join(paths.PATH_NAMES)} or a .json file, got {self.path!r}")
 
 
@@ -115,17 +208,10 @@ def pictures(
     background: Sequence[float] | None = None,
     backend: str = "auto",
 ) -> Iterator[np.ndarray]:
-    """Yields the frames uint8 [H, W, 3] of a video; depth keeps one colour scale for all of them."""
-    from ..io import pictures as draw
-    from ..rendering import render
+    """Yields the frames uint8 [H, W, 3] of a video, buffers side by side; each keeps one colour scale."""
+    from ..desk import Desk, Shot
 
-    span = None
-    if "depth" in buffers:
-        # The ends of the scale come from a few frames of the path, so that it need not be rendered twice.
-        samples = [path[index] for index in sorted({0, len(path) // 2, len(path) - 1})]
-        outputs = [render(model, camera, time, ("depth", "alpha"), backend=backend) for camera, time in samples]
-        seen = [found for found in map(draw.output_depth_range, outputs) if found is not None]
-        span = (min(near for near, _ in seen), max(far for _, far in seen)) if seen else None
-    for camera, time in path:
-        output = render(model, camera, time, draw.buffers_for(buffers), background=background, backend=backend)
-        yield draw.side_by_side([draw.buffer_picture(output, name, span) for name in buffers])
+    behind = None if background is None else (background[0], background[1], background[2])
+    desk = Desk(model, path, Shot(buffers, background=behind, backend=backend))
+    for index in range(len(path)):
+        yield desk.frame(index)[""]

@@ -62,7 +62,7 @@ class PerFrameTrainer:
         began: float,
     ) -> None:
         self.scene, self.config, self.normalisation, self.reporter = scene, config, normalisation, reporter
-        self.folder, self.hooks, self.team = out / "instants", hooks, team
+        self.out, self.folder, self.hooks, self.team = out, out / "instants", hooks, team
         groups: dict[float, list[Frame]] = {}
         for frame in frames:
             groups.setdefault(float(frame.time), []).append(frame)

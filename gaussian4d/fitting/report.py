@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-_ROWS = (
+ROWS = (
     ("psnr", "PSNR, full frame", "dB"),
     ("psnr_foreground", "PSNR, foreground", "dB"),
     ("psnr_moving", "PSNR, moving pixels", "dB"),
@@ -22,10 +22,10 @@ def report_lines(metrics: dict[str, Any]) -> list[str]:
         f" background {protocol['background']}",
         f"{'':24}{'model':>10}{'static':>10}{'nearest view':>14}",
     ]
-    for key, title, unit in _ROWS:
+    for key, title, unit in ROWS:
         values = [metrics.get(key), *((baselines[name] or {}).get(key) for name in ("static", "nearest_view"))]
         if any(value is not None for value in values):
-            cells = [_cell(value, unit) for value in values]
+            cells = [cell(value, unit) for value in values]
             lines.append(f"{title:24}{cells[0]:>10}{cells[1]:>10}{cells[2]:>14}")
     lines.append(
         f"SSIM: {protocol['ssim']}; masks: {protocol['mask']}; colour correction: {protocol['colour_correction']}"
@@ -35,7 +35,8 @@ def report_lines(metrics: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _cell(value: float | None, unit: str) -> str:
+def cell(value: float | None, unit: str) -> str:
+    """Returns a figure as it is printed; a dash for none."""
     if value is None:
         return "-"
     return f"{value:.2f}" if unit else f"{value:.4f}"

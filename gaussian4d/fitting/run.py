@@ -179,7 +179,18 @@ def fit(
                 reporter.say(line)
         elif evaluate:
             reporter.say("the scene holds out no test frames, so nothing was evaluated")
+        _write_report(out, scene, model, reporter)
     return FitResult(out, model, metrics)
+
+
+def _write_report(out: Path, scene: Scene, model: DynamicGaussians, reporter: Narrator) -> None:
+    """Writes the page about the run; what goes wrong with it is said, and costs nobody the fit."""
+    from ..report import write_report
+
+    try:
+        reporter.say(f"report: {write_report(out, scene=scene, model=model)}")
+    except Exception as error:
+        reporter.say(f"the report could not be written ({type(error).__name__}: {error}); try gaussian4d report {out}")
 
 
 def _diverged(

@@ -322,8 +322,11 @@ class Trainer:
         self._elapsed_before, self._started = state["elapsed"], time.monotonic()
 
     def _tell(self, event: str) -> None:
+        began = time.monotonic()
         for hook in self.hooks:
             hook(self, event)
+        # What hooks take, a pause above all, is no time of fitting: limits in minutes do not count it.
+        self._started += time.monotonic() - began
 
 
 def _learning_rates(config: FitConfig, motion: dict[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:

@@ -108,6 +108,14 @@ class MotionModel(abc.ABC):
         """Returns [N] the largest opacity each Gaussian has at any time of the clip, 0..1."""
         return torch.sigmoid(params["opacities"])
 
+    def rows_at(self, params: Params, time: float) -> Tensor:
+        """Returns [M] which rows of the table the Gaussians of `at(time)` are, in their order."""
+        return torch.arange(len(params["means"]), device=params["means"].device)
+
+    def lifetimes(self, params: Params, of: float) -> Tensor:
+        """Returns [N] how much of the clip each Gaussian of `at(of)` is there, 0..1, in the same order."""
+        return torch.ones(len(params["means"]))
+
     def config_dict(self) -> dict[str, Any]:
         """Returns the settings as plain JSON values."""
         return dataclasses.asdict(self.config)

@@ -117,6 +117,9 @@ class DualDomain(MotionModel):
         opacities = torch.sigmoid(params["opacities"])
         return opacities * window.largest_presence(params) if self.windowed else opacities
 
+    def lifetimes(self, params: Params, of: float) -> Tensor:
+        return window.share_of_clip(params) if self.windowed else super().lifetimes(params, of)
+
 
 class _Series(torch.autograd.Function):
     """D(tau) for several attributes at once.

@@ -71,6 +71,9 @@ class FreeTime(MotionModel):
     def peak_opacities(self, params: Params) -> Tensor:
         return torch.sigmoid(params["opacities"]) * window.largest_presence(params)
 
+    def lifetimes(self, params: Params, of: float) -> Tensor:
+        return window.share_of_clip(params)
+
     def outlasting(self, params: Params, clips: float) -> Tensor:
         return window.outlasting(params, clips)
 

@@ -59,6 +59,13 @@ class PerFrame(MotionModel):
             colors=colors_of(rows, sh_degree),
         )
 
+    def rows_at(self, params: Params, time: float) -> Tensor:
+        return (params["instants"] == self.nearest(time)).nonzero()[:, 0]
+
+    def lifetimes(self, params: Params, of: float) -> Tensor:
+        rows = int((params["instants"] == self.nearest(of)).sum())
+        return torch.full((rows,), 1.0 / max(len(self._times), 1))
+
     def rows(self, params: Params, instant: int) -> Params:
         """Returns the rows of the instant of index `instant`."""
         chosen: Tensor = params["instants"] == instant

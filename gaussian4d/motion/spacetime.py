@@ -95,6 +95,9 @@ class Spacetime(MotionModel):
     def peak_opacities(self, params: Params) -> Tensor:
         return torch.sigmoid(params["opacities"]) * window.largest_presence(params, _SHARPNESS)
 
+    def lifetimes(self, params: Params, of: float) -> Tensor:
+        return window.share_of_clip(params, _SHARPNESS)
+
     def outlasting(self, params: Params, clips: float) -> Tensor:
         return window.outlasting(params, clips, _SHARPNESS)
 

@@ -47,6 +47,16 @@ def largest_presence(params: Params, sharpness: float = 0.5) -> Float[Tensor, " 
     return presence(times.clamp(0.0, 1.0) - times, params["durations"], sharpness)
 
 
+def share_of_clip(params: Params, sharpness: float = 0.5) -> Float[Tensor, " N"]:
+    """Returns how long each Gaussian is there, as a share of the clip: the mean factor over its largest in the clip."""
+    times = params["times"].double()
+    # Below this steepness the factor is 1 throughout, and the quotient of two vanishing numbers would lose its digits.
+    steep = (math.sqrt(sharpness) * torch.exp(-params["durations"].double())).clamp_min(1e-6)
+    mean = 0.5 * math.sqrt(math.pi) / steep * (torch.erf(steep * (1.0 - times)) + torch.erf(steep * times))
+    largest = torch.exp(-(steep * (times.clamp(0.0, 1.0) - times)).square())
+    return (mean / largest.clamp_min(1e-30)).clamp(0.0, 1.0).to(params["times"].dtype)
+
+
 def always(params: Params) -> Params:
     """Returns the columns of Gaussians that are there at all times, for good."""
     return {

@@ -166,6 +166,19 @@ class Windows(MotionModel):
             peaks[params[COLUMN] == k] = model.peak_opacities(self.rows(params, k))
         return peaks
 
+    def rows_at(self, params: Params, time: float) -> Tensor:
+        if len(self) == 1:
+            return super().rows_at(params, time)
+        return torch.cat([(params[COLUMN] == k).nonzero()[:, 0] for k, _ in self.active(time)])
+
+    def lifetimes(self, params: Params, of: float) -> Tensor:
+        parts = []
+        for k, _ in self.active(of):
+            first, last = self.config.spans[k]
+            share = min(last, 1.0) - max(first, 0.0)
+            parts.append(self.inner[k].lifetimes(self.rows(params, k), self.local(k, of)) * min(max(share, 0.0), 1.0))
+        return torch.cat(parts)
+
     def local(self, window: int, time: float) -> float:
         """Returns the clip time `time` in the own time of a window."""
         first, last = self.config.spans[window]

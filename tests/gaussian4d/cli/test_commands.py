@@ -15,6 +15,7 @@ from PIL import Image
 from gaussian4d.cli import main
 from gaussian4d.io import load_g4d, read_ply, read_ply_header
 from gaussian4d.model import load_model
+from gaussian4d.scene import load_scene
 from gaussian4d.toys import write_scene
 
 SIZE = 32
@@ -73,6 +74,18 @@ def test_render_writes_a_video_of_the_asked_length_and_size(run: Path, tmp_path:
     assert len(frames) == 5 and frames[0].shape == (24, 120, 3)
     # The scene was cut out with alpha, so it stands on white; alpha is black there.
     assert frames[0][1, 1].min() > 240 and frames[0][1, 81].max() < 15
+
+
+def test_render_lays_the_recorded_picture_beside_its_own(scene: Path, run: Path, tmp_path: Path) -> None:
+    arguments = ["render", str(run), "--out", str(tmp_path / "png"), "--path", "dataset", "--truth", "--time", "0.5"]
+    assert main([*arguments, "--fps", "2", "--seconds", "1"]) == 0
+    recorded = {frame.time: frame.image for frame in load_scene(scene).frames("test")}[0.5]
+    shown = np.asarray(Image.open(tmp_path / "png" / "frame_0000.png"))
+    assert shown.shape == (SIZE, 2 * SIZE, 3)
+    on_white = recorded[..., :3] * (recorded[..., 3:] / 255.0) + 255.0 - recorded[..., 3:]
+    assert np.abs(shown[:, :SIZE] - on_white).max() <= 1.0
+    # Bullet time: a still camera and a still clip give one picture over and over.
+    assert np.array_equal(shown, np.asarray(Image.open(tmp_path / "png" / "frame_0001.png")))
 
 
 def test_render_takes_a_path_file(run: Path, tmp_path: Path) -> None:

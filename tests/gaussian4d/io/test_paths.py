@@ -14,12 +14,12 @@ from gaussian4d.paths import (
     CameraPath,
     cameras_around,
     clip_times,
-    dataset_path,
     load_path,
     orbit_path,
     rig_from_cameras,
     spiral_path,
 )
+from gaussian4d.recorded_paths import dataset_path
 
 CENTER = np.array([2.0, -1.0, 5.0])
 

@@ -1,0 +1,38 @@
+"""`gaussian4d report`: a run as one HTML page."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import ClassVar
+
+from tyro.conf import Positional
+
+from ..errors import UserError
+
+
+@dataclasses.dataclass
+class Report:
+    """Write a run as one HTML page that opens anywhere: figures, curves, errors by camera and time, worst views."""
+
+    EXAMPLES: ClassVar[str] = """
+        gaussian4d report runs/fox
+        gaussian4d report runs/fox --out fox.html --worst 12
+    """
+
+    run_folder: Positional[Path]
+    """Run folder."""
+    out: Path | None = None
+    """File to write. Default: RUN/report.html."""
+    worst: int = 4
+    """How many of the worst views to show."""
+
+    def run(self) -> None:
+        """Writes the page and prints where it is."""
+        from ..report import write_report
+        from .console import size
+
+        if self.worst < 0:
+            raise UserError(f"--worst must not be negative, got {self.worst}")
+        file = write_report(self.run_folder, self.out, worst=self.worst)
+        print(f"wrote {file}: {size(file.stat().st_size)}")

@@ -1,0 +1,75 @@
+"""The model of a run as it is now, also while another process is still fitting it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from ..errors import UserError
+from ..model import DynamicGaussians, load_model
+from ..motion import make_motion
+from ..scene import Scene
+from .background import Background
+from .checkpoint import list_checkpoints, load_checkpoint
+from .config import FitConfig, load_run_config
+from .normalise import Normalisation
+from .targets import Targets
+
+
+def newest_file(run: Path) -> Path | None:
+    """Returns the newest of the model and the checkpoints of a run folder; None when there is neither yet."""
+    model = run / "model.g4d"
+    files = [*([model] if model.exists() else []), *list_checkpoints(run / "checkpoints")[-1:]]
+    return max(files, key=_age, default=None)
+
+
+def snapshot(run: Path, scene: Scene) -> DynamicGaussians:
+    """Returns the newest model of a run folder: `model.g4d`, or what a newer checkpoint holds.
+
+    Raises `UserError` when there is neither, or the newest cannot be read.
+    """
+    file = newest_file(run)
+    if file is None:
+        raise UserError(
+            f"{run} has no model and no checkpoint yet; wait for the first, a fit writes one every few steps"
+        )
+    if file.name == "model.g4d":
+        return load_model(file)
+    try:
+        config, _ = load_run_config(run / "config.json")
+    except UserError:
+        # A run that something else than a fit has made: its checkpoints are its own business.
+        return load_model(run)
+    return model_of_checkpoint(file, config, scene)
+
+
+def model_of_checkpoint(file: Path, config: FitConfig, scene: Scene) -> DynamicGaussians:
+    """Returns the model that a checkpoint of a fit of `scene` holds, in world coordinates."""
+    tensors, state = load_checkpoint(file)
+    frames = scene.frames("train")
+    normalisation = (
+        Normalisation.from_dict(config.normalisation)
+        if config.normalisation is not None
+        else Normalisation.from_cameras([frame.camera for frame in frames])
+    )
+    motion = make_motion(config.motion, config.motion_config)
+    params = {name[7:]: value for name, value in tensors.items() if name.startswith("params/")}
+    background = Background(config.background, tensors["background/color"], torch.Generator())
+    near = config.near * min(1.0, Targets(scene, frames, normalisation).nearest_camera())
+    return DynamicGaussians(
+        params=normalisation.undo(params, motion),
+        motion=motion,
+        background=background.final(),
+        fps=scene.fps,
+        times=scene.times,
+        meta={"fit": {"steps": state["step"], "seconds": state["elapsed"]}, "near": near / normalisation.scale},
+    )
+
+
+def _age(file: Path) -> float:
+    try:
+        return file.stat().st_mtime
+    except FileNotFoundError:
+        # Old checkpoints go while one looks.
+        return 0.0

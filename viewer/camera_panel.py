@@ -1,0 +1,120 @@
+"""The recorded cameras in one browser: drawn with their pictures, looked through on a click."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import viser
+import viser.transforms
+
+from gaussian4d.cameras import Camera
+
+if TYPE_CHECKING:
+    from .session import Session
+
+
+# Viewer units around the eye in which no camera is drawn.
+_CLEAR = 0.2
+
+
+class CameraPanel:
+    """Frustums of cameras, and controls to hide them, to look through one, and to go back to the first view."""
+
+    def __init__(self, session: Session, cameras: Sequence[Camera], thumbnails: Mapping[str, np.ndarray]) -> None:
+        self._session, self._cameras = session, list(cameras)
+        self._at = -1
+        self._shown = True
+        self._near: set[str] = set()
+        gui = session.client.gui
+        with gui.add_folder("Cameras"):
+            visible = gui.add_checkbox("show", True)
+            chosen = gui.add_dropdown("camera", tuple(camera.id for camera in cameras), initial_value=cameras[0].id)
+            reset = gui.add_button("Reset view")
+        self.frustums = {camera.id: self._frustum(camera, thumbnails.get(camera.id)) for camera in cameras}
+
+        @visible.on_update
+        def _(_: viser.GuiEvent) -> None:
+            self._shown = bool(visible.value)
+            for id, frustum in self.frustums.items():
+                frustum.visible = self._shown and id not in self._near
+
+        @chosen.on_update
+        def _(event: viser.GuiEvent) -> None:
+            if event.client is not None:
+                self._look(str(chosen.value))
+
+        @reset.on_click
+        def _(_: viser.GuiEvent) -> None:
+            session.jump(self._cameras[0])
+
+        command = gui.add_command("Next camera", hotkey="F")
+        command.on_trigger(lambda _: self.next())
+
+    def next(self) -> None:
+        """Looks through the next recorded camera."""
+        self._at = (self._at + 1) % len(self._cameras)
+        self._session.jump(self._cameras[self._at])
+
+    def set_thumbnail(self, id: str, picture: np.ndarray) -> None:
+        """Puts a camera's picture into its frustum."""
+        if id in self.frustums:
+            self.frustums[id].image = picture
+
+    def keep_clear(self, eye: np.ndarray) -> None:
+        """Hides the cameras that stand at `eye` [3] in viewer units: their lines would cross the whole picture."""
+        units = self._session.painter.units
+        near = {
+            camera.id
+            for camera in self._cameras
+            if np.linalg.norm(units.viewer_from_world(camera.position) - eye) < _CLEAR
+        }
+        for id in near ^ self._near:
+            self.frustums[id].visible = self._shown and id not in near
+        self._near = near
+
+    def _look(self, id: str) -> None:
+        for index, camera in enumerate(self._cameras):
+            if camera.id == id:
+                self._at = index
+                self._session.jump(camera)
+
+    def _frustum(self, camera: Camera, picture: np.ndarray | None) -> viser.CameraFrustumHandle:
+        frustum = add_frustum(self._session, f"/cameras/{camera.id}", camera, (225, 120, 40), picture)
+        frustum.on_click(lambda _: self._look(camera.id))
+        return frustum
+
+
+def add_frustum(
+    session: Session,
+    name: str,
+    camera: Camera,
+    color: tuple[int, int, int],
+    picture: np.ndarray | None = None,
+) -> viser.CameraFrustumHandle:
+    """Returns a drawn camera."""
+    return session.client.scene.add_camera_frustum(
+        name,
+        fov=2.0 * math.atan(0.5 * camera.height / camera.K[1, 1]),
+        aspect=camera.width / camera.height,
+        scale=0.12,
+        thickness=0.006,
+        color=color,
+        image=picture,
+        wxyz=viser.transforms.SO3.from_matrix(camera.viewmat[:3, :3].T).wxyz,
+        position=session.painter.units.viewer_from_world(camera.position),
+    )
+
+
+def guarded(session: Session, act: Callable[[], None]) -> Callable[[object], None]:
+    """Returns a callback that does `act` and shows what goes wrong in the browser it came from."""
+
+    def callback(_: object) -> None:
+        try:
+            act()
+        except Exception as error:
+            session.tell("That did not work", str(error) or type(error).__name__)
+
+    return callback

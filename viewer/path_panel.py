@@ -1,0 +1,240 @@
+"""The camera path of one browser: keyframes set from the view, preview, files, and a film of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+import viser
+
+from gaussian4d.cameras import Camera
+from gaussian4d.errors import UserError
+from gaussian4d.keyframes import Keyframe, KeyframePath
+
+from .camera_panel import add_frustum, guarded
+from .film import Film
+
+if TYPE_CHECKING:
+    from .session import Session
+
+_LARGEST_UPLOAD = 1_000_000
+_CURVE_POINTS = 12
+_NEW: str = "(new)"
+
+
+class PathPanel:
+    """Keyframes and their controls. The same file goes to `gaussian4d render --path` and gives the same pictures."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.keyframes: list[Keyframe] = []
+        self._lock = threading.RLock()
+        self._drawn: list[viser.SceneNodeHandle] = []
+        self._preview = threading.Event()
+        self.film = Film(session)
+        gui = session.client.gui
+        with gui.add_folder("Camera path", expand_by_default=False):
+            self._list = gui.add_markdown("no keyframes yet")
+            add = gui.add_button("Add keyframe", hint="the present view, field of view and time, after the chosen one")
+            options: tuple[str, ...] = (_NEW,)
+            self.chosen = gui.add_dropdown("keyframe", options, initial_value=_NEW)
+            self.time = gui.add_slider("time of keyframe", 0.0, 1.0, 0.001, 0.0)
+            self.fov = gui.add_slider("fov of keyframe", 5.0, 120.0, 0.5, 50.0, hint="vertical, degrees")
+            edit = gui.add_button_group("change", ("go to", "set to view", "remove", "clear"))
+            self.smoothness = gui.add_slider("smoothness", 0.0, 1.0, 0.05, 1.0)
+            self.loop = gui.add_checkbox("loop path", False)
+            self.seconds = gui.add_number("seconds", 4.0, min=0.1, max=600.0, step=0.5)
+            self.fps = gui.add_number("frames per second", 24, min=1, max=120, step=1)
+            self.width = gui.add_number("width", 640, min=16, max=4096, step=2)
+            self.height = gui.add_number("height", 360, min=16, max=4096, step=2)
+            preview = gui.add_button("Preview", hint="again to stop")
+            self.name = gui.add_text("name", "path")
+            files = gui.add_button_group("file", ("save", "load", "download"))
+            upload = gui.add_upload_button("Open a path file", mime_type="application/json")
+            self.film.add_controls(gui)
+
+        @self.chosen.on_update
+        def _(_: viser.GuiEvent) -> None:
+            index = self._index()
+            if index is not None:
+                key = self.keyframes[index]
+                self.time.value, self.fov.value = key.time, key.fov
+
+        def change(event: viser.GuiEvent) -> None:
+            index = self._index()
+            # Setting the sliders by program must not write into a keyframe.
+            if event.client is not None and index is not None:
+                self._replace(index, time=float(self.time.value), fov=float(self.fov.value))
+
+        self.time.on_update(change)
+        self.fov.on_update(change)
+        self.smoothness.on_update(lambda _: self._redraw())
+        self.loop.on_update(lambda _: self._redraw())
+        add.on_click(guarded(session, self.add))
+        edit.on_click(guarded(session, lambda: self.edit(str(edit.value))))
+        preview.on_click(guarded(session, self.toggle_preview))
+        files.on_click(guarded(session, lambda: self.file(str(files.value))))
+        upload.on_upload(guarded(session, lambda: self.open(upload.value.content)))
+
+    def add(self) -> None:
+        """Adds the present view after the chosen keyframe."""
+        index = self._index()
+        with self._lock:
+            at = len(self.keyframes) if index is None else index + 1
+            self.keyframes.insert(at, self._present())
+        self._listed(at)
+
+    def edit(self, what: str) -> None:
+        """Looks through the chosen keyframe ("go to"), moves it to the view, removes it, or removes all ("clear")."""
+        index = self._index()
+        if what == "clear":
+            self.keyframes = []
+        elif index is None:
+            raise UserError("choose a keyframe first")
+        elif what == "go to":
+            self._go(self.keyframes[index])
+            return
+        elif what == "set to view":
+            self.keyframes[index] = self._present()
+        elif what == "remove":
+            del self.keyframes[index]
+        self._listed(index if index is not None and index < len(self.keyframes) else None)
+
+    def path(self) -> KeyframePath:
+        """Returns the path as its file says it; raises `UserError` without keyframes."""
+        with self._lock:
+            keys = tuple(self.keyframes)
+        if not keys:
+            raise UserError("add a keyframe first")
+        fps = float(self.fps.value)
+        frames = max(round(float(self.seconds.value) * fps), 1)
+        path = KeyframePath(
+            keys, int(self.width.value), int(self.height.value), frames, fps, float(self.smoothness.value),
+            bool(self.loop.value),
+        )  # fmt: skip
+        # Through the words of the file, so that what is drawn here is what the shell draws from it, to the bit.
+        return KeyframePath.from_dict(json.loads(json.dumps(path.to_dict())), "the path")
+
+    def file(self, what: str) -> None:
+        """Saves the path under its name, loads it from there, or offers it as a download."""
+        workspace, name = self._session.workspace, str(self.name.value)
+        if what == "download" or workspace.folder is None:
+            self._session.download("path.json", self.path().save)
+        elif what == "save":
+            file = workspace.file("paths", name, ".json")
+            self.path().save(file)
+            self._session.tell("Path saved", f"gaussian4d render {workspace.source} --out film.mp4 --path {file}")
+        else:
+            file = workspace.file("paths", name, ".json")
+            if not file.exists():
+                known = ", ".join(workspace.names("paths", ".json")) or "none yet"
+                raise UserError(f"there is no path {name!r}; saved ones: {known}")
+            self.show(KeyframePath.load(file))
+
+    def open(self, content: bytes) -> None:
+        """Takes the path of an uploaded file."""
+        if len(content) > _LARGEST_UPLOAD:
+            raise UserError(f"a path file has less than a megabyte, this one {len(content) / 1e6:.0f}")
+        try:
+            data = json.loads(content)
+        except ValueError:
+            raise UserError("this is not a path file: it is not JSON") from None
+        self.show(KeyframePath.from_dict(data, "the file"))
+
+    def show(self, path: KeyframePath) -> None:
+        """Takes a path as the present one."""
+        with self._lock:
+            self.keyframes = list(path.keyframes)
+        self.smoothness.value, self.loop.value = path.smoothness, path.loop
+        self.width.value, self.height.value = path.width, path.height
+        self.fps.value = round(path.fps or float(self.fps.value))
+        self.seconds.value = round(path.count / float(self.fps.value), 3)
+        self._listed(0)
+
+    def toggle_preview(self) -> None:
+        """Flies along the path in this browser, or stops doing so."""
+        if self._preview.is_set():
+            self._preview.clear()
+            return
+        path = self.path()
+        self._preview.set()
+        threading.Thread(target=self._fly, args=(path,), name="viewer-preview", daemon=True).start()
+
+    def stop(self) -> None:
+        """Ends preview and film."""
+        self._preview.clear()
+        self.film.stop()
+
+    def _fly(self, path: KeyframePath) -> None:
+        cameras, fps, start = path.cameras(), path.fps or 24.0, time.monotonic()
+        # By the clock, not by frames: a slow browser sees fewer pictures, not a slower film.
+        while self._preview.is_set() and not self._session.closed:
+            at = int((time.monotonic() - start) * fps)
+            if at >= len(cameras):
+                break
+            camera, moment = cameras[at]
+            self._session.jump(camera)
+            self._session.timeline.go(moment)
+            time.sleep(1.0 / min(fps, 24.0))
+        self._preview.clear()
+
+    def _present(self) -> Keyframe:
+        """Returns the view of the browser as a keyframe."""
+        view = self._session.view()
+        if view is None:
+            raise UserError("the browser has not told its view yet")
+        camera = self._session.painter.camera(view, 1.0)
+        return Keyframe(camera.T_world_camera, min(max(math.degrees(view.fov), 1.0), 179.0), view.time)
+
+    def _go(self, key: Keyframe) -> None:
+        self._session.jump(self._camera(key))
+        self._session.timeline.go(key.time)
+
+    def _camera(self, key: Keyframe) -> Camera:
+        width, height = int(self.width.value), int(self.height.value)
+        single = KeyframePath((key,), width, height)
+        return single.cameras(1)[0][0]
+
+    def _replace(self, index: int, **changes: float) -> None:
+        with self._lock:
+            self.keyframes[index] = dataclasses.replace(self.keyframes[index], **changes)
+        self._listed(index)
+
+    def _index(self) -> int | None:
+        """Returns which keyframe is chosen."""
+        value = str(self.chosen.value)
+        index = int(value) - 1 if value.isdigit() else -1
+        return index if 0 <= index < len(self.keyframes) else None
+
+    def _listed(self, chosen: int | None) -> None:
+        """Shows the keyframes as they are now."""
+        keys = self.keyframes
+        options = tuple(str(k + 1) for k in range(len(keys))) or (_NEW,)
+        self.chosen.options = options
+        self.chosen.value = options[chosen if chosen is not None and chosen < len(options) else -1]
+        lines = [f"{k + 1}. time {key.time:.3f}, fov {key.fov:.0f}" for k, key in enumerate(keys)]
+        self._list.content = "  \n".join(lines) or "no keyframes yet"
+        self._redraw()
+
+    def _redraw(self) -> None:
+        """Draws the path and its keyframes into the scene of this browser."""
+        for node in self._drawn:
+            node.remove()
+        self._drawn = []
+        if not self.keyframes:
+            return
+        scene, units = self._session.client.scene, self._session.painter.units
+        for k, key in enumerate(self.keyframes):
+            self._drawn.append(add_frustum(self._session, f"/path/{k}", self._camera(key), (60, 130, 220)))
+        path = self.path()
+        if path.legs > 0:
+            cameras = path.cameras(path.legs * _CURVE_POINTS)
+            points = np.stack([units.viewer_from_world(camera.position) for camera, _ in cameras])
+            self._drawn.append(
+                scene.add_spline_catmull_rom("/path/curve", points, closed=path.loop, color=(60, 130, 220))
+            )
