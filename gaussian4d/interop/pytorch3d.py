@@ -35,7 +35,7 @@ def to_pytorch3d(
     *,
     in_ndc: bool = True,
     device: str | torch.device = "cpu",
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> Any:
     """Returns a batch of `pytorch3d.renderer.PerspectiveCameras`; needs pytorch3d.
 
