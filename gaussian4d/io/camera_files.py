@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ from ..conventions import opengl_from_opencv
 from ..data.point_files import write_points
 from ..errors import UserError
 from ..files import atomic_write, write_json
-from ..folders import atomic_folder, check_replaceable
+from ..folders import atomic_folder
 
 if TYPE_CHECKING:
     from ..data.records import PointCloud
@@ -59,8 +59,7 @@ def write_transforms(
     target = Path(path)
     names = picture_names(scene.frames("all"))
     if pictures:
-        check_replaceable(target.parent / IMAGES)
-        _write_pictures(target.parent / IMAGES, scene, names, watch)
+        write_pictures(target.parent / IMAGES, scene, names, watch)
     entries, listed = [], {}
     for frame, name in zip(scene.frames("all"), names):
         camera = frame.camera
@@ -127,7 +126,7 @@ def write_colmap(
         _write_table(model / "images.txt", "IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME", "images", images)
         _write_table(model / "points3D.txt", "POINT3D_ID X Y Z R G B ERROR TRACK[]", "points", rows)
         if pictures:
-            _write_pictures(temporary / IMAGES, scene, names, watch)
+            write_pictures(temporary / IMAGES, scene, names, watch)
     return len(images)
 
 
@@ -151,7 +150,13 @@ def picture_names(frames: Iterable[Frame]) -> list[str]:
     return names
 
 
-def _write_pictures(folder: Path, scene: Scene, names: list[str], watch: Watch) -> None:
+def write_pictures(
+    folder: Path,
+    scene: Scene,
+    names: Sequence[str],
+    watch: Watch = lambda parts, label, total: iter(parts),
+) -> None:
+    """Writes the pictures of all frames, named `names`, into a new `folder`, which appears whole or not at all."""
     frames = scene.frames("all")
     scene.prefetch(frames)
     with atomic_folder(folder) as temporary:

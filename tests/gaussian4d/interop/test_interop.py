@@ -152,7 +152,7 @@ def test_points_of_a_trimesh_mesh_lie_on_it_in_its_colours() -> None:
 
 
 def test_open3d_objects() -> None:
-    library = pytest.importorskip("open3d")
+    library = pytest.importorskip("open3d", exc_type=ImportError)
     cloud = open3d.to_open3d(gaussians(), camera=CAMERA)
     assert np.asarray(cloud.points).tolist() == [[1, 2, 3], [-1, 0, 5]]
     # Shortest axes: the first one's y, which points along the world's x; the camera is at (2, -1, -3).
