@@ -42,16 +42,26 @@ OPTIONAL = {
             for name in ("diffusers", "transformers", "accelerate")
         ),
         Optional("gsplat", "gsplat", "--backend gsplat on a CUDA GPU", 'pip install "gsplat>=1.5.3" packaging'),
+        Optional("open3d", "open3d", "gaussian4d.interop.open3d", 'pip install "open3d>=0.20"'),
+        Optional(
+            "pytorch3d",
+            "pytorch3d",
+            "gaussian4d.interop.pytorch3d",
+            'pip install "git+https://github.com/facebookresearch/pytorch3d.git@stable"',
+        ),
     )
 }
 """By module name. Only what some command uses today."""
 
 
 def require(module: str) -> ModuleType:
-    """Returns the imported optional package; raises `UserError` with the install line when it is missing or broken."""
-    package = OPTIONAL[module]
+    """Returns the imported optional package, or a module in it; raises `UserError` when it is missing or broken.
+
+    The message has the install line.
+    """
+    package = OPTIONAL[module.partition(".")[0]]
     try:
         return importlib.import_module(module)
     except ImportError as error:
         reason = "is not installed" if package.version is None else f"does not import ({error})"
-        raise UserError(f"{package.purpose} needs {module}, which {reason}; run: {package.install}") from None
+        raise UserError(f"{package.purpose} needs {package.module}, which {reason}; run: {package.install}") from None

@@ -13,6 +13,7 @@ from torch import Tensor
 from .errors import UserError
 from .gaussians import Gaussians, rotation_matrices
 from .model import DynamicGaussians, check_connected
+from .motion import Windows
 
 # Gaussians fainter than this at either end of a step say nothing about what moves.
 _FAINT = 0.01
@@ -34,11 +35,11 @@ def track_points(
 ) -> Float[Tensor, "T P 3"]:
     """Returns where the material at `points` is at each of `times`: the scene flow of the model, integrated.
 
-    Where Gaussians come and go (`model.motion.windowed`), the scene flow is integrated: from one instant to the next a
-    point moves by the blended displacement of the Gaussians around it, and those that fade hand it on to those that
-    follow them. Errors add up, outwards from `start`. Where Gaussians are there for the whole clip, a point rides on
-    those around it at `start`: its place in the frame of each is kept, and the places are blended. Each of the two
-    was found to be the better one for its models (docs/reconstruction.md).
+    Where Gaussians come and go (`model.motion.windowed`, and the windows of a long clip), the scene flow is integrated:
+    from one instant to the next a point moves by the blended displacement of the Gaussians around it, and those that
+    fade hand it on to those that follow them. Errors add up, outwards from `start`. Where Gaussians are there for the
+    whole clip, a point rides on those around it at `start`: its place in the frame of each is kept, and the places are
+    blended. Each of the two was found to be the better one for its models (docs/reconstruction.md).
 
     The weight of a Gaussian is the square of its opacity, the smaller one of both ends of a step, times exp(-d^2 / 2)
     of its distance d in units of `reach`. Many are asked because fitted Gaussians slide along surfaces that look the
@@ -72,15 +73,15 @@ def track_points(
         raise UserError(f"neighbours and reach must be positive, got {neighbours} and {reach}")
     if reach is None:
         reach = _REACH * _size(model.at(start))
-    if not model.motion.windowed:
+    if not model.motion.windowed and not (isinstance(model.motion, Windows) and len(model.motion) > 1):
         return _carried(model, position, float(start), wanted, neighbours, reach)
     found = torch.empty(len(wanted), len(position), 3, dtype=torch.float64)
     for ahead in (True, False):
         rows = [k for k in np.argsort(wanted, kind="stable") if (wanted[k] >= start) == ahead]
-        here, now, state = position, float(start), model.at(start)
+        here, now, state = position, float(start), model.motion.of_rows(model.params, float(start))
         for row in rows if ahead else reversed(rows):
             for then in _steps(now, float(wanted[row]), model.frame_interval):
-                following = model.at(then)
+                following = model.motion.of_rows(model.params, then)
                 here = here + _displacement(here, state, following, neighbours, reach, then)
                 now, state = then, following
             found[row] = here

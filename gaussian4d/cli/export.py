@@ -29,6 +29,9 @@ class Export:
         gaussian4d export runs/fox --to fox.splatv                    (with the motion; also .4dgs .usda .usdz .g4d)
         gaussian4d export runs/fox --to fox.html                      (opens in any browser, no program needed)
         gaussian4d export runs/fox --to part.g4d --crop runs/fox/crop.json
+        gaussian4d export runs/fox --to tracks.npz --points 500       (paths of points on the surface)
+        gaussian4d export runs/fox --to fox/transforms.json --pictures   (cameras for nerfstudio, with what they saw)
+        gaussian4d export runs/fox --to fox --format colmap           (cameras as COLMAP's text files)
     """
 
     source: Positional[Path]
@@ -40,20 +43,26 @@ class Export:
     time: float = 0.0
     """Clip time in [0, 1] of a format that holds one instant."""
     count: int | None = None
-    """Instants of a sequence or of USD, spread over the clip. Default: one per recorded instant."""
+    """Instants of a sequence, of USD or of tracks, spread over the clip. Default: one per recorded instant."""
     spz_version: Literal[2, 3, 4] = 4
     """Of a .spz: 3 or 2 for older programs."""
     crop: Path | None = None
     """Only what is in the box of this file; the viewer writes such files."""
+    points: int = 2000
+    """Points of tracks."""
+    pictures: bool = False
+    """Write the pictures beside the cameras too, undistorted and downscaled as the fit saw them."""
 
     def run(self) -> None:
         """Exports, and prints what was written."""
         from .exporters import find_exporter
         from .opened import open_model
+        from .scene_exports import find_scene_format, scene_format_names
 
-        exporter = find_exporter(self.to) if self.format is None else None
-        if exporter is None:
-            check_target(self.to, self.format)
+        of_scene = find_scene_format(self.to, self.format)
+        exporter = find_exporter(self.to) if self.format is None and of_scene is None else None
+        if exporter is None and of_scene is None:
+            check_target(self.to, self.format, scene_format_names())
         if not 0.0 <= self.time <= 1.0:
             raise UserError(f"--time is clip time in [0, 1], got {self.time}")
         if self.count is not None and self.count < 1:
@@ -63,6 +72,9 @@ class Export:
             from ..crop import CropBox, crop_model
 
             opened = dataclasses.replace(opened, model=crop_model(opened.model, CropBox.load(self.crop)))
+        if of_scene is not None:
+            of_scene.write(opened, self.to, self)
+            return
         if exporter is not None:
             exporter(opened, self.to)
             return
@@ -78,8 +90,11 @@ class Export:
         )
 
 
-def check_target(path: Path, format: str | None) -> tuple[Format, bool]:
-    """Returns the format to write and whether as a folder of frames; raises `UserError` before anything is read."""
+def check_target(path: Path, format: str | None, besides: Sequence[str] = ()) -> tuple[Format, bool]:
+    """Returns the format to write and whether as a folder of frames; raises `UserError` before anything is read.
+
+    `besides` are the names and endings, with their dots, of formats not of Gaussians that the message lists too.
+    """
     from ..io.registry import format_named, format_of, frame_formats
     from .exporters import registered_endings
 
@@ -89,7 +104,8 @@ def check_target(path: Path, format: str | None) -> tuple[Format, bool]:
         try:
             format = format_of(path).name
         except UserError as error:
-            raise UserError(", ".join([str(error), *registered_endings()])) from None
+            others = [name for name in besides if name.startswith(".")]
+            raise UserError(", ".join([str(error), *others, *registered_endings()])) from None
     if format in frame_formats():
         if path.suffix and not path.is_dir():
             raise UserError(f"{path}: {format} is a folder of frames; expected a name without an ending")
@@ -97,7 +113,8 @@ def check_target(path: Path, format: str | None) -> tuple[Format, bool]:
     try:
         chosen = format_named(format)
     except UserError as error:
-        raise UserError(f"{error}, {', '.join(frame_formats())}") from None
+        others = [*frame_formats(), *(name for name in besides if not name.startswith("."))]
+        raise UserError(f"{error}, {', '.join(others)}") from None
     if chosen.writer is None:
         raise UserError(f"{path.name}: {chosen.title} is read, not written; choose another format")
     if not path.name.lower().endswith(chosen.endings):

@@ -1,13 +1,15 @@
-"""The points of a PLY file: vertex positions and colours."""
+"""The points of a PLY file: vertex positions and colours, read and written."""
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 
 from ..errors import UserError
+from ..files import atomic_write
 from .records import PointCloud
 
 _TYPES = {
@@ -93,3 +95,22 @@ def _colours(vertices: np.ndarray, count: int) -> np.ndarray:
                 rgb = rgb * 255.0
             return np.clip(np.round(rgb), 0, 255).astype(np.uint8)
     return np.full((count, 3), 128, dtype=np.uint8)
+
+
+def write_points(path: Path, points: PointCloud) -> None:
+    """Writes a binary PLY with x, y, z, red, green, blue and, where points have one, `time` (NaN: the whole clip)."""
+    fields = [("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("red", "u1"), ("green", "u1"), ("blue", "u1")]
+    fields += [("time", "<f4")] if points.times is not None else []
+    vertices = np.zeros(len(points), dtype=fields)
+    for axis, name in enumerate("xyz"):
+        vertices[name] = points.xyz[:, axis]
+    for channel, name in enumerate(("red", "green", "blue")):
+        vertices[name] = points.rgb[:, channel]
+    if points.times is not None:
+        vertices["time"] = points.times
+    names = {"<f4": "float", "u1": "uchar"}
+    header = "".join(f"property {names[kind]} {name}\n" for name, kind in fields)
+    text = f"ply\nformat binary_little_endian 1.0\nelement vertex {len(points)}\n{header}end_header\n"
+    assert vertices.dtype.itemsize == struct.calcsize("<fff3B" + ("f" if points.times is not None else ""))
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(text.encode("ascii") + vertices.tobytes())

@@ -34,6 +34,14 @@ _NAMES = {
 
 _MOTION_NAMES = ("velocities", "times", "durations")
 
+# Learning rates in nerfstudio's checkpoints are numbers of numpy, which are as harmless as tensors: an element type and
+# its bytes. numpy 1 names their maker otherwise than numpy 2.
+_NUMBERS: list[Any] = [
+    *((np.float64(0).__reduce__()[0], f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    np.dtype,
+    *(type(np.dtype(name)) for name in ("float64", "float32", "int64", "int32", "bool")),
+]
+
 
 def read_checkpoint(path: str | os.PathLike[str]) -> DynamicGaussians:
     """Returns the Gaussians of a `.pt` or `.ckpt` file; with velocities, times and durations the motion is `free-time`.
@@ -86,7 +94,8 @@ def _load(source: Path) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return torch.load(source, map_location="cpu", weights_only=True)
+            with torch.serialization.safe_globals(_NUMBERS):
+                return torch.load(source, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         first = str(error).splitlines()[0] if str(error) else "unknown content"
         raise UserError(

@@ -2,7 +2,8 @@
 
 `spacetime` up to degree 3, `free-time` and `static` are copied exactly. Gaussians of other models are fitted by least
 squares at the instants they were fitted to: position by a cubic, rotation by a line, opacity by the window that has its
-total, its middle and its spread over time. Separate instants stay separate: each gets a window of its own.
+total, its middle and its spread over time. Separate instants stay separate: each gets a window of its own. The windows
+of a long clip (motion `windows`) end softer than they did: a Gaussian's fading takes the place of theirs.
 """
 
 from __future__ import annotations
@@ -77,12 +78,14 @@ def instants_of(model: DynamicGaussians, least: int = 2) -> np.ndarray:
 def _fitted(model: DynamicGaussians) -> tuple[Params, Params]:
     """Returns the canonical and the own columns of cubics fitted to the states of `model`."""
     times = instants_of(model, least=5)
-    states = [model.at(float(time)) for time in times]
+    states = [model.motion.of_rows(model.params, float(time)) for time in times]
     opacities = torch.stack([state.opacities for state in states]).double()
     peak, center, width = _window(torch.from_numpy(times), opacities)
     since = torch.from_numpy(times)[:, None] - center
-    # What cannot be seen need not be followed; a floor keeps the system regular.
-    weight = (opacities / opacities.amax(dim=0).clamp_min(1e-6)).clamp_min(1e-3)
+    # What cannot be seen need not be followed; a floor keeps the system regular. Where a Gaussian is not there at all
+    # (`of_rows`) it only has to stay within reach.
+    floor = torch.where(opacities > 0.0, 1e-3, 1e-6)
+    weight = torch.maximum(opacities / opacities.amax(dim=0).clamp_min(1e-6), floor)
     powers = torch.stack([since**k for k in range(4)], dim=-1)
     place = _least_squares(powers, torch.stack([state.means for state in states]).double(), weight)
     turn = _least_squares(powers[..., :2], _continuous([state.quats for state in states]).double(), weight)
@@ -111,9 +114,29 @@ def _fitted(model: DynamicGaussians) -> tuple[Params, Params]:
 def _window(times: Tensor, opacities: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Returns (peak, centre, width) [N] of peak exp(-((t - centre) / width)^2) close to opacities [T, N].
 
-    Least squares of the logarithm, weighted by the opacity squared so that what is faint does not count: the logarithm
-    is a parabola in time. Where that parabola opens upwards the opacity hardly changes, and the window is endless.
+    The better one of two fits. The first is by least squares of the logarithm, weighted by the opacity squared so that
+    what is faint does not count: the logarithm is a parabola in time; where that opens upwards the opacity hardly
+    changes, and the window is endless. The second has the middle and the spread of the opacity over time: it ends where
+    the opacity is cut off, as at the ends of the windows of a long clip.
     """
+    total = opacities.sum(dim=0).clamp_min(1e-12)
+    middle = (times[:, None] * opacities).sum(dim=0) / total
+    spread = ((times[:, None] - middle).square() * opacities).sum(dim=0) / total
+    # Seen at one instant it lasts from half an interval before to half an interval after.
+    spread = spread + float(np.median(np.diff(times.numpy()))) ** 2 / 12.0
+    fits = [_parabola(times, opacities), (middle, (2.0 * spread).sqrt())]
+    found = []
+    for center, width in fits:
+        shape = torch.exp(-(((times[:, None] - center) / width) ** 2))
+        peak = (shape * opacities).sum(dim=0) / shape.square().sum(dim=0).clamp_min(1e-12)
+        found.append((peak, center, width, (peak * shape - opacities).square().sum(dim=0)))
+    first, second = found
+    better = second[3] < first[3]
+    return tuple(torch.where(better, b, a) for a, b in zip(first[:3], second[:3]))  # type: ignore[return-value]
+
+
+def _parabola(times: Tensor, opacities: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns (centre, width) [N] by least squares of the logarithm."""
     floor = 1e-4
     logs = opacities.clamp_min(floor).log()
     weight = opacities.square().clamp_min(1e-6)
@@ -123,9 +146,7 @@ def _window(times: Tensor, opacities: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     bend = torch.where(curved, fit[:, 2], torch.full_like(fit[:, 2], -1e-3))
     center = torch.where(curved, 0.5 - fit[:, 1] / (2 * bend), torch.full_like(bend, 0.5)).clamp(-2.0, 3.0)
     width = torch.where(curved, (-1.0 / bend).sqrt(), torch.full_like(bend, _ENDLESS))
-    shape = torch.exp(-(((times[:, None] - center) / width) ** 2))
-    peak = (shape * opacities).sum(dim=0) / shape.square().sum(dim=0).clamp_min(1e-12)
-    return peak, center, width
+    return center, width
 
 
 def _least_squares(basis: Tensor, values: Tensor, weight: Tensor) -> Tensor:

@@ -100,6 +100,13 @@ class MotionModel(abc.ABC):
     def at(self, params: Params, time: float, sh_degree: int | None = None) -> Gaussians:
         """Returns the Gaussians at clip time `time`; `sh_degree` limits the coefficients, None keeps all."""
 
+    def of_rows(self, params: Params, time: float, sh_degree: int | None = None) -> Gaussians:
+        """Returns the Gaussians of all rows of the table, in its order; those not there at `time` have opacity 0.
+
+        The same as `at` for models that keep all rows at all times.
+        """
+        return self.at(params, time, sh_degree)
+
     def follow(self, params: Params, of: float, time: float) -> Tensor:
         """Returns [N, 3] where the Gaussians of `at(of)` have their centres at clip time `time`, in the same order."""
         return self.at(params, time).means

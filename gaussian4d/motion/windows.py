@@ -154,6 +154,22 @@ class Windows(MotionModel):
         ]
         return parts[0] if len(parts) == 1 else _together(parts)
 
+    def of_rows(self, params: Params, time: float, sh_degree: int | None = None) -> Gaussians:
+        """Returns the Gaussians of all windows; those of other windows stand where their window begins or ends."""
+        if len(self) == 1:
+            return self.at(params, time, sh_degree)
+        weights = dict(self.active(time))
+        parts, places = [], []
+        for k, model in enumerate(self.inner):
+            state = model.at(self.rows(params, k), min(max(self.local(k, time), 0.0), 1.0), sh_degree)
+            if k in weights:
+                state = faded(state, weights[k])
+            else:
+                state = dataclasses.replace(state, opacities=torch.zeros_like(state.opacities))
+            parts.append(state)
+            places.append((params[COLUMN] == k).nonzero()[:, 0])
+        return _together(parts).select(torch.argsort(torch.cat(places)))
+
     def follow(self, params: Params, of: float, time: float) -> Tensor:
         parts = [self.inner[k].at(self.rows(params, k), self.local(k, time)).means for k, _ in self.active(of)]
         return torch.cat(parts)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
-import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from ..conventions import frame_times, invert_rigid, opengl_from_opencv
+from ..data.point_files import write_points
 from ..data.records import Lens, PointCloud
 from ..data.resample import Resampling
-from ..files import atomic_write, write_json
+from ..files import write_json
 from ..folders import atomic_folder
 from ..video_out import write_video
 from .calibrate import PlacedCamera
@@ -275,22 +275,3 @@ def _lens_fields(lens: Lens) -> dict[str, Any]:
         return fields | {"camera_model": "OPENCV_FISHEYE"} | dict(zip(_FISHEYE_KEYS, lens.distortion))
     model = "FULL_OPENCV" if any(lens.distortion[5:]) else "OPENCV"
     return fields | {"camera_model": model} | dict(zip(_BROWN_KEYS, lens.distortion))
-
-
-def write_points(path: Path, points: PointCloud) -> None:
-    """Writes a binary PLY with x, y, z, red, green, blue and, where points have one, `time` (NaN: the whole clip)."""
-    fields = [("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("red", "u1"), ("green", "u1"), ("blue", "u1")]
-    fields += [("time", "<f4")] if points.times is not None else []
-    vertices = np.zeros(len(points), dtype=fields)
-    for axis, name in enumerate("xyz"):
-        vertices[name] = points.xyz[:, axis]
-    for channel, name in enumerate(("red", "green", "blue")):
-        vertices[name] = points.rgb[:, channel]
-    if points.times is not None:
-        vertices["time"] = points.times
-    names = {"<f4": "float", "u1": "uchar"}
-    header = "".join(f"property {names[kind]} {name}\n" for name, kind in fields)
-    text = f"ply\nformat binary_little_endian 1.0\nelement vertex {len(points)}\n{header}end_header\n"
-    assert vertices.dtype.itemsize == struct.calcsize("<fff3B" + ("f" if points.times is not None else ""))
-    with atomic_write(path) as temporary:
-        temporary.write_bytes(text.encode("ascii") + vertices.tobytes())

@@ -16,7 +16,17 @@ import pytest
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 
-API_MODULES = ("gaussian4d", "diff_rasterizer", "gaussian4d.toys", "generators", "generators.priors")
+API_MODULES = (
+    "gaussian4d",
+    "diff_rasterizer",
+    "gaussian4d.interop.gsplat",
+    "gaussian4d.interop.open3d",
+    "gaussian4d.interop.pytorch3d",
+    "gaussian4d.interop.trimesh",
+    "gaussian4d.toys",
+    "generators",
+    "generators.priors",
+)
 
 
 def api_surface() -> str:

@@ -10,6 +10,7 @@ import torch
 from player_models import looking, moving_cloud
 
 from gaussian4d.model import DynamicGaussians
+from gaussian4d.motion import Windows, make_motion
 from viewer.player.bake import Tolerances, bake
 from viewer.player.export import fidelity
 from viewer.player.packing import ROW_BYTES, pack, unpack
@@ -158,3 +159,17 @@ def test_higher_harmonics_are_left_out() -> None:
     assert segments.at(0.0).colors.shape[1] == 4
     loss = fidelity(model, segments, CAMERAS, BLACK)
     assert loss is not None and loss.mean < 40.0, "the loss counts what is left out"
+
+
+def test_the_windows_of_a_long_clip_fade_as_they_do() -> None:
+    motion = make_motion("windows", {"motion_configs": [{}, {}], "spans": [[0.0, 0.6], [0.4, 1.0]]})
+    assert isinstance(motion, Windows)
+    parts = [moving_cloud("free-time", 40, seed=k) for k in range(2)]
+    for part in parts:
+        part.params["durations"][:] = 2.0
+    model = DynamicGaussians(motion.joined([part.params for part in parts]), motion, times=np.linspace(0, 1, 21))
+    segments = bake(model, CAMERAS)
+    for time in TIMES:
+        assert segments.at(time).opacities.sum() == pytest.approx(float(model.at(time).opacities.sum()), rel=0.02)
+    loss = fidelity(model, unpack(pack(segments)), CAMERAS, BLACK)
+    assert loss is not None and loss.worst > 38.0

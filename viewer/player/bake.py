@@ -107,7 +107,7 @@ def _levels(model: DynamicGaussians) -> int:
 @torch.no_grad()
 def _sample(model: DynamicGaussians, rows: slice, times: np.ndarray) -> _Samples:
     params: Params = {n: v if is_shared(n) else v[rows] for n, v in model.params.items()}
-    states = [model.motion.at(params, float(time), 1) for time in times]
+    states = [model.motion.of_rows(params, float(time), 1) for time in times]
 
     def stacked(name: str) -> np.ndarray:
         return np.stack([getattr(state, name).detach().cpu().numpy() for state in states]).astype(np.float32)

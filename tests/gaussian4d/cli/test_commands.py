@@ -329,7 +329,9 @@ def test_a_folder_of_frames_is_a_clip(run: Path, tmp_path: Path, capsys: pytest.
     [
         (["export", "RUN", "--to", "a.ksplat"], "is read, not written"),
         (["export", "RUN", "--to", "a.ply", "--format", "sog"], "rename it"),
-        (["export", "RUN", "--to", "a.ply", "--format", "obj"], "spz-sequence"),
+        (["export", "RUN", "--to", "a.ply", "--format", "obj"], "colmap"),
+        (["export", "RUN", "--to", "a.ply", "--format", "tracks"], "named .npz"),
+        (["export", "RUN", "--to", "a.ply", "--format", "colmap"], "is a folder"),
         (["convert", "a.ply", "b.pt"], "is read, not written"),
         (["convert", "a.ply", "b.sog", "--time", "2"], "clip time in [0, 1]"),
     ],
@@ -339,3 +341,19 @@ def test_impossible_formats_are_refused_before_anything_is_read(
 ) -> None:
     assert main([str(run) if word == "RUN" else word for word in arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_export_of_tracks_and_cameras(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--points", "7", "--count", "2", "--time", "0.5"]
+    assert main(["export", str(run), "--to", str(tmp_path / "t.npz"), *arguments]) == 0
+    with np.load(tmp_path / "t.npz") as file:
+        assert file["xyz"].shape == (2, 7, 3) and file["start"] == 0.5
+    for folder, rest in ("a/transforms.json", []), ("b", ["--format", "colmap"]):
+        assert main(["export", str(run), "--to", str(tmp_path / folder), "--pictures", *rest]) == 0
+    assert main(["export", str(run / "model.g4d"), "--to", str(tmp_path / "c.json")]) == 2
+    out, err = capsys.readouterr()
+    assert "7 points at 2 instants" in out and "is a scene" in out and "are not known" in err
+    for folder in "ab":
+        assert main(["info", str(tmp_path / folder)]) == 0
+        out = capsys.readouterr().out
+        assert "cameras    5" in out and "3 instants" in out and "points     none" not in out

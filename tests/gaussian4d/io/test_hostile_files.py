@@ -256,6 +256,20 @@ def test_a_checkpoint_runs_nothing(tmp_path: Path) -> None:
         read_model(tmp_path / "b.pt")
 
 
+@pytest.mark.parametrize("core", ["_core", "core"])
+def test_a_checkpoint_may_hold_numbers_of_numpy(tmp_path: Path, core: str) -> None:
+    """nerfstudio's do: its schedulers compute learning rates with numpy 1."""
+    path = write_sample(tmp_path, "checkpoint")
+    content = torch.load(path)
+    torch.save({**content, "schedulers": {"lr": np.float64(1e-3), "step": np.int64(3)}}, path)
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in entries.items():
+            archive.writestr(name, data.replace(b"numpy._core.multiarray", f"numpy.{core}.multiarray".encode()))
+    assert len(read_model(path)) == 12
+
+
 @pytest.mark.parametrize("name", ["splat", "ksplat", "splatv", "glb", "usd", "checkpoint"])
 def test_nan_is_refused(tmp_path: Path, name: str) -> None:
     path = write_sample(tmp_path, name)

@@ -1,0 +1,107 @@
+"""What `export` writes of a run besides its Gaussians: point tracks, and cameras with or without their pictures.
+
+To add one, write a function that takes an `Opened`, the path and an `Export`, and add a line to `SCENE_FORMATS`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import UserError
+
+if TYPE_CHECKING:
+    from ..scene import Scene
+    from .export import Export
+    from .opened import Opened
+
+
+@dataclasses.dataclass(frozen=True)
+class SceneFormat:
+    """One kind of file; without an ending it is a folder, asked for by `--format`."""
+
+    name: str
+    ending: str
+    title: str
+    write: Callable[[Opened, Path, Export], None]
+
+
+def find_scene_format(path: Path, format: str | None) -> SceneFormat | None:
+    """Returns the format that `format`, or else the ending of `path`, means; None when it is one of Gaussians.
+
+    Raises `UserError` when both are given and disagree.
+    """
+    for known in SCENE_FORMATS:
+        ends = bool(known.ending) and path.name.lower().endswith(known.ending)
+        if format is None and ends:
+            return known
+        if format == known.name:
+            if known.ending and not ends:
+                raise UserError(f"{path.name}: {known.title} is named {known.ending}; rename it")
+            if not known.ending and path.suffix and not path.is_dir():
+                raise UserError(f"{path}: {known.title} is a folder; expected a name without an ending")
+            return known
+    return None
+
+
+def scene_format_names() -> list[str]:
+    """Returns the names and endings, with their dots, of all of them."""
+    return [name for known in SCENE_FORMATS for name in (known.name, known.ending) if name]
+
+
+def _tracks(opened: Opened, path: Path, options: Export) -> None:
+    from ..io.track_file import write_tracks
+    from ..paths import clip_times
+
+    times = None if options.count is None else clip_times(options.count)
+    xyz = write_tracks(path, opened.model, count=options.points, start=options.time, times=times)
+    print(f"wrote {path}: {xyz.shape[1]:,} points at {len(xyz)} instants, chosen at clip time {options.time:g}")
+
+
+def _transforms(opened: Opened, path: Path, options: Export) -> None:
+    from ..io.camera_files import write_transforms
+    from ..io.track_file import points_of
+    from .console import track
+
+    scene = _scene(opened)
+    points = points_of(opened.model, options.time)
+    count = write_transforms(path, scene, points=points, pictures=options.pictures, watch=track)
+    _say(f"wrote {path}: {count:,} frames of {len(scene.cameras)} cameras", path.parent, options)
+
+
+def _colmap(opened: Opened, path: Path, options: Export) -> None:
+    from ..io.camera_files import write_colmap
+    from ..io.track_file import points_of
+    from .console import track
+
+    scene = _scene(opened)
+    points = points_of(opened.model, options.time)
+    count = write_colmap(path, scene, points=points, pictures=options.pictures, watch=track)
+    _say(f"wrote {path / 'sparse' / '0'}: {count:,} images, {len(points):,} points", path, options)
+
+
+def _say(line: str, folder: Path, options: Export) -> None:
+    print(line)
+    if options.pictures:
+        print(f"pictures are in {folder / 'images'}: {folder} is a scene")
+    else:
+        print("pictures are named but not written; --pictures writes them")
+
+
+def _scene(opened: Opened) -> Scene:
+    if opened.scene is None:
+        raise UserError(
+            f"the cameras that {opened.path} was fitted to are not known; expected a run folder whose scene is where"
+            " it was"
+        )
+    return opened.scene
+
+
+SCENE_FORMATS = (
+    SceneFormat("tracks", ".npz", "a file of point tracks", _tracks),
+    SceneFormat("nerfstudio", ".json", "nerfstudio's transforms.json", _transforms),
+    SceneFormat("colmap", "", "a COLMAP model", _colmap),
+)
+"""Every format, in the order of the documentation."""
