@@ -79,7 +79,7 @@ class Job:
         """Returns the names of the stages in their order, and binds each to what it is made from."""
         own = self.settings
         camera = {"elevation": own.elevation, "fov": own.fov}
-        seed, feedback = {"seed": self.seed}, {"feedback": not own.no_feedback}
+        seed, feedback = {"seed": self.seed}, {"feedback": own.feedback}
         order: list[str] = []
 
         def add(name: str, made_from: Any, *after: str) -> None:
@@ -363,7 +363,7 @@ class Job:
             )  # fmt: skip
 
     def _feedback(self) -> CleanViewsHook | None:
-        return None if self.settings.no_feedback else parts.feedback(self.priors.reconstructor)
+        return parts.feedback(self.priors.reconstructor) if self.settings.feedback else None
 
     def _sample_image(self, seed: int, progress: StepCallback | None = None) -> Float[Tensor, "4 S S"]:
         """Returns a picture of the caption; what an external prior makes is framed as the other priors expect."""

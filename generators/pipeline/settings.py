@@ -50,8 +50,8 @@ class Settings:
     """How Gaussians move. Default: the preset's."""
     static: bool = False
     """Make an asset that does not move."""
-    no_feedback: bool = False
-    """Sample views without sending them through a 3D reconstruction on the way (VideoMV), which makes them agree."""
+    feedback: bool = False
+    """Send views through a 3D reconstruction while they are sampled (VideoMV): they agree better, and take longer."""
     frames: int = 16
     """Instants of the clip; of a video so many are taken, evenly spread."""
     max_minutes: float | None = None

@@ -30,6 +30,8 @@ from .base import CleanViewsHook, Fusion, PriorInfo, StepCallback
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
 STEPS = 8
+VIEW_STEPS = 2
+"""Of views from a picture: the drawings say so much that further steps add errors (docs/generation.md)."""
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -78,6 +80,9 @@ class EmbeddedPrior:
         if images is None and caption is None:
             raise UserError("expected a picture or a caption to make views of, got neither")
         T = 1 if images is None else len(images)
+        if steps is None:
+            # A hook works between steps and needs them.
+            steps = STEPS if images is None or hook is not None else VIEW_STEPS
         # All instants in one batch: even a hundred take only some hundred megabytes.
         return self._sample(
             None if images is None else (resized(images, self.info.size) * 2 - 1)[:, None],
@@ -86,7 +91,7 @@ class EmbeddedPrior:
             torch.tensor(_times(times, T)),
             caption,
             seed,
-            STEPS if steps is None else steps,
+            steps,
             guidance,
             fusion,
             hook,

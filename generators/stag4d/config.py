@@ -23,7 +23,8 @@ class StagConfig:
     """
 
     preset: str = "quick"
-    motion: str = "hexplane"
+    motion: str = "free-time"
+    """`free-time`: Gaussians of every instant that come and go; `hexplane`: those of one instant, moved (published)."""
     motion_config: dict[str, Any] = dataclasses.field(default_factory=dict)
     """Settings of the motion model that differ from `fit_settings`'s choice."""
     max_steps: int | None = 1500
@@ -53,7 +54,7 @@ class StagConfig:
     """Radius of the sphere of random points where no outlines can be carved."""
     canonical: float = 0.15
     """Progress until which the instant in the middle is fitted alone, at rest (published: 700 of 8000 steps)."""
-    init_instants: int = 6
+    init_instants: int = 8
     """Instants at which a model whose Gaussians appear and vanish (free-time) looks for points."""
 
     # What is minimised.
@@ -166,6 +167,7 @@ def balanced(**overrides: Any) -> StagConfig:
         max_steps=5000,
         max_minutes=6.0,
         init_points=5000,
+        init_instants=16,
         max_gaussians=15000,
         sizes=((0.0, 64), (0.15, 128), (0.6, 256)),
     )

@@ -43,9 +43,8 @@ def start_params(
 ) -> Params:
     """Returns the parameter table a fit starts from; `canonical` is the instant that is fitted at rest."""
     rng = np.random.default_rng(config.seed)
-    if anchors is not None and reconstructor is not None and not motion.windowed:
-        gaussians = reconstructor.reconstruct(anchors.views[canonical], anchors.cameras)
-        params = _from_gaussians(gaussians, config.init_points, motion)
+    if anchors is not None and reconstructor is not None:
+        params = _reconstructed(config, motion, times, anchors, reconstructor, canonical)
         say(f"start: {len(params['means']):,} Gaussians of {reconstructor.info.name}")
     else:
         points = None if anchors is None else _carved(config, motion, frames, times, camera, anchors, canonical, rng)
@@ -110,8 +109,38 @@ def _ball(count: int, radius: float, rng: np.random.Generator) -> InitialPoints:
     return InitialPoints(xyz, np.full((count, 3), 0.5), np.full(count, math.nan), 1.0)
 
 
-def _from_gaussians(gaussians: Gaussians, most: int, motion: MotionModel) -> Params:
-    """Returns the columns of the `most` most visible of `gaussians`."""
+def _reconstructed(
+    config: StagConfig,
+    motion: MotionModel,
+    times: Sequence[float],
+    anchors: Anchors,
+    reconstructor: GaussianReconstructor,
+    canonical: int,
+) -> Params:
+    """Returns what the reconstructor makes of the anchors of one instant; of several for Gaussians that come and go."""
+    if not motion.windowed:
+        gaussians = reconstructor.reconstruct(anchors.views[canonical], anchors.cameras)
+        return _columns(gaussians, config.init_points, motion.init)
+    count = min(config.init_instants, len(times))
+    instants = np.linspace(0, len(times) - 1, count).round().astype(int).tolist()
+    apart = float(np.diff(np.asarray(times)[instants]).mean()) if count > 1 else 1.0
+    parts = []
+    for t in instants:
+        gaussians = reconstructor.reconstruct(anchors.views[t], anchors.cameras)
+        moment = float(times[t])
+        parts.append(
+            _columns(
+                gaussians,
+                # Room for as many again as an instant has.
+                config.max_gaussians // (count + 1),
+                lambda n, moment=moment: motion.init_at(torch.full((n,), moment), apart),
+            )
+        )
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def _columns(gaussians: Gaussians, most: int, moving: Callable[[int], Params]) -> Params:
+    """Returns the columns of the `most` most visible of `gaussians`; `moving(n)` gives those of the motion model."""
     visible = gaussians.opacities * gaussians.scales.sort(dim=1).values[:, 1:].prod(dim=1)
     chosen = torch.argsort(visible, descending=True, stable=True)[:most]
     kept = gaussians.select(chosen[gaussians.opacities[chosen] > 0.02])
@@ -123,5 +152,5 @@ def _from_gaussians(gaussians: Gaussians, most: int, motion: MotionModel) -> Par
         "opacities": torch.logit(kept.opacities.detach().float().clamp(0.01, 0.95)),
         "sh0": kept.colors.detach().float()[:, :1],
         "shN": torch.zeros(n, 0, 3),
-        **motion.init(n),
+        **moving(n),
     }

@@ -30,7 +30,7 @@ from generators.figures.ridge import Ridge
 from generators.figures.statistics import foreground_psnr, paired_bootstrap, sharpness
 from generators.figures.store import Store, markdown_table
 from generators.models.view_transformer import ViewTransformer
-from generators.priors.embedded import WEIGHTS, EmbeddedPrior, load_network, tidy
+from generators.priors.embedded import STEPS, VIEW_STEPS, WEIGHTS, EmbeddedPrior, load_network, tidy
 from generators.priors.reconstructor import EmbeddedReconstructor
 from generators.views import render_rgba
 
@@ -98,7 +98,8 @@ def views_table(arguments: Arguments, store: Store) -> str:
     regressor = None
     if arguments.regressor and arguments.regressor.exists():
         regressor = EmbeddedPrior(load_network(arguments.regressor, ViewTransformer), prior.surface)
-    key = {"weights": weights_key("surface", "view_prior"), "ridge": arguments.ridge_toys, "samples": arguments.samples}
+    key = {"weights": weights_key("surface", "view_prior"), "ridge": arguments.ridge_toys, "samples": arguments.samples,
+           "steps": VIEW_STEPS}  # fmt: skip
     if regressor is not None:
         key["regressor"] = hashlib.sha256(arguments.regressor.read_bytes()).hexdigest()[:12]  # type: ignore[union-attr]
 
@@ -150,16 +151,22 @@ def feedback_table(arguments: Arguments, store: Store) -> str:
     """(b) 3D-aware feedback off and on."""
     prior, reconstructor = EmbeddedPrior.load(), EmbeddedReconstructor.load()
     cameras = orbit_cameras(8)
-    key = {"weights": weights_key("surface", "view_prior", "reconstructor")}
+    key = {"weights": weights_key("surface", "view_prior", "reconstructor"), "steps": [VIEW_STEPS, STEPS]}
+    on = f"{STEPS} steps, feedback on"
 
     def one(seed: int) -> dict[str, list[float]]:
         truth = views_of(make_toy(seed, "test"))
         figures = {}
-        for name, hook in (("off", None), ("on", RenderFeedback(reconstructor))):
-            views = prior.sample_views(truth[:1], cameras[0], cameras, hook=hook)[0]
+        for name, steps, hook in (
+            (on, STEPS, RenderFeedback(reconstructor)),
+            (f"{STEPS} steps, off", STEPS, None),
+            (f"{VIEW_STEPS} steps, off", VIEW_STEPS, None),
+        ):
+            views = prior.sample_views(truth[:1], cameras[0], cameras, steps=steps, hook=hook)[0]
             rebuilt = RenderFeedback(reconstructor).rendered(views, cameras)
             figures[name] = [
                 foreground_psnr(views[1:], truth[1:]),
+                sharpness(views[1:], truth[1:]),
                 foreground_psnr(views[1::2], rebuilt[1::2].clamp(0, 1)),
             ]
         return figures
@@ -169,7 +176,7 @@ def feedback_table(arguments: Arguments, store: Store) -> str:
         store.get(f"feedback_{s:03d}", {**key, "seed": s}, lambda s=s: one(s))
         for s in progress(seeds, len(seeds), "toys")
     ]
-    return _comparison(rows, "on", ("PSNR to the truth, dB", "views against their own reconstruction, dB"))
+    return _comparison(rows, on, ("PSNR to the truth, dB", "sharpness", "views against their own reconstruction, dB"))
 
 
 def reconstructor_table(arguments: Arguments, store: Store) -> str:
