@@ -30,10 +30,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 import viser
+import viser.transforms
 import zstandard
 from PIL import Image
 from websockets.exceptions import WebSocketException
 from websockets.sync.client import connect
+from websockets.typing import Subprotocol
 
 from gaussian4d.cli.opened import open_model
 
@@ -50,8 +52,8 @@ class Client:
     def __init__(self, server: ViewerServer) -> None:
         self._socket = connect(
             f"ws://127.0.0.1:{server.port}",
-            subprotocols=[f"viser-v{viser.__version__}"],
-            max_size=None,  # type: ignore[list-item]
+            subprotocols=[Subprotocol(f"viser-v{viser.__version__}")],
+            max_size=None,
         )
         self._unpack = zstandard.ZstdDecompressor()
         self.controls: dict[str, str] = {}
