@@ -230,7 +230,7 @@ def test_a_run_whose_scene_is_gone_still_renders_and_says_so(
         (["fit", "nothing", "--out", "x"], "nothing"),
         (["eval", "nothing"], "nothing"),
         (["render", "RUN", "--out", "a.xyz"], "'.xyz' is not known"),
-        (["render", "RUN", "--out", "a.mp4", "--path", "loop"], "orbit, spiral, dataset"),
+        (["render", "RUN", "--out", "a.mp4", "--path", "loop"], "orbit, spiral, interpolated, dataset, still"),
         (["render", "RUN", "--out", "a.mp4", "--width", "-4"], "--width must be positive"),
         (["render", "RUN", "--out", "a.mp4", "--backend", "cuda"], "--backend cuda cannot be used here"),
         (["export", "RUN", "--to", "a.obj"], "'.obj' is not known"),
