@@ -17,7 +17,7 @@ from gaussian4d.cameras import Camera
 from gaussian4d.model import DynamicGaussians
 
 from .painter import Painter
-from .session import Session
+from .session import BrowserGone, Session
 from .workspace import Workspace
 
 
@@ -115,8 +115,18 @@ class ViewerServer:
                 return
         try:
             session = Session(
-                client, self._painter, self._cameras, self._duration, self.workspace, dict(self._thumbnails)
+                client,
+                self._painter,
+                self._cameras,
+                self._duration,
+                self.workspace,
+                dict(self._thumbnails),
+                lambda: client.client_id not in self._gone,
             )
+        except BrowserGone:
+            with self._lock:
+                self._gone.discard(client.client_id)
+            return
         except Exception:
             # A browser that is gone before its page is built costs nobody else anything.
             traceback.print_exc(file=sys.stderr)

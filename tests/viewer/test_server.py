@@ -56,7 +56,7 @@ def test_the_first_view_looks_at_the_scene_from_its_cameras() -> None:
 
 
 def test_a_browser_that_leaves_while_its_page_is_built_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    from viewer_fakes import FakeClient
+    from viewer_fakes import FakeClient, FakeControl
 
     import viewer.server
 
@@ -78,6 +78,12 @@ def test_a_browser_that_leaves_while_its_page_is_built_leaves_nothing(monkeypatc
         clients = [FakeClient() for _ in range(3)]
         for index, client in enumerate(clients):
             client.client_id, client.leaves = 100 + index, index == 0
+        # A fourth leaves when its first controls are there: the rest is not built.
+        early = FakeClient()
+        early.client_id, early.leaves = 103, False
+        early.gui.add_rgb = lambda *_, **__: server._disconnect(early) or FakeControl((0, 0, 0))
+        server._connect(early)
+        assert early.frustums == {} and not server._gone
         server._connect(clients[0])  # leaves meanwhile
         server._disconnect(clients[1])  # has left before
         server._connect(clients[1])
