@@ -27,6 +27,7 @@ _VIEWER_RADIUS = 3.0
 # Radians plus gap over distance within which a view is taken to be through a recorded camera.
 _SAME_PLACE = 0.02
 _KEPT_CROPS = 4
+_IMPATIENCE = 0.2
 _SCALE_WIDTH = 160
 
 
@@ -129,7 +130,11 @@ class Painter:
                 camera = camera.transformed(stand.viewmat)
                 truth = self.truth.picture(camera, view.time, self._behind(view))
                 seen = self.truth.covered(camera)
-        with self.lock:
+        # Those who no longer want a picture leave the queue at once, not when their turn comes.
+        while not self.lock.acquire(timeout=_IMPATIENCE):
+            if not wanted():
+                return None
+        try:
             if not wanted():
                 return None
             output = render(
@@ -141,6 +146,8 @@ class Painter:
                 backend=self.backend,
             )
             scales = self._scales_for(view.output, camera.width)
+        finally:
+            self.lock.release()
         picture = draw.buffer_picture(output, view.output, scales)
         if truth is None or view.split is None:
             return picture

@@ -17,7 +17,7 @@ from gaussian4d.cameras import Camera
 from gaussian4d.model import DynamicGaussians
 
 from .painter import Painter
-from .session import Session
+from .session import BrowserGone, Session
 from .workspace import Workspace
 
 
@@ -52,6 +52,8 @@ class ViewerServer:
         self._cameras = self.workspace.drawn_cameras(cameras)
         self._thumbnails: dict[str, np.ndarray] = {}
         self._sessions: dict[int, Session] = {}
+        self._gone: set[int] = set()
+        """Browsers that left before their session was there."""
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._duration = _duration(model)
@@ -106,23 +108,48 @@ class ViewerServer:
         self.server.initial_camera.up = rig.up
 
     def _connect(self, client: viser.ClientHandle) -> None:
+        with self._lock:
+            # Building a page takes a while; a browser can be gone before it begins, and before it ends.
+            if client.client_id in self._gone:
+                self._gone.discard(client.client_id)
+                return
         try:
             session = Session(
-                client, self._painter, self._cameras, self._duration, self.workspace, dict(self._thumbnails)
+                client,
+                self._painter,
+                self._cameras,
+                self._duration,
+                self.workspace,
+                dict(self._thumbnails),
+                lambda: client.client_id not in self._gone,
             )
+        except BrowserGone:
+            with self._lock:
+                self._gone.discard(client.client_id)
+            return
         except Exception:
             # A browser that is gone before its page is built costs nobody else anything.
             traceback.print_exc(file=sys.stderr)
+            with self._lock:
+                self._gone.discard(client.client_id)
             return
         with self._lock:
-            self._sessions[client.client_id] = session
+            gone = client.client_id in self._gone
+            self._gone.discard(client.client_id)
+            if not gone:
+                self._sessions[client.client_id] = session
             known = dict(self._thumbnails)
+        if gone:
+            session.close()
+            return
         for id, picture in known.items():
             session.cameras.set_thumbnail(id, picture)
 
     def _disconnect(self, client: viser.ClientHandle) -> None:
         with self._lock:
             session = self._sessions.pop(client.client_id, None)
+            if session is None:
+                self._gone.add(client.client_id)
         if session is not None:
             session.close()
 

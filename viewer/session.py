@@ -25,6 +25,10 @@ from .timeline import Timeline
 from .workspace import Workspace
 
 
+class BrowserGone(Exception):
+    """The browser left while its page was being built."""
+
+
 class Session:
     """The state of one browser; other browsers have their own.
 
@@ -35,6 +39,9 @@ class Session:
         duration: seconds of the clip.
         workspace: what all browsers share.
         thumbnails: pictures of cameras that are known already, by id.
+        present: whether the browser is still there; asked between the steps of building its page.
+
+    Raises `BrowserGone` when it is not. Nothing has been started then.
     """
 
     def __init__(
@@ -45,6 +52,7 @@ class Session:
         duration: float,
         workspace: Workspace | None = None,
         thumbnails: Mapping[str, np.ndarray] | None = None,
+        present: Callable[[], bool] = lambda: True,
     ) -> None:
         self.client, self.painter = client, painter
         self.workspace = workspace or Workspace()
@@ -55,7 +63,11 @@ class Session:
         self.timeline = Timeline(client.gui, painter.model.frame_interval, duration, self.request)
         self.playback = self.timeline.playback
         self.picture = PicturePanel(self)
+        if not present():
+            raise BrowserGone
         self.cameras = CameraPanel(self, cameras, thumbnails or {})
+        if not present():
+            raise BrowserGone
         self.crop = CropPanel(self)
         self.path = PathPanel(self)
         client.camera.on_update(lambda _: self._moved())

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import socket
 import threading
 import time
+import tomllib
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +19,7 @@ pytest.importorskip("viser")
 
 from gaussian4d.errors import UserError
 from gaussian4d.fitting import fit
+from gaussian4d.fitting.hooks import GROUP
 from gaussian4d.fitting.snapshot import snapshot
 from gaussian4d.model import load_model
 from gaussian4d.scene import Scene, load_scene
@@ -88,6 +91,13 @@ def test_a_fit_is_watched_paused_and_stopped(scene: Scene, tmp_path: Path, monke
     assert (tmp_path / "run" / "model.g4d").exists()
     # The second of the pause is none of the fit.
     assert trainer.elapsed - 0.9 < load_model(tmp_path / "run").meta["fit"]["seconds"] + 0.5 < time.monotonic() - began
+
+
+def test_the_hook_is_registered_where_fit_looks_for_it() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    module, name = project["entry-points"][GROUP]["view"].split(":")
+    made = getattr(importlib.import_module(module), name)
+    assert isinstance(made(), LiveFit) and made() is not made()
 
 
 def test_a_paused_fit_can_be_stopped(scene: Scene, tmp_path: Path) -> None:

@@ -53,3 +53,55 @@ def test_the_first_view_looks_at_the_scene_from_its_cameras() -> None:
         assert tuple(camera.up) == pytest.approx((0, 0, 1))
     finally:
         server.stop()
+
+
+def test_a_browser_that_leaves_while_its_page_is_built_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    from viewer_fakes import FakeClient, FakeControl
+
+    import viewer.server
+
+    real, closed = viewer.server.Session, []
+
+    class SlowSession(real):
+        def __init__(self, client, *rest) -> None:
+            super().__init__(client, *rest)
+            if client.leaves:
+                server._disconnect(client)
+
+        def close(self) -> None:
+            closed.append(self.client.client_id)
+            super().close()
+
+    monkeypatch.setattr(viewer.server, "Session", SlowSession)
+    server = ViewerServer(coloured_blobs(), ring(), port=free_port(), backend="reference")
+    try:
+        clients = [FakeClient() for _ in range(3)]
+        for index, client in enumerate(clients):
+            client.client_id, client.leaves = 100 + index, index == 0
+        # A fourth leaves when its first controls are there: the rest is not built.
+        early = FakeClient()
+        early.client_id, early.leaves = 103, False
+        early.gui.add_rgb = lambda *_, **__: server._disconnect(early) or FakeControl((0, 0, 0))
+        server._connect(early)
+        assert early.frustums == {} and not server._gone
+        server._connect(clients[0])  # leaves meanwhile
+        server._disconnect(clients[1])  # has left before
+        server._connect(clients[1])
+        server._connect(clients[2])
+        assert [session.client.client_id for session in server.sessions] == [102]
+        assert closed == [100] and not server._gone
+    finally:
+        server.stop()
+
+
+def test_those_who_left_do_not_queue_for_pictures() -> None:
+    from test_painter import view_through
+
+    from viewer.painter import Painter
+
+    painter = Painter(coloured_blobs(), ring(), backend="reference")
+    view = view_through(painter, ring()[0])
+    with painter.lock:
+        # Another browser's picture takes for ever; waiting for it would never end.
+        assert painter(view, 1.0, lambda: False) is None
+    assert painter(view, 1.0, lambda: False) is None and painter(view, 1.0) is not None

@@ -122,6 +122,25 @@ def test_export_g4d_and_ply_at_a_time(run: Path, tmp_path: Path, capsys: pytest.
     assert np.array_equal(read_ply(tmp_path / "a.ply")["means"], visible)
 
 
+def test_export_and_render_take_a_crop_box(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = load_model(run)
+    middle = whole.at(0.0).means.median(dim=0).values.tolist()
+    (tmp_path / "crop.json").write_text(json.dumps({"center": middle, "size": [0.5, 0.5, 0.5]}))
+    crop = ["--crop", str(tmp_path / "crop.json")]
+    assert main(["export", str(run), "--to", str(tmp_path / "part.g4d"), *crop]) == 0
+    part = load_model(tmp_path / "part.g4d")
+    assert 0 < len(part) < len(whole)
+    assert all(value.shape[0] == len(part) for value in part.params.values())
+    arguments = ["--path", "still", "--time", "0", "--seconds", "1", "--fps", "1", "--buffers", "alpha"]
+    covered = []
+    for name, options in (("whole", []), ("cut", crop)):
+        assert main(["render", str(run), "--out", str(tmp_path / name), *arguments, *options]) == 0
+        covered.append(np.asarray(Image.open(tmp_path / name / "frame_0000.png")).mean())
+    assert 0 < covered[1] < covered[0]
+    assert main(["export", str(run), "--to", str(tmp_path / "x.g4d"), "--crop", str(tmp_path / "none.json")]) == 2
+    assert "none.json" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("motion", ["spacetime", "hexplane"])
 def test_every_motion_goes_the_whole_way(
     scene: Path, tmp_path: Path, motion: str, capsys: pytest.CaptureFixture[str]
@@ -211,7 +230,7 @@ def test_a_run_whose_scene_is_gone_still_renders_and_says_so(
         (["fit", "nothing", "--out", "x"], "nothing"),
         (["eval", "nothing"], "nothing"),
         (["render", "RUN", "--out", "a.xyz"], "'.xyz' is not known"),
-        (["render", "RUN", "--out", "a.mp4", "--path", "loop"], "orbit, spiral, dataset"),
+        (["render", "RUN", "--out", "a.mp4", "--path", "loop"], "orbit, spiral, interpolated, dataset, still"),
         (["render", "RUN", "--out", "a.mp4", "--width", "-4"], "--width must be positive"),
         (["render", "RUN", "--out", "a.mp4", "--backend", "cuda"], "--backend cuda cannot be used here"),
         (["export", "RUN", "--to", "a.obj"], "'.obj' is not known"),
