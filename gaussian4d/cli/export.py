@@ -29,6 +29,7 @@ class Export:
         gaussian4d export runs/fox --to fox.splatv                    (with the motion; also .4dgs .usda .usdz .g4d)
         gaussian4d export runs/fox --to fox.html                      (opens in any browser, no program needed)
         gaussian4d export runs/fox --to part.g4d --crop runs/fox/crop.json
+        gaussian4d export runs/fox --to fox.mesh.glb --time 0.5       (a mesh; .morph.glb moves, see the documentation)
         gaussian4d export runs/fox --to tracks.npz --points 500       (paths of points on the surface)
         gaussian4d export runs/fox --to fox/transforms.json --pictures   (cameras for nerfstudio, with what they saw)
         gaussian4d export runs/fox --to fox --format colmap           (cameras as COLMAP's text files)
@@ -43,13 +44,15 @@ class Export:
     time: float = 0.0
     """Clip time in [0, 1] of a format that holds one instant."""
     count: int | None = None
-    """Instants of a sequence, of USD or of tracks, spread over the clip. Default: one per recorded instant."""
+    """Instants of a sequence, of USD, tracks or a moving mesh, over the clip. Default: one per recorded instant."""
     spz_version: Literal[2, 3, 4] = 4
     """Of a .spz: 3 or 2 for older programs."""
     crop: Path | None = None
     """Only what is in the box of this file; the viewer writes such files."""
     points: int = 2000
     """Points of tracks."""
+    mesh_detail: int = 128
+    """Of meshes: grid points along the longest side."""
     pictures: bool = False
     """Write the pictures beside the cameras too, undistorted and downscaled as the fit saw them."""
 

@@ -1,4 +1,4 @@
-"""What `export` writes of a run besides its Gaussians: point tracks, and cameras with or without their pictures.
+"""What `export` writes of a run besides its Gaussians: meshes, point tracks, cameras with or without their pictures.
 
 To add one, write a function that takes an `Opened`, the path and an `Export`, and add a line to `SCENE_FORMATS`.
 """
@@ -6,7 +6,7 @@ To add one, write a function that takes an `Opened`, the path and an `Export`, a
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,7 @@ class SceneFormat:
 
     name: str
     ending: str
+    """What chooses the format; with `--format` its last part is enough."""
     title: str
     write: Callable[[Opened, Path, Export], None]
 
@@ -38,8 +39,9 @@ def find_scene_format(path: Path, format: str | None) -> SceneFormat | None:
         if format is None and ends:
             return known
         if format == known.name:
-            if known.ending and not ends:
-                raise UserError(f"{path.name}: {known.title} is named {known.ending}; rename it")
+            last = Path(known.ending).suffix or known.ending
+            if known.ending and path.suffix.lower() != last:
+                raise UserError(f"{path.name}: {known.title} is named {last}; rename it")
             if not known.ending and path.suffix and not path.is_dir():
                 raise UserError(f"{path}: {known.title} is a folder; expected a name without an ending")
             return known
@@ -49,6 +51,49 @@ def find_scene_format(path: Path, format: str | None) -> SceneFormat | None:
 def scene_format_names() -> list[str]:
     """Returns the names and endings, with their dots, of all of them."""
     return [name for known in SCENE_FORMATS for name in (known.name, known.ending) if name]
+
+
+def _mesh(opened: Opened, path: Path, options: Export) -> None:
+    from ..mesh import fuse, write_mesh
+
+    mesh = fuse(opened.model, options.time, opened.cameras, detail=options.mesh_detail)
+    write_mesh(path, mesh, vertical_axis=opened.vertical_axis)
+    print(f"wrote {path}: {len(mesh.faces):,} triangles, the instant {options.time:g} of the clip")
+
+
+def _mesh_sequence(opened: Opened, path: Path, options: Export) -> None:
+    from ..folders import atomic_folder
+    from ..mesh import fuse, write_mesh
+    from .console import track
+
+    times, cameras = _times(opened, options), opened.cameras
+    faces = 0
+    with atomic_folder(path, r"frame_\d+\.glb") as folder:
+        for index, time in enumerate(track(times, "meshes", len(times))):
+            mesh = fuse(opened.model, float(time), cameras, detail=options.mesh_detail)
+            write_mesh(folder / f"frame_{index:04d}.glb", mesh, vertical_axis=opened.vertical_axis)
+            faces += len(mesh.faces)
+    print(f"wrote {len(times)} meshes {path / 'frame_0000.glb'} ..., {faces // len(times):,} triangles each on average")
+
+
+def _mesh_morph(opened: Opened, path: Path, options: Export) -> None:
+    from ..mesh import followed_mesh, write_followed_mesh
+
+    followed = followed_mesh(
+        opened.model, options.time, _times(opened, options), opened.cameras, detail=options.mesh_detail
+    )
+    write_followed_mesh(path, followed, opened.seconds, vertical_axis=opened.vertical_axis)
+    faces, targets = len(followed.mesh.faces), len(followed.times)
+    print(f"wrote {path}: {faces:,} triangles of the instant {options.time:g}, followed to {targets} instants")
+
+
+def _times(opened: Opened, options: Export) -> Sequence[float]:
+    from ..paths import clip_times
+
+    recorded = opened.model.times
+    if options.count is None and recorded is not None:
+        return recorded.tolist()
+    return clip_times(options.count or 1).tolist()
 
 
 def _tracks(opened: Opened, path: Path, options: Export) -> None:
@@ -100,6 +145,9 @@ def _scene(opened: Opened) -> Scene:
 
 
 SCENE_FORMATS = (
+    SceneFormat("mesh", ".mesh.glb", "a mesh", _mesh),
+    SceneFormat("mesh-morph", ".morph.glb", "a moving mesh", _mesh_morph),
+    SceneFormat("mesh-sequence", "", "a sequence of meshes", _mesh_sequence),
     SceneFormat("tracks", ".npz", "a file of point tracks", _tracks),
     SceneFormat("nerfstudio", ".json", "nerfstudio's transforms.json", _transforms),
     SceneFormat("colmap", "", "a COLMAP model", _colmap),

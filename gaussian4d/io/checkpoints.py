@@ -87,7 +87,11 @@ def _load(source: Path) -> Any:
         raise UserError(f"expected the file {source}, found none; check the path")
     if source.is_dir():
         raise UserError(f"{source} is a folder; expected a checkpoint file .pt or .ckpt")
-    if not zipfile.is_zipfile(source):
+    try:
+        zipped = zipfile.is_zipfile(source)
+    except zipfile.BadZipFile:
+        zipped = False
+    if not zipped:
         # The format before torch 1.6 states sizes that are allocated before they are compared with the file.
         raise broken(source, "checkpoint", "it is not a zip file, which torch.save writes")
     _check_sizes(source)

@@ -24,7 +24,7 @@ _JSON, _BIN = 0x4E4F534A, 0x004E4942
 _TYPES = {5120: "i1", 5121: "u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
 _WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4}
 _NORMALS = {"i1": 127.0, "u1": 255.0, "i2": 32767.0, "u2": 65535.0}
-_FLOAT, _ARRAY_BUFFER = 5126, 34962
+_FLOAT, _ARRAY_BUFFER, _INDEX_BUFFER = 5126, 34962, 34963
 
 
 class Document:
@@ -163,22 +163,41 @@ class Builder:
         self._parts: list[bytes] = []
         self._length = 0
 
-    def add(self, values: np.ndarray, *, bounds: bool = False, normalized: bool = False) -> int:
-        """Returns the index of a new accessor for float32 or, `normalized`, uint8 values [N, W] or [N]."""
-        kind, code = ("u1", 5121) if normalized else ("<f4", _FLOAT)
+    def add(
+        self,
+        values: np.ndarray,
+        *,
+        bounds: bool = False,
+        normalized: bool = False,
+        target: int | None = _ARRAY_BUFFER,
+    ) -> int:
+        """Returns the index of a new accessor for float32 or, `normalized`, uint8 values [N, W] or [N].
+
+        `target` is None for what is no attribute of vertices.
+        """
+        return self._add(values, ("u1", 5121) if normalized else ("<f4", _FLOAT), bounds, normalized, target)
+
+    def add_indices(self, values: np.ndarray) -> int:
+        """Returns the index of a new accessor for uint32 indices [N] of vertices."""
+        return self._add(values, ("<u4", 5125), False, False, _INDEX_BUFFER)
+
+    def _add(
+        self, values: np.ndarray, type: tuple[str, int], bounds: bool, normalized: bool, target: int | None
+    ) -> int:
+        kind, code = type
         table = np.ascontiguousarray(values, dtype=kind)
         data = table.tobytes()
         data += bytes(-len(data) % 4)
-        self.views.append(
-            {"buffer": 0, "byteOffset": self._length, "byteLength": table.nbytes, "target": _ARRAY_BUFFER}
-        )
+        view = {"buffer": 0, "byteOffset": self._length, "byteLength": table.nbytes}
+        self.views.append(view if target is None else view | {"target": target})
         width = 1 if table.ndim == 1 else table.shape[1]
         name = next(key for key, value in _WIDTHS.items() if value == width)
         accessor = {"bufferView": len(self.views) - 1, "componentType": code, "count": len(table), "type": name}
         if normalized:
             accessor["normalized"] = True
         if bounds:
-            accessor |= {"min": table.min(axis=0).tolist(), "max": table.max(axis=0).tolist()}
+            rows = table.reshape(len(table), width)
+            accessor |= {"min": rows.min(axis=0).tolist(), "max": rows.max(axis=0).tolist()}
         self.accessors.append(accessor)
         self._parts.append(data)
         self._length += len(data)

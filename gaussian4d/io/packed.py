@@ -13,6 +13,8 @@ from .splats import unit
 
 _SQRT2 = float(np.sqrt(2.0))
 
+_LONGEST_REASON = 400
+
 
 def read_whole(path: str | os.PathLike[str], ending: str) -> bytes:
     """Returns the bytes of a file; raises `UserError` when there is none."""
@@ -26,7 +28,8 @@ def read_whole(path: str | os.PathLike[str], ending: str) -> bytes:
 
 
 def broken(source: object, ending: str, reason: str) -> UserError:
-    """Returns the one message for a damaged or foreign file."""
+    """Returns the one message for a damaged or foreign file; a `reason` that quotes the file at length is cut."""
+    reason = reason if len(reason) <= _LONGEST_REASON else f"{reason[:_LONGEST_REASON]} ..."
     return UserError(f"{source} is damaged or not a {ending} file: {reason}; copy it again from its source")
 
 

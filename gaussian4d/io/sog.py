@@ -118,10 +118,12 @@ class _Reader:
         self.source, self.archive = source, archive
         try:
             self.meta = json.loads(self._entry("meta.json", _MAX_META_BYTES))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             if isinstance(error, UserError):
                 raise
             raise broken(source, ".sog", f"meta.json is not valid JSON ({error})") from None
+        if not isinstance(self.meta, dict):
+            raise broken(source, ".sog", "meta.json is not an object")
         version = self.meta.get("version")
         if version != 2:
             raise UserError(f"{source} is a .sog of version {version or 1}; version 2 is read; convert it anew")

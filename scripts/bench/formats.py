@@ -4,24 +4,40 @@
 
 MODEL is a run folder or a .g4d with motion. Every format that is written is read again and drawn beside the model:
 three moments for formats with motion, the middle of the clip for those without, four cameras around the Gaussians.
-Prints the table of docs/splat_formats.md.
+Still formats are written as a folder of all recorded instants too, and the page (.html) is unpacked again. Prints the
+table of docs/splat_formats.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 
+from gaussian4d.cameras import Camera
 from gaussian4d.cli.export import shown_instants
-from gaussian4d.cli.opened import open_model
+from gaussian4d.cli.opened import Opened, open_model
 from gaussian4d.io.difference import difference_db
 from gaussian4d.io.ply import read_ply, write_ply
-from gaussian4d.io.registry import FORMATS, read_model, write_model
+from gaussian4d.io.registry import FORMATS, frame_formats, read_model, write_model
+from gaussian4d.io.sequence import ply_sequence, read_sequence
 from gaussian4d.paths import cameras_around
+
+ALSO_READ_BY = {
+    "ply": "splat-transform",
+    "compressed-ply": "splat-transform",
+    "splat": "splat-transform",
+    "spz": "splat-transform",
+    "sog": "splat-transform",
+    "4dgs": "fourdgs",
+    "usd": "usd-core",
+}
+"""Programs that read our files, as scripts/check_interchange.sh showed."""
 
 
 def main() -> None:
@@ -49,8 +65,8 @@ def _table(source: Path, folder: Path) -> None:
     shown = state.means[state.opacities > 0.1].detach().double().numpy()
     cameras = cameras_around(shown, width=256, height=192, count=4)
     print(f"{source.name}: {len(model):,} Gaussians, motion {model.motion.name}, SH degree {model.sh_degree}")
-    print("| format | holds | PSNR, dB | bytes per Gaussian | file, kB |")
-    print("|---|---|---|---|---|")
+    print("| file | holds | PSNR, dB | bytes per Gaussian | size, kB | also read by |")
+    print("|---|---|---|---|---|---|")
     for format in FORMATS:
         if format.writer is None:
             continue
@@ -63,8 +79,40 @@ def _table(source: Path, folder: Path) -> None:
             size = path.stat().st_size
             name = f"{format.endings[0]}{f' v{version}' if version else ''}"
             holds = "motion" if format.moves else "an instant"
-            shown_db = "equal" if found > 120 else f"{found:.1f}"
-            print(f"| `{name}` | {holds} | {shown_db} | {size / count:.1f} | {size / 1000:.0f} |", flush=True)
+            _row(f"`{name}`", holds, found, size / count, size, ALSO_READ_BY.get(format.name, ""))
+    times = [0.0] if model.times is None else model.times.tolist()
+    for name, format in frame_formats().items():
+        files = list(ply_sequence(folder / name, model, times, format=format))
+        back = read_sequence(folder / name)
+        # A folder holds no times: its instants are spread evenly.
+        moments = [(t, times.index(t) / max(len(times) - 1, 1)) for t in instants]
+        size = sum(file.stat().st_size for file in files)
+        also = ALSO_READ_BY.get(format.name, "")
+        title = f"folder of {len(files)} `{format.endings[0]}`"
+        _row(title, "motion", difference_db(model, back, cameras, moments), size / len(back), size, also)
+    _page(opened, folder, cameras, instants)
+
+
+def _row(name: str, holds: str, found: float, each: float, size: int, also: str) -> None:
+    shown = "equal" if found > 120 else f"{found:.1f}"
+    print(f"| {name} | {holds} | {shown} | {each:.1f} | {size / 1000:,.0f} | {also} |", flush=True)
+
+
+def _page(opened: Opened, folder: Path, cameras: list[Camera], instants: list[float]) -> None:
+    """Prints the row of the page: what its packed rows look like, without the browser."""
+    from viewer.player.bake import bake
+    from viewer.player.export import export_html, page_model
+    from viewer.player.packing import pack, unpack
+    from viewer.player.segments import direct_segments, is_direct
+
+    model = opened.model
+    segments = unpack(pack(direct_segments(model) if is_direct(model.motion) else bake(model, cameras)))
+    found = difference_db(model, page_model(model, segments), cameras, [(t, t) for t in instants])
+    path = folder / "page.html"
+    with contextlib.redirect_stdout(io.StringIO()):
+        export_html(opened, path)
+    size = path.stat().st_size
+    _row("`.html`", "motion", found, size / len(model), size, "browsers with WebGL2")
 
 
 def _million(folder: Path) -> None:

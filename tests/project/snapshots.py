@@ -23,6 +23,7 @@ API_MODULES = (
     "gaussian4d.interop.open3d",
     "gaussian4d.interop.pytorch3d",
     "gaussian4d.interop.trimesh",
+    "gaussian4d.mesh",
     "gaussian4d.toys",
     "generators",
     "generators.priors",

@@ -130,7 +130,7 @@ def fidelity(
     model: DynamicGaussians, segments: Segments, cameras: Sequence[Camera], background: Sequence[float]
 ) -> Fidelity | None:
     """Returns how `segments` look beside `model` from some of `cameras`, over the clip; None where nothing is drawn."""
-    page = dataclasses.replace(model, motion=_PageMotion(segments))
+    page = page_model(model, segments)
     chosen = spread(list(cameras), _COMPARED)
     # Between the frames too, and not at the ends of windows, where a fit is best.
     times = (np.arange(len(chosen)) + 0.37) / len(chosen)
@@ -143,6 +143,11 @@ def fidelity(
         if value is not None:
             figures.append(value)
     return Fidelity(float(np.mean(figures)), min(figures), len(figures)) if figures else None
+
+
+def page_model(model: DynamicGaussians, segments: Segments) -> DynamicGaussians:
+    """Returns a model that is drawn as the page draws `segments` of `model`."""
+    return dataclasses.replace(model, motion=_PageMotion(segments))
 
 
 def union_psnr(first: tuple[torch.Tensor, torch.Tensor], second: tuple[torch.Tensor, torch.Tensor]) -> float | None:

@@ -350,6 +350,7 @@ def test_a_folder_of_frames_is_a_clip(run: Path, tmp_path: Path, capsys: pytest.
         (["export", "RUN", "--to", "a.ply", "--format", "sog"], "rename it"),
         (["export", "RUN", "--to", "a.ply", "--format", "obj"], "colmap"),
         (["export", "RUN", "--to", "a.ply", "--format", "tracks"], "named .npz"),
+        (["export", "RUN", "--to", "a.ply", "--format", "mesh"], "named .glb"),
         (["export", "RUN", "--to", "a.ply", "--format", "colmap"], "is a folder"),
         (["convert", "a.ply", "b.pt"], "is read, not written"),
         (["convert", "a.ply", "b.sog", "--time", "2"], "clip time in [0, 1]"),

@@ -225,6 +225,16 @@ def test_a_webp_that_claims_a_huge_picture(tmp_path: Path) -> None:
         read_model(path)
 
 
+@pytest.mark.parametrize("text", ["[]", "3", "null", "[" * 100_000])
+def test_json_of_another_shape_or_without_end(tmp_path: Path, text: str) -> None:
+    with zipfile.ZipFile(tmp_path / "a.sog", "w") as archive:
+        archive.writestr("meta.json", text)
+    (tmp_path / "a.splatv").write_bytes(struct.pack("<II", 0x674B, len(text)) + text.encode() + bytes(64))
+    (tmp_path / "a.gltf").write_text(text)
+    for name in ("a.sog", "a.splatv", "a.gltf"):
+        assert not try_read(tmp_path / name)
+
+
 def test_nodes_that_repeat_a_mesh_without_end(tmp_path: Path) -> None:
     from gaussian4d.io.glb import Document
 
