@@ -17,7 +17,8 @@ from generators.stag4d.drawing import Cameras, draw
 from generators.stag4d.trainer import StagTrainer
 
 TINY = {
-    "motion": "hexplane", "max_steps": 60, "max_minutes": None, "init_points": 400, "sizes": ((0.0, 48),), "anchor_views": 4,
+    "motion": "hexplane", "max_steps": 60, "max_minutes": None, "init_points": 400, "sizes": ((0.0, 48),),
+    "anchor_views": 4,
     "densify_every": 10, "sds_every": 5, "sds_views": 2, "log_every": 20, "checkpoint_every": 1000,
     "motion_config": {"space_resolution": 8, "features": 4, "width": 8, "levels": (1,)},
 }  # fmt: skip
