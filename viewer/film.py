@@ -19,6 +19,8 @@ from .camera_panel import guarded
 if TYPE_CHECKING:
     from .session import Session
 
+PATIENCE = 10.0
+"""Seconds that an end waits for a thread which is still drawing."""
 _ENDINGS = (".mp4", ".webm", ".gif")
 
 
@@ -38,6 +40,7 @@ class Film:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._job: _Job | None = None
+        self._thread: threading.Thread | None = None
 
     def add_controls(self, gui: viser.GuiApi) -> None:
         """Adds format, start and stop, and a progress bar."""
@@ -67,12 +70,15 @@ class Film:
         self._job = _Job(desk, path.fps or 24.0, out)
         self.button.label = "Stop film"
         self.bar.value, self.bar.visible = 0.0, True
-        threading.Thread(target=self._render, args=(self._job,), name="viewer-film", daemon=True).start()
+        self._thread = threading.Thread(target=self._render, args=(self._job,), name="viewer-film", daemon=True)
+        self._thread.start()
 
-    def stop(self) -> None:
+    def stop(self, wait: bool = False) -> None:
         """Ends the film after the picture it is drawing."""
         if self._job is not None:
             self._job.stopped = True
+        if wait and self._thread is not None:
+            self._thread.join(PATIENCE)
 
     def _render(self, job: _Job) -> None:
         began = time.monotonic()

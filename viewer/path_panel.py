@@ -165,10 +165,10 @@ class PathPanel:
         self._preview.set()
         threading.Thread(target=self._fly, args=(path,), name="viewer-preview", daemon=True).start()
 
-    def stop(self) -> None:
+    def stop(self, wait: bool = False) -> None:
         """Ends preview and film."""
         self._preview.clear()
-        self.film.stop()
+        self.film.stop(wait)
 
     def _fly(self, path: KeyframePath) -> None:
         cameras, fps, start = path.cameras(), path.fps or 24.0, time.monotonic()

@@ -96,7 +96,7 @@ class RenderLoop:
         with self._wake:
             self._stopped = True
             self._wake.notify()
-        if wait and self._thread.is_alive():
+        if wait and self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join()
 
     def moving_scale(self, view: View) -> float:

@@ -95,7 +95,7 @@ class ViewerServer:
     def stop(self) -> None:
         """Closes all sessions and the web server."""
         for session in self.sessions:
-            session.close()
+            session.close(wait=True)
         self._ended.set()
         with _quiet():
             self.server.stop()

@@ -75,12 +75,15 @@ class Session:
         self.loop.start()
         self.request()
 
-    def close(self) -> None:
-        """Ends the threads of this browser."""
+    def close(self, wait: bool = False) -> None:
+        """Ends the threads of this browser; with `wait`, what they are drawing is finished when it returns.
+
+        A process that ends while one of its threads draws is ended by the C++ library, with a message on the terminal.
+        """
         self.closed = True
-        self.path.stop()
+        self.path.stop(wait)
         self.playback.stop()
-        self.loop.stop()
+        self.loop.stop(wait)
 
     def view(self) -> View | None:
         """Returns what the browser looks at now, None before it told us its size, or when it tells nonsense."""

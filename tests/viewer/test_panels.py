@@ -46,7 +46,7 @@ def session(tmp_path: Path) -> Iterator[Session]:
     painter = Painter(coloured_blobs(), cameras, backend="reference", background=(0.1, 0.2, 0.3), truth=workspace.truth)
     session = Session(FakeClient(), painter, cameras, 2.0, workspace)  # type: ignore[arg-type]
     yield session
-    session.close()
+    session.close(wait=True)
 
 
 def control(session: Session, label: str) -> FakeControl:
@@ -102,7 +102,9 @@ def test_a_film_of_the_page_is_the_shells_film(session: Session, tmp_path: Path)
     for source in (film, expected):
         with av.open(str(source)) as container:
             frames.append([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
-    assert len(frames[0]) == 6 and all(np.array_equal(a, b) for a, b in zip(*frames))
+    worst = max(int(np.abs(a.astype(int) - b).max()) for a, b in zip(*frames))
+    # Sums of several threads differ in their last bits, which the codec may make a few levels of.
+    assert len(frames[0]) == len(frames[1]) == 6 and worst <= 8
 
 
 def test_keyframes_are_edited_and_loaded(session: Session) -> None:

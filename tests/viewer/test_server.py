@@ -68,9 +68,9 @@ def test_a_browser_that_leaves_while_its_page_is_built_leaves_nothing(monkeypatc
             if client.leaves:
                 server._disconnect(client)
 
-        def close(self) -> None:
+        def close(self, wait: bool = False) -> None:
             closed.append(self.client.client_id)
-            super().close()
+            super().close(wait)
 
     monkeypatch.setattr(viewer.server, "Session", SlowSession)
     server = ViewerServer(coloured_blobs(), ring(), port=free_port(), backend="reference")

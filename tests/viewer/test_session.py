@@ -21,7 +21,7 @@ def session() -> Iterator[Session]:
     painter = Painter(coloured_blobs(), cameras, backend="reference")
     session = Session(FakeClient(), painter, cameras, duration=2.0)  # type: ignore[arg-type]
     yield session
-    session.close()
+    session.close(wait=True)
 
 
 def control(session: Session, label: str) -> FakeControl:
@@ -96,8 +96,8 @@ def test_two_browsers_keep_their_own_time() -> None:
     one, two = (Session(FakeClient(), painter, cameras, duration=2.0) for _ in range(2))  # type: ignore[arg-type]
     control(one, "time").by_hand(0.9)
     assert (one.playback.now(), two.playback.now()) == (0.9, 0.0)
-    one.close()
-    two.close()
+    one.close(wait=True)
+    two.close(wait=True)
 
 
 def test_a_failing_picture_is_shown_and_printed_once(session: Session, capsys: pytest.CaptureFixture[str]) -> None:
