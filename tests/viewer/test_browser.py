@@ -78,7 +78,9 @@ def rested(page: Any, session: Any) -> bool:
     def full() -> bool:
         view = session.view()
         drawn = session.picture.last
-        return drawn is not None and drawn.scale == 1.0 and drawn.view == view
+        # A busy browser tells its size late, or once too small.
+        sized = view is not None and (view.width, view.height) == (SIZE["width"], SIZE["height"])
+        return sized and drawn is not None and drawn.scale == 1.0 and drawn.view == view
 
     found = wait(page, full)
     page.wait_for_timeout(1500)
