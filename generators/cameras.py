@@ -70,7 +70,7 @@ def pluecker_rays(cameras: Sequence[Camera], size: int | None = None) -> Float[T
 
 def rays_of(viewmats: Tensor, Ks: Tensor, size: int = 64) -> Tensor:
     """Returns `pluecker_rays` of cameras given as tensors [..., 4, 4] and [..., 3, 3]: [..., 6, size, size]."""
-    grid = torch.arange(size, dtype=torch.float32) + 0.5
+    grid = torch.arange(size, dtype=torch.float32, device=Ks.device) + 0.5
     x = (grid - Ks[..., 0, 2, None]) / Ks[..., 0, 0, None]
     y = (grid - Ks[..., 1, 2, None]) / Ks[..., 1, 1, None]
     x, y = x[..., None, :].expand(*x.shape[:-1], size, size), y[..., :, None].expand(*y.shape[:-1], size, size)

@@ -79,7 +79,8 @@ def surfels_of(
 ) -> Surfels:
     """Returns a surfel for every opaque pixel that its neighbours agree with about the depth."""
     H, W = depth.shape
-    v, u = torch.meshgrid(torch.arange(H) + 0.5, torch.arange(W) + 0.5, indexing="ij")
+    rows, columns = (torch.arange(n, device=depth.device) + 0.5 for n in (H, W))
+    v, u = torch.meshgrid(rows, columns, indexing="ij")
     directions = torch.stack([(u - K[0, 2]) / K[0, 0], (v - K[1, 2]) / K[1, 1], torch.ones_like(u)], dim=-1)
     solid = picture[3] > _OPAQUE
     step_u, broken_u = _steps(depth, solid, 1)
@@ -100,7 +101,7 @@ def surfels_of(
     length = tangents.norm(dim=-1, keepdim=True)
     tangents = tangents * (_LONGEST * footprint[:, None, None] / length).clamp_max(1.0)
     covars = _SPREAD**2 * torch.einsum("nki,nkj->nij", tangents, tangents)
-    covars = covars + (_THICKNESS * footprint).square()[:, None, None] * torch.eye(3)
+    covars = covars + (_THICKNESS * footprint).square()[:, None, None] * torch.eye(3).to(covars)
     R, t = viewmat[:3, :3], viewmat[:3, 3]
     rgb = (picture[:3] / picture[3:].clamp_min(0.05)).permute(1, 2, 0)[keep]
     return Surfels((points - t) @ R, R.T @ covars @ R, rgb, normals @ R)
@@ -125,9 +126,9 @@ def mirrored(surfels: Surfels, viewmat: Float[Tensor, "4 4"]) -> Surfels:
 
     A guess at the far side: what stands to the left stays there, and symmetric things come out whole.
     """
-    forward = viewmat[2, :3] * torch.tensor([1.0, 1.0, 0.0])
+    forward = viewmat[2, :3] * viewmat.new_tensor([1.0, 1.0, 0.0])
     axis = torch.nn.functional.normalize(forward, dim=0)
-    mirror = torch.eye(3) - 2.0 * torch.outer(axis, axis)
+    mirror = torch.eye(3).to(axis) - 2.0 * torch.outer(axis, axis)
     return Surfels(surfels.means @ mirror, mirror @ surfels.covars @ mirror, surfels.rgb, surfels.normals @ mirror)
 
 
@@ -136,7 +137,7 @@ def turned(surfels: Surfels) -> Surfels:
 
     Right for what looks alike all around.
     """
-    quarter = torch.tensor([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    quarter = surfels.means.new_tensor([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
     both = [
         Surfels(surfels.means @ R.T, R @ surfels.covars @ R.T, surfels.rgb, surfels.normals @ R.T)
         for R in (quarter, quarter.T)
@@ -155,7 +156,7 @@ def surface_conditions(
     """
     V = len(viewmats)
     if len(surfels.means) == 0:
-        return torch.zeros(V, DRAWN_CHANNELS, size, size)
+        return viewmats.new_zeros(V, DRAWN_CHANNELS, size, size)
     centres = -torch.einsum("vji,vj->vi", viewmats[:, :3, :3], viewmats[:, :3, 3])
     towards = torch.nn.functional.normalize(centres[:, None] - surfels.means, dim=-1)
     facing = (towards * surfels.normals).sum(dim=-1, keepdim=True)
@@ -165,7 +166,7 @@ def surface_conditions(
         surfels.means,
         None,
         None,
-        torch.full((N,), 0.95),
+        surfels.means.new_full((N,), 0.95),
         torch.cat([colors, facing], dim=-1),
         viewmats,
         Ks,
