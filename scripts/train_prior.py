@@ -10,11 +10,11 @@ python scripts/train_prior.py --bank bank --out work/regressor --initial work/pr
 from __future__ import annotations
 
 import dataclasses
-import os
-import sys
 from pathlib import Path
 
 import tyro
+
+from generators.training.allocator import keep_large_blocks
 
 
 @dataclasses.dataclass
@@ -108,8 +108,5 @@ def main(arguments: Arguments) -> None:
 
 
 if __name__ == "__main__":
-    if "MALLOC_MMAP_THRESHOLD_" not in os.environ:
-        # glibc returns large blocks to the system at once; asking for them again each step cost half the time.
-        os.environ.update(MALLOC_MMAP_THRESHOLD_="4000000000", MALLOC_TRIM_THRESHOLD_="8000000000")
-        os.execv(sys.executable, [sys.executable, *sys.argv])
+    keep_large_blocks()
     main(tyro.cli(Arguments))
