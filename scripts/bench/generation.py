@@ -266,7 +266,8 @@ def stag4d_table(arguments: Arguments, store: Store) -> str:
         f"without {name.replace('_', ' ')}": {name: False}
         for name in ("anchors", "fusion", "sds", "adaptive_densification")
     }
-    key = {"weights": weights_key("surface", "view_prior", "reconstructor"), "seconds": arguments.stag4d_seconds}
+    preset = stag4d.quick(max_minutes=arguments.stag4d_seconds / 60)
+    key = {"weights": weights_key("surface", "view_prior", "reconstructor"), "preset": preset.to_dict()}
     watching = orbit_cameras(6, elevation=25.0, start=30.0, size=128)
 
     def one(seed: int, changes: dict[str, bool]) -> list[float]:
@@ -274,7 +275,7 @@ def stag4d_table(arguments: Arguments, store: Store) -> str:
         times = (np.arange(8) / 7).tolist()
         camera = orbit_cameras(1, size=128)[0]
         frames = torch.from_numpy(render_views(toy.world, [camera] * 8, times).rgba).permute(0, 3, 1, 2)
-        config = stag4d.quick(max_minutes=arguments.stag4d_seconds / 60, **changes)
+        config = preset.replace(**changes)
         out = arguments.out / "fits" / f"{seed:03d}_{'_'.join(changes) or 'all'}_{key['weights']}"
         if out.exists():
             import shutil
