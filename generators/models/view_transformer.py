@@ -102,8 +102,8 @@ class Block(nn.Module):
 class Weave(nn.Module):
     """A small U-shaped network of convolutions that sees drawings and tokens side by side, at three scales.
 
-    Which of several drawings is right at a place, and where the object ends, is decided by what lies around it; these
-    layers learn it in a few hundred steps, attention in many thousands.
+    Which of several drawings is right at a place, and where the object ends, is decided by what lies around it, which
+    convolutions learn sooner than attention between tokens of 8x8 pixels.
     """
 
     def __init__(self, channels: int, out: int, width: int = 48) -> None:
