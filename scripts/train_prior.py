@@ -32,6 +32,8 @@ class Arguments:
     surface: Path = Path("generators/weights/surface.safetensors")
     """Weights of the surface network, trained before."""
     regression: bool = False
+    fast: bool = False
+    """Compile, and multiply in bfloat16: on GPUs, and CPUs with AMX."""
     seed: int = 0
 
 
@@ -66,6 +68,7 @@ def main(arguments: Arguments) -> None:
             arguments.lr,
             arguments.muon_lr,
             seed=arguments.seed,
+            fast=arguments.fast,
         ),
         accelerator,
     )

@@ -28,6 +28,8 @@ class ToyViews:
     """Colour multiplied by coverage (premultiplied), and coverage, in 0..1."""
     depth: Float[np.ndarray, "V H W"]
     """Planar z of the ray through the pixel's centre; 0 is background."""
+    owner: Int[np.ndarray, "V H W"]
+    """Which of the world's parts the pixel's centre shows; -1 is background."""
 
 
 def render_views(world: ToyWorld, cameras: Sequence[Camera], times: Sequence[float], samples: int = 4) -> ToyViews:
@@ -60,7 +62,7 @@ def render_views(world: ToyWorld, cameras: Sequence[Camera], times: Sequence[flo
         # Rays that miss have colour 0: the mean over all samples is the premultiplied colour.
         rgb[refine] = colors.reshape(-1, samples, 3).mean(axis=1)
     rgba = np.concatenate([rgb, alpha[:, None]], axis=1).reshape(V, H, W, 4)
-    return ToyViews(rgba, depth.reshape(V, H, W))
+    return ToyViews(rgba, depth.reshape(V, H, W), owner.reshape(V, H, W))
 
 
 class _Rays:

@@ -190,10 +190,10 @@ class ViewTransformer(nn.Module):
         B, F = images.shape[:2]
         c = self.config
         x = self.pixels_in(patches(torch.cat([images, lead(images, frames.known)], dim=2), c.patch))
-        x = x + self.rays_in(_coarse_rays(frames.rays, c.size // c.patch)) + self.place
+        x = x + self.rays_in(coarse_rays(frames.rays, c.size // c.patch)) + self.place
         if frames.conditions is not None:
             x = x + self.conditions_in(patches(frames.conditions, c.patch))
-        signal = self.level_in(_waves(levels, 128, 1000.0)) + self.time_in(_waves(frames.times, 64, 12.0))
+        signal = self.level_in(waves(levels, 128, 1000.0)) + self.time_in(waves(frames.times, 64, 12.0))
         signal = signal + self.known_in(frames.known.long())
         modulation = self.modulation(signal.expand(B, F, -1)).unflatten(-1, (6, -1))
         count, x = x.shape[2], x.flatten(1, 2)
@@ -216,7 +216,7 @@ class ViewTransformer(nn.Module):
             drawn = frames.conditions.flatten(0, 1)
             hidden = hidden + self.drawn_in(drawn) + self.weave(torch.cat([both, drawn], dim=1))
         hidden = self.head[1](hidden)
-        made = coarse[:, :, :4] + self.head[2](hidden).unflatten(0, (B, F))
+        made = (coarse[:, :, :4] + self.head[2](hidden).unflatten(0, (B, F))).to(images)
         if frames.conditions is None:
             return made
         # What faces the camera is kept as far as the network trusts it, most of all what was seen; the rest is made up.
@@ -255,14 +255,14 @@ def unpatched(values: Float[Tensor, "B F P N"], patch: int, size: int) -> Float[
     return cut.permute(0, 1, 4, 2, 5, 3, 6).reshape(B, F, -1, size, size)
 
 
-def _coarse_rays(rays: Float[Tensor, "B F 6 H W"], grid: int) -> Float[Tensor, "B F P 24"]:
+def coarse_rays(rays: Float[Tensor, "B F 6 H W"], grid: int) -> Float[Tensor, "B F P 24"]:
     """Returns four rays per patch: within one they change so evenly that more say nothing new."""
     B, F = rays.shape[:2]
     pooled = nn.functional.adaptive_avg_pool2d(rays.flatten(0, 1), 2 * grid).unflatten(0, (B, F))
     return patches(pooled, 2)
 
 
-def _waves(values: Float[Tensor, "B F"], channels: int, finest: float) -> Float[Tensor, "B F channels"]:
+def waves(values: Float[Tensor, "B F"], channels: int, finest: float) -> Float[Tensor, "B F channels"]:
     """Returns sines and cosines of values in 0..1, wavelengths from 4 down to 4 / `finest` (Vaswani et al., 2017)."""
     half = channels // 2
     rates = torch.exp(math.log(finest) * torch.arange(half, device=values.device) / (half - 1)) * (math.pi / 2)

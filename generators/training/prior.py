@@ -73,14 +73,11 @@ def prior_loss(
 def draw_mode(progress: float, rng: np.random.Generator, regression: bool = False) -> tuple[str, int, int]:
     """Returns what the next step learns, how many frames of a toy it takes, and how many toys there is room for.
 
-    Few frames are made up at once at first, when more toys teach more. Words teach most by many toys: half of the steps
-    with nothing but words make one picture each.
+    Few frames are made up at once at first, when more toys teach more.
     """
-    modes = {"views": 0.5, "video": 0.18, "two": 0.08, "text": 0.24}
+    modes = {"views": 0.6, "video": 0.3, "two": 0.1}
     mode = "views" if regression else str(rng.choice(list(modes), p=list(modes.values())))
-    count = 1 + (3 if progress < 0.4 else 4 if progress < 0.8 else 6)
-    if mode == "text" and rng.random() < 0.5:
-        count = 1
+    count = 5 if progress < 0.8 else 7
     return mode, count, _FRAMES_PER_STEP // count
 
 

@@ -2,7 +2,8 @@
 
 A toy costs about as much to render as to train on, and three models learn from the same toys; so the views are kept as
 shards of safetensors while they are made. A toy has 14 views: the input camera at 8 even times of the clip, and 6 other
-cameras at one of those times.
+cameras at one of those times. Beside them, for what moves: 4 views at the clip's start, which piece each of their pixels
+shows, and how the pieces move from there.
 """
 
 from __future__ import annotations
@@ -24,13 +25,22 @@ from ..cameras import orbit_camera
 TIMES = 8
 OTHERS = 6
 VIEWS = TIMES + OTHERS
+STARTS = 4
+"""Views at the clip's start; the first is the input camera's."""
+PIECES = 5
+"""At most, of a toy."""
 TOYS_PER_SHARD = 128
 CAPTION_LENGTH = 20
 PICTURE = 64
 
 
 def render_toy(seed: int, split: str = "train") -> dict[str, np.ndarray]:
-    """Returns the 14 views of a toy: rgba uint8 (premultiplied), depth float16, cameras, times, caption tokens."""
+    """Returns the 14 views of a toy: rgba uint8 (premultiplied), depth float16, cameras, times, caption tokens.
+
+    The same with `start_` before it are the views at the start of the clip, with `start_owner` int8 [4, H, W], the piece
+    a pixel shows (-1: none); `moves` [5, 8, 3, 4] takes points of a piece from where they are at the start to where they
+    are at each of the 8 times.
+    """
     toy = make_toy(seed, split)  # type: ignore[arg-type]
     rng = np.random.default_rng([31, seed, split == "test"])
     lens = float(rng.uniform(22, 50)) if rng.random() < 0.4 else 35.0
@@ -44,18 +54,37 @@ def render_toy(seed: int, split: str = "train") -> dict[str, np.ndarray]:
     for azimuth in rng.permutation(azimuths):
         height = common if ring else float(rng.uniform(-10, 50))
         cameras.append(orbit_camera(float(azimuth), height, size=PICTURE))
+    for k in range(1, STARTS):
+        azimuth = 360.0 * (k + float(rng.uniform(-0.5, 0.5))) / STARTS
+        cameras.append(orbit_camera(azimuth, float(rng.uniform(-10, 50)), fov=lens, size=PICTURE))
     times = np.concatenate([np.arange(TIMES), np.full(OTHERS, instant)]) / (TIMES - 1)
-    views = render_views(toy.world, cameras, times.tolist())
+    views = render_views(toy.world, cameras, [*times.tolist(), *[0.0] * (STARTS - 1)])
+    rgba = (views.rgba * 255 + 0.5).astype(np.uint8).transpose(0, 3, 1, 2)
+    depth = views.depth.astype(np.float16)
+    viewmats = np.stack([camera.viewmat for camera in cameras]).astype(np.float32)
+    Ks = np.stack([camera.K for camera in cameras]).astype(np.float32)
+    starts = [0, *range(VIEWS, len(cameras))]
+    moves = np.tile(np.eye(4, dtype=np.float32)[:3], (PIECES, TIMES, 1, 1))
+    for piece, part in enumerate(toy.world.parts):
+        back = np.linalg.inv(part.T_world_part(0.0))
+        for k in range(TIMES):
+            moves[piece, k] = (part.T_world_part(float(times[k])) @ back)[:3]
     tokens = np.zeros(CAPTION_LENGTH, np.int16)
     words = tokens_of(toy.caption)[:CAPTION_LENGTH]
     tokens[: len(words)] = np.array(words) + 1
     return {
-        "rgba": (views.rgba * 255 + 0.5).astype(np.uint8).transpose(0, 3, 1, 2),
-        "depth": views.depth.astype(np.float16),
-        "viewmats": np.stack([camera.viewmat for camera in cameras]).astype(np.float32),
-        "Ks": np.stack([camera.K for camera in cameras]).astype(np.float32),
+        "rgba": rgba[:VIEWS],
+        "depth": depth[:VIEWS],
+        "viewmats": viewmats[:VIEWS],
+        "Ks": Ks[:VIEWS],
         "times": times.astype(np.float32),
         "tokens": tokens,
+        "start_rgba": rgba[starts],
+        "start_depth": depth[starts],
+        "start_viewmats": viewmats[starts],
+        "start_Ks": Ks[starts],
+        "start_owner": views.owner[starts].astype(np.int8),
+        "moves": moves,
     }
 
 
@@ -77,7 +106,7 @@ class ToyBank:
     """Batches of toys drawn from the shards that are there; new ones are noticed while training goes on."""
 
     def __init__(self, folder: Path, seed: int = 0, keep: int = 200) -> None:
-        """Args: `keep` shards stay in memory, 45 MB each."""
+        """Args: `keep` shards stay in memory, 60 MB each."""
         self.folder, self.keep = folder, keep
         self.generator = np.random.default_rng(seed)
         self.shards: dict[str, dict[str, Tensor]] = {}
