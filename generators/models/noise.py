@@ -14,8 +14,8 @@ from torch import Tensor
 TRAIN_STEPS = 1000
 
 
-def scheduler() -> DDIMScheduler:
-    """Returns the scheduler that embedded priors are sampled with."""
+def scheduler(clip: bool = True) -> DDIMScheduler:
+    """Returns the scheduler that embedded priors are sampled with; `clip` keeps predictions in -1..1."""
     return DDIMScheduler(
         num_train_timesteps=TRAIN_STEPS,
         beta_schedule="squaredcos_cap_v2",
@@ -23,7 +23,7 @@ def scheduler() -> DDIMScheduler:
         prediction_type="sample",
         timestep_spacing="trailing",
         set_alpha_to_one=True,
-        clip_sample=True,
+        clip_sample=clip,
     )
 
 

@@ -10,6 +10,7 @@ Shapes: B batch, L words, D width. Pictures are premultiplied RGBA scaled to -1.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float, Int
@@ -17,8 +18,8 @@ from torch import Tensor, nn
 
 from gaussian4d.toys.captions import VOCABULARY
 
-from .noise import wiener
-from .view_transformer import Block, ViewTransformerConfig, coarse_rays, waves
+from .noise import TRAIN_STEPS, scheduler, wiener
+from .view_transformer import Block, Caption, ViewTransformerConfig, coarse_rays, waves
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,9 +47,10 @@ class Residual(nn.Module):
     def __init__(self, channels: int, signal: int) -> None:
         super().__init__()
         self.norms = nn.ModuleList(nn.GroupNorm(8, channels) for _ in range(2))
-        self.convs = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2))
+        first, second = (nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2))
+        nn.init.zeros_(second.weight)
+        self.convs = nn.ModuleList([first, second])
         self.film = nn.Linear(signal, 2 * channels)
-        nn.init.zeros_(self.convs[1].weight)
 
     def forward(self, maps: Float[Tensor, "B C H W"], signal: Float[Tensor, "B D"]) -> Float[Tensor, "B C H W"]:
         act = nn.functional.silu
@@ -75,6 +77,7 @@ class PictureNet(nn.Module):
         self.time_in = nn.Sequential(nn.Linear(64, D), nn.SiLU(), nn.Linear(D, D))
         self.words_in = nn.Embedding(c.words, D)
         self.word_place = nn.Parameter(0.02 * torch.randn(c.caption_length, D))
+        self.caption_in = Caption(c.words, c.caption_length, D)
         rise = nn.Linear(D, 6 * D)
         nn.init.normal_(rise.weight, std=0.02)
         with torch.no_grad():
@@ -99,6 +102,7 @@ class PictureNet(nn.Module):
         c = self.config
         given = wiener(images[:, None], levels[:, None])[:, 0]
         signal = self.level_in(waves(levels, 128, 1000.0)) + self.time_in(waves(times, 64, 12.0))
+        signal = signal + self.caption_in(words)
         act = nn.functional.silu(signal)
         half = self.down[0](self.half_in(given), act)
         quarter = self.down[1](self.quarter_in(half), act)
@@ -115,3 +119,32 @@ class PictureNet(nn.Module):
         quarter = self.up[1](self.up[0](quarter, act), act)
         half = self.up[2](half + nn.functional.pixel_shuffle(self.half_out(quarter), 2), act)
         return given + nn.functional.pixel_shuffle(self.last(nn.functional.silu(half)), 2)
+
+
+@torch.no_grad()
+def sample_pictures(
+    model: PictureNet,
+    rays: Float[Tensor, "B 6 H W"],
+    words: Int[Tensor, "B L"],
+    *,
+    steps: int,
+    guidance: float,
+    generator: torch.Generator,
+    progress: Callable[[int, int], None] | None = None,
+) -> Float[Tensor, "B 4 H W"]:
+    """Returns pictures in -1..1 of what the words say, at the start of the clip, seen along the rays."""
+    ddim = scheduler()
+    ddim.set_timesteps(steps)
+    B, size = len(words), model.config.size
+    x = torch.randn((B, 4, size, size), generator=generator)
+    nothing, times = torch.zeros_like(words), torch.zeros(B)
+    for k, t in enumerate(ddim.timesteps):
+        levels = torch.full((B,), (float(t) + 1) / TRAIN_STEPS)
+        x0 = model(x, levels, rays, times, words)
+        if guidance != 1.0:
+            bare = model(x, levels, rays, times, nothing)
+            x0 = bare + guidance * (x0 - bare)
+        x = ddim.step(x0.clamp(-1, 1), int(t), x, return_dict=False)[0]
+        if progress is not None:
+            progress(k + 1, steps)
+    return x

@@ -9,14 +9,16 @@ et al., "SynSin", 2020; as a condition of diffusion: Yu et al., "ViewCrafter", 2
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from diff_rasterizer import rasterization
 
 from ..cameras import rays_of
+from .pieces import Moves
 from .view_transformer import DRAWN_CHANNELS, Frames, ViewTransformer, ViewTransformerConfig, unpatched
 
 SURFACE_CONFIG = ViewTransformerConfig(width=128, layers=5, heads=4)
@@ -65,12 +67,17 @@ class SurfaceNet(nn.Module):
 
 @dataclasses.dataclass
 class Surfels:
-    """The visible surface as flat Gaussians: means, covariances, colours, and the way they face."""
+    """The visible surface as flat Gaussians: means, covariances, colours, the way they face, and their pixels.
 
-    means: Float[Tensor, "N 3"]
-    covars: Float[Tensor, "N 3 3"]
+    Where it moves there are V of each of the first two and of the normals, one for every frame.
+    """
+
+    means: Float[Tensor, "*V N 3"]
+    covars: Float[Tensor, "*V N 3 3"]
     rgb: Float[Tensor, "N 3"]
-    normals: Float[Tensor, "N 3"]
+    normals: Float[Tensor, "*V N 3"]
+    pixels: Int[Tensor, " N"]
+    """Row by row."""
 
 
 @torch.no_grad()
@@ -104,7 +111,7 @@ def surfels_of(
     covars = covars + (_THICKNESS * footprint).square()[:, None, None] * torch.eye(3).to(covars)
     R, t = viewmat[:3, :3], viewmat[:3, 3]
     rgb = (picture[:3] / picture[3:].clamp_min(0.05)).permute(1, 2, 0)[keep]
-    return Surfels((points - t) @ R, R.T @ covars @ R, rgb, normals @ R)
+    return Surfels((points - t) @ R, R.T @ covars @ R, rgb, normals @ R, keep.flatten().nonzero()[:, 0])
 
 
 def _steps(depth: Tensor, solid: Tensor, dim: int) -> tuple[Tensor, Tensor]:
@@ -129,7 +136,9 @@ def mirrored(surfels: Surfels, viewmat: Float[Tensor, "4 4"]) -> Surfels:
     forward = viewmat[2, :3] * viewmat.new_tensor([1.0, 1.0, 0.0])
     axis = torch.nn.functional.normalize(forward, dim=0)
     mirror = torch.eye(3).to(axis) - 2.0 * torch.outer(axis, axis)
-    return Surfels(surfels.means @ mirror, mirror @ surfels.covars @ mirror, surfels.rgb, surfels.normals @ mirror)
+    return dataclasses.replace(
+        surfels, means=surfels.means @ mirror, covars=mirror @ surfels.covars @ mirror, normals=surfels.normals @ mirror
+    )
 
 
 def turned(surfels: Surfels) -> Surfels:
@@ -139,10 +148,25 @@ def turned(surfels: Surfels) -> Surfels:
     """
     quarter = surfels.means.new_tensor([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
     both = [
-        Surfels(surfels.means @ R.T, R @ surfels.covars @ R.T, surfels.rgb, surfels.normals @ R.T)
+        dataclasses.replace(
+            surfels, means=surfels.means @ R.T, covars=R @ surfels.covars @ R.T, normals=surfels.normals @ R.T
+        )
         for R in (quarter, quarter.T)
     ]
     return Surfels(*(torch.cat([getattr(one, f.name) for one in both]) for f in dataclasses.fields(Surfels)))
+
+
+def moved(surfels: Surfels, moves: Moves) -> Surfels:
+    """Returns the surfels as the pieces that their pixels show carry them, for every frame of `moves`."""
+    # What the picture shows but no piece owns goes with the first.
+    owner = moves.owner.flatten()[surfels.pixels].clamp_min(0)
+    R, t = moves.transforms[:, owner, :, :3], moves.transforms[:, owner, :, 3]
+    return dataclasses.replace(
+        surfels,
+        means=torch.einsum("vnij,nj->vni", R, surfels.means) + t,
+        covars=R @ surfels.covars @ R.mT,
+        normals=torch.einsum("vnij,nj->vni", R, surfels.normals),
+    )
 
 
 @torch.no_grad()
@@ -154,20 +178,23 @@ def surface_conditions(
     All are premultiplied; xyz is in 0..1 as `views.render_xyz` has it; the last channel is the cosine between normal
     and view, negative where the surface is seen from behind and its colour is not what a camera there would see.
     """
-    V = len(viewmats)
-    if len(surfels.means) == 0:
+    V, N = len(viewmats), len(surfels.rgb)
+    if N == 0:
         return viewmats.new_zeros(V, DRAWN_CHANNELS, size, size)
+    moving = surfels.means.dim() == 3
     centres = -torch.einsum("vji,vj->vi", viewmats[:, :3, :3], viewmats[:, :3, 3])
     towards = torch.nn.functional.normalize(centres[:, None] - surfels.means, dim=-1)
     facing = (towards * surfels.normals).sum(dim=-1, keepdim=True)
-    colors = torch.cat([surfels.rgb, surfels.means * 0.5 + 0.5], dim=-1).expand(V, -1, -1)
-    N = len(surfels.means)
+    shown = torch.cat([surfels.rgb.expand(V, -1, -1), (surfels.means * 0.5 + 0.5).expand(V, -1, -1), facing], dim=-1)
+    opacities = surfels.means.new_full(surfels.means.shape[:-1], 0.95)
+    # Every frame of what moves is a scene of its own, seen by one camera.
+    viewmats, Ks, shown = (x[:, None] if moving else x for x in (viewmats, Ks, shown))
     drawn, alpha, _ = rasterization(
         surfels.means,
         None,
         None,
-        surfels.means.new_full((N,), 0.95),
-        torch.cat([colors, facing], dim=-1),
+        opacities,
+        shown,
         viewmats,
         Ks,
         size,
@@ -176,6 +203,7 @@ def surface_conditions(
         covars=surfels.covars,
         packed=False,
     )
+    drawn, alpha = (x[:, 0] if moving else x for x in (drawn, alpha))
     return torch.cat([drawn[..., :3], alpha, drawn[..., 3:]], dim=-1).permute(0, 3, 1, 2)
 
 
@@ -185,13 +213,20 @@ def drawn_conditions(
     pictures: Float[Tensor, "B 4 H W"],
     viewmats: Float[Tensor, "B V 4 4"],
     Ks: Float[Tensor, "B V 3 3"],
+    moves: Sequence[Moves] | None = None,
 ) -> Float[Tensor, "B V C H W"]:
-    """Returns the conditions of V cameras for pictures that the first took: what was seen, and two guesses."""
+    """Returns the conditions of V cameras for pictures that the first took: what was seen, and two guesses.
+
+    Args:
+        moves: For every picture how what it shows moves, where the cameras look at other times than its own.
+    """
     size = pictures.shape[-1]
     depths = network(pictures, rays_of(viewmats[:, 0], Ks[:, 0], size), viewmats[:, 0])
     drawn = []
-    for picture, depth, poses, lenses in zip(pictures, depths, viewmats, Ks):
+    for b, (picture, depth, poses, lenses) in enumerate(zip(pictures, depths, viewmats, Ks)):
         seen = surfels_of(picture, depth, poses[0], lenses[0])
         guesses = (seen, mirrored(seen, poses[0]), turned(seen))
-        drawn.append(torch.cat([surface_conditions(surfels, poses, lenses, size) for surfels in guesses], dim=1))
+        if moves is not None:
+            guesses = tuple(moved(guess, moves[b]) for guess in guesses)
+        drawn.append(torch.cat([surface_conditions(guess, poses, lenses, size) for guess in guesses], dim=1))
     return torch.stack(drawn)

@@ -99,6 +99,18 @@ class Block(nn.Module):
         return x + (torch.cat([gated, update[:, count:]], dim=1) if x.shape[1] > count else gated)
 
 
+class Caption(nn.Module):
+    """A whole caption as one vector that modulates: what its words say reaches every layer from the first step on."""
+
+    def __init__(self, words: int, length: int, width: int, each: int = 24) -> None:
+        super().__init__()
+        self.words = nn.Embedding(words, each)
+        self.mix = nn.Sequential(nn.Linear(length * each, width), nn.SiLU(), nn.Linear(width, width))
+
+    def forward(self, words: Int[Tensor, "B L"]) -> Float[Tensor, "B D"]:
+        return self.mix(self.words(words).flatten(1))
+
+
 class Weave(nn.Module):
     """A small U-shaped network of convolutions that sees drawings and tokens side by side, at three scales.
 

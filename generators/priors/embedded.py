@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from safetensors import safe_open
@@ -23,7 +22,11 @@ from gaussian4d.toys.captions import says_something, tokens_of, unknown_words
 
 from ..attention.in_batch import fused
 from ..cameras import pluecker_rays
+from ..models.motion import MotionConfig, MotionNet
+from ..models.moving import sample_moves
 from ..models.noise import TRAIN_STEPS, noised, scheduler
+from ..models.picture import PictureConfig, PictureNet, sample_pictures
+from ..models.pieces import Moves
 from ..models.surface import SurfaceNet, drawn_conditions
 from ..models.view_transformer import Frames, ViewTransformer, ViewTransformerConfig
 from .base import CleanViewsHook, Fusion, PriorInfo, StepCallback
@@ -31,17 +34,34 @@ from .base import CleanViewsHook, Fusion, PriorInfo, StepCallback
 WEIGHTS = Path(__file__).parents[1] / "weights"
 STEPS = 8
 VIEW_STEPS = 2
-"""Of views from a picture: the drawings say so much that further steps add errors (docs/generation.md)."""
+"""Of views and frames from a picture: the drawings say so much that further steps add errors (docs/generation.md)."""
+PICTURE_STEPS, PICTURE_GUIDANCE = 25, 2.0
+"""Of pictures from words."""
+MOTION_STEPS, MOTION_GUIDANCE = 25, 1.5
+"""Of motion from a picture; guidance where there are words."""
 Network = TypeVar("Network", bound=nn.Module)
 
 
 class EmbeddedPrior:
-    """Implements `MultiViewPrior`, `VideoPrior`, `ImagePrior` and `DistillationPrior`; see `priors.base`."""
+    """Implements `MultiViewPrior`, `VideoPrior`, `ImagePrior` and `DistillationPrior`; see `priors.base`.
 
-    def __init__(self, model: ViewTransformer, surface: SurfaceNet, source: str = "embedded") -> None:
-        """Args: `surface` reads the depth off the input picture; see `models.surface`."""
+    Words become a picture first; a picture's surface is lifted, moved for a video, and drawn by all cameras; the view
+    transformer makes pictures of the drawings.
+    """
+
+    def __init__(
+        self,
+        model: ViewTransformer,
+        surface: SurfaceNet,
+        motion: MotionNet,
+        picture: PictureNet,
+        source: str = "embedded",
+    ) -> None:
+        """Args: see `models`: `surface` reads the depth off a picture, `motion` how it moves, `picture` words."""
         self.model = model.eval().requires_grad_(False)
         self.surface = surface.eval().requires_grad_(False)
+        self.motion = motion.eval().requires_grad_(False)
+        self.picture = picture.eval().requires_grad_(False)
         self.info = PriorInfo("toy view prior", source, "Apache-2.0", size=model.config.size)
 
     @classmethod
@@ -54,12 +74,14 @@ class EmbeddedPrior:
         file = WEIGHTS / "view_prior.safetensors" if path is None else Path(path)
         model = load_network(file, ViewTransformer)
         surface = load_network(WEIGHTS / "surface.safetensors", SurfaceNet)
+        motion = load_network(WEIGHTS / "motion.safetensors", MotionNet, MotionConfig)
+        picture = load_network(WEIGHTS / "picture.safetensors", PictureNet, PictureConfig)
         if model.config.size != surface.trunk.config.size:
             raise UserError(
                 f"{file} makes pictures of {model.config.size} pixels, the surface network that came with the package"
                 f" takes {surface.trunk.config.size}"
             )
-        return cls(model, surface, "embedded" if path is None else str(path))
+        return cls(model, surface, motion, picture, "embedded" if path is None else str(path))
 
     @torch.no_grad()
     def sample_views(
@@ -79,16 +101,18 @@ class EmbeddedPrior:
     ) -> Float[Tensor, "T V 4 h w"]:
         if images is None and caption is None:
             raise UserError("expected a picture or a caption to make views of, got neither")
-        T = 1 if images is None else len(images)
+        if images is None:
+            assert caption is not None
+            images = self.sample_image(caption, input_camera, seed=seed)[None]
         if steps is None:
             # A hook works between steps and needs them.
-            steps = STEPS if images is None or hook is not None else VIEW_STEPS
+            steps = VIEW_STEPS if hook is None else STEPS
         # All instants in one batch: even a hundred take only some hundred megabytes.
         return self._sample(
-            None if images is None else (resized(images, self.info.size) * 2 - 1)[:, None],
-            [] if images is None else [input_camera],
+            (resized(images, self.info.size) * 2 - 1)[:, None],
+            [input_camera],
             list(cameras),
-            torch.tensor(_times(times, T)),
+            torch.tensor(_times(times, len(images))),
             caption,
             seed,
             steps,
@@ -115,29 +139,44 @@ class EmbeddedPrior:
             raise UserError(f"expected at least one frame, got {frames}")
         if image is None and caption is None:
             raise UserError("expected a picture or a caption to make a video of, got neither")
-        clock = np.linspace(0.0, 1.0, frames) if frames > 1 else np.zeros(1)
-        size = self.info.size
-        first = None if image is None else resized(image[None], size) * 2 - 1
-        start = 0 if first is None else 1
-        made = []
-        if frames > start:
-            made = self._sample(
-                None if first is None else first[:, None],
-                [] if first is None else [camera],
-                [camera] * (frames - start),
-                torch.zeros(1),
-                caption,
-                seed,
-                STEPS if steps is None else steps,
-                guidance,
-                None,
-                None,
-                progress,
-                target_times=torch.tensor(clock[start:], dtype=torch.float32),
-            )[0]
-        shown = [] if first is None else [first[0] * 0.5 + 0.5]
-        return torch.stack([*shown, *made])
+        if image is None:
+            assert caption is not None
+            image = self.sample_image(caption, camera, seed=seed)
+        first = resized(image[None], self.info.size)
+        if frames == 1:
+            return first
+        clock = torch.linspace(0.0, 1.0, frames)
+        square = camera.resized(self.info.size, self.info.size)
+        words = self.words(caption)
+        moves = sample_moves(
+            self.motion,
+            self.surface,
+            first[0],
+            square,
+            words,
+            clock,
+            steps=MOTION_STEPS,
+            guidance=1.0 if caption is None else MOTION_GUIDANCE,
+            seed=seed,
+        )
+        made = self._sample(
+            (first * 2 - 1)[:, None],
+            [camera],
+            [camera] * (frames - 1),
+            torch.zeros(1),
+            caption,
+            seed,
+            VIEW_STEPS if steps is None else steps,
+            guidance,
+            None,
+            None,
+            progress,
+            target_times=clock[1:],
+            moves=moves,
+        )[0]
+        return torch.cat([first, made])
 
+    @torch.no_grad()
     def sample_image(
         self,
         caption: str,
@@ -148,9 +187,17 @@ class EmbeddedPrior:
         guidance: float | None = None,
         progress: StepCallback | None = None,
     ) -> Float[Tensor, "4 h w"]:
-        return self.sample_views(
-            None, camera, [camera], caption=caption, seed=seed, steps=steps, guidance=guidance, progress=progress
-        )[0, 0]
+        square = camera.resized(self.info.size, self.info.size)
+        made = sample_pictures(
+            self.picture,
+            pluecker_rays([square]),
+            self.words(caption),
+            steps=PICTURE_STEPS if steps is None else steps,
+            guidance=PICTURE_GUIDANCE if guidance is None else guidance,
+            generator=torch.Generator().manual_seed(seed),
+            progress=progress,
+        )
+        return tidy(made[0] * 0.5 + 0.5)
 
     @torch.no_grad()
     def predict_clean(
@@ -168,23 +215,25 @@ class EmbeddedPrior:
         guidance: float | None = None,
         generator: Any = None,
     ) -> Float[Tensor, "V 4 H W"]:
+        if reference is None:
+            raise UserError(
+                "the embedded prior judges views by a picture of the object; expected a reference, got none"
+            )
         size = self.info.size
         clean = resized(images, size) * 2 - 1
         if noise is None:
             noise = torch.randn(clean.shape, generator=generator)
         level = torch.full((1, len(clean)), float(noise_level))
         given = noised(clean[None], noise[None], level)
-        known = None if reference is None else (resized(reference, size) * 2 - 1)[None]
-        clock = torch.cat([_tensor(reference_times, 0 if reference is None else len(reference)),
-                           _tensor(times, len(cameras))])[None]  # fmt: skip
-        references = [] if reference is None else list(reference_cameras)
-        frames = self._frames(references, list(cameras), clock, caption, known)
-        x0 = self._predict(given, known, frames, level[0, 0], caption, guidance, [])
+        known = (resized(reference, size) * 2 - 1)[None]
+        clock = torch.cat([_tensor(reference_times, len(reference)), _tensor(times, len(cameras))])[None]
+        frames = self._frames(list(reference_cameras), list(cameras), clock, caption, known)
+        x0 = self._predict(given, known, frames, level[0, 0], guidance)
         return resized(x0[0].clamp(-1, 1) * 0.5 + 0.5, images.shape[-1])
 
     def _sample(
         self,
-        known: Float[Tensor, "T R 4 h w"] | None,
+        known: Float[Tensor, "T R 4 h w"],
         known_cameras: list[Camera],
         cameras: list[Camera],
         times: Float[Tensor, " T"],
@@ -196,13 +245,14 @@ class EmbeddedPrior:
         hook: CleanViewsHook | None,
         progress: StepCallback | None,
         target_times: Float[Tensor, " V"] | None = None,
+        moves: Moves | None = None,
     ) -> Float[Tensor, "T V 4 h w"]:
-        """Returns the pictures of `cameras` at `times` (or, for one row, at `target_times`), in 0..1."""
+        """Returns the pictures of `cameras` at `times` (or, for one row, at `target_times` after `moves`), in 0..1."""
         T, V, size = len(times), len(cameras), self.info.size
         clock = times[:, None].float().expand(T, len(known_cameras) + V)
         if target_times is not None:
             clock = torch.cat([clock[:, : len(known_cameras)], target_times.expand(T, V)], dim=1)
-        frames = self._frames(known_cameras, cameras, clock, caption, known)
+        frames = self._frames(known_cameras, cameras, clock, caption, known, moves)
         generator = torch.Generator().manual_seed(seed)
         # One noise for all instants: what differs then is what the condition says.
         x = torch.randn((1, V, 4, size, size), generator=generator).expand(T, -1, -1, -1, -1)
@@ -216,7 +266,7 @@ class EmbeddedPrior:
                     first, last = processor.fusion.steps
                     processor.active = first <= k / steps and (k + 0.5) / steps < last
                 level = torch.tensor((float(t) + 1) / TRAIN_STEPS)
-                x0 = self._predict(x, known, frames, level, caption, guidance, processors).clamp(-1, 1)
+                x0 = self._predict(x.expand(T, -1, -1, -1, -1), known, frames, level, guidance).clamp(-1, 1)
                 if hook is not None:
                     views = [hook(row * 0.5 + 0.5, cameras, k, steps) * 2 - 1 for row in x0]
                     x0 = torch.stack(views)
@@ -231,21 +281,23 @@ class EmbeddedPrior:
         cameras: list[Camera],
         clock: Tensor,
         caption: str | None,
-        known: Float[Tensor, "T R 4 h w"] | None,
+        known: Float[Tensor, "T R 4 h w"],
+        moves: Moves | None = None,
     ) -> Frames:
         """Returns what the network is told of all frames; `known` are their first ones' pictures in -1..1."""
         everyone = [camera.resized(self.info.size, self.info.size) for camera in [*known_cameras, *cameras]]
         flags = torch.zeros(1, len(everyone), dtype=torch.bool)
         flags[:, : len(known_cameras)] = True
-        conditions = None
-        if known is not None:
-            viewmats = torch.stack([torch.from_numpy(camera.viewmat) for camera in everyone]).float()
-            Ks = torch.stack([torch.from_numpy(camera.K) for camera in everyone]).float()
-            T = len(known)
-            pictures = known[:, 0] * 0.5 + 0.5
-            conditions = drawn_conditions(
-                self.surface, pictures, viewmats.expand(T, -1, -1, -1), Ks.expand(T, -1, -1, -1)
-            )
+        viewmats = torch.stack([torch.from_numpy(camera.viewmat) for camera in everyone]).float()
+        Ks = torch.stack([torch.from_numpy(camera.K) for camera in everyone]).float()
+        T = len(known)
+        conditions = drawn_conditions(
+            self.surface,
+            known[:, 0] * 0.5 + 0.5,
+            viewmats.expand(T, -1, -1, -1),
+            Ks.expand(T, -1, -1, -1),
+            None if moves is None else [moves],
+        )
         return Frames(pluecker_rays(everyone)[None], clock, flags, self.words(caption), conditions)
 
     def words(self, caption: str | None) -> Tensor:
@@ -272,36 +324,25 @@ class EmbeddedPrior:
     def _predict(
         self,
         x: Float[Tensor, "T V 4 h w"],
-        known: Float[Tensor, "T R 4 h w"] | None,
+        known: Float[Tensor, "T R 4 h w"],
         frames: Frames,
         level: Tensor,
-        caption: str | None,
         guidance: float | None,
-        processors: list,
     ) -> Float[Tensor, "T V 4 h w"]:
-        """Returns the clean pictures with classifier-free guidance (Ho and Salimans, 2022)."""
-        R = 0 if known is None else known.shape[1]
-        images = x if known is None else torch.cat([known, x], dim=1)
-        levels = torch.where(frames.known, 0.0, level)
+        """Returns the clean pictures; what words add counts `guidance` times (Ho and Salimans, 2022)."""
+        R = known.shape[1]
+        images, levels = torch.cat([known, x], dim=1), torch.where(frames.known, 0.0, level)
         x0 = self.model(images, levels, frames)[:, R:]
-        if guidance is None or guidance == 1.0:
+        if guidance is None or guidance == 1.0 or frames.words is None:
             return x0
-        bare = Frames(
-            frames.rays[:, R:],
-            frames.times[:, R:],
-            frames.known[:, R:],
-            torch.zeros_like(frames.words),  # type: ignore
-        )
-        active = [processor.active for processor in processors]
-        for processor in processors:
-            processor.active = False
-        without = self.model(x, levels[:, R:], bare)
-        for processor, was in zip(processors, active):
-            processor.active = was
+        bare = Frames(frames.rays, frames.times, frames.known, torch.zeros_like(frames.words), frames.conditions)
+        without = self.model(images, levels, bare)[:, R:]
         return without + guidance * (x0 - without)
 
 
-def load_network(path: Path, network: Callable[[ViewTransformerConfig], Network]) -> Network:
+def load_network(
+    path: Path, network: Callable[[Any], Network], config: Callable[..., Any] = ViewTransformerConfig
+) -> Network:
     """Returns the network whose weights a safetensors file holds, built from the settings in its header.
 
     Raises:
@@ -316,7 +357,7 @@ def load_network(path: Path, network: Callable[[ViewTransformerConfig], Network]
     except Exception as error:
         raise UserError(f"{path} is not a safetensors file that can be read: {error}") from None
     try:
-        model = network(ViewTransformerConfig(**settings))
+        model = network(config(**settings))
         model.load_state_dict(tensors)
     except (TypeError, RuntimeError, AssertionError) as error:
         reason = " ".join(str(error).split())[:160]

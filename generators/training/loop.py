@@ -28,6 +28,7 @@ _SAVE_EVERY = 180.0
 _SAMPLE_EVERY = 4
 """A grid of samples with every fourth checkpoint."""
 _PRINT_EVERY = 20.0
+_PATIENCE = 30
 
 
 @dataclasses.dataclass
@@ -61,7 +62,7 @@ class Loop:
         self._resume()
         self.wrapped: nn.Module = accelerator.prepare(model)
         if config.fast:
-            self.wrapped = _Fast(self.wrapped, accelerator.device.type)
+            self.wrapped = Fast(self.wrapped, accelerator.device.type)
 
     @property
     def progress(self) -> float:
@@ -78,7 +79,7 @@ class Loop:
         `sample(path)` draws a grid of samples with the running mean of the weights in place."""
         saved = printed = time.monotonic()
         sums: dict[str, float] = {}
-        saves = 0
+        saves = skipped = 0
         try:
             while self.progress < 1.0:
                 began = time.monotonic()
@@ -90,9 +91,14 @@ class Loop:
                 # The same in all processes, unlike the loss.
                 norm = self.accelerator.clip_grad_norm_(self.model.parameters(), 1.0)
                 if torch.isfinite(torch.as_tensor(norm)):
+                    skipped = 0
                     for optimizer, _ in self.optimizers:
                         optimizer.step()
                     self.ema.step(self.model.parameters())
+                else:
+                    skipped += 1
+                    if skipped == _PATIENCE:
+                        raise FloatingPointError(f"no finite gradient in {_PATIENCE} steps; nothing is learned")
                 for optimizer, _ in self.optimizers:
                     optimizer.zero_grad(set_to_none=True)
                 self.step += 1
@@ -162,7 +168,7 @@ class Loop:
         print(f"going on from step {self.step}, {self.elapsed / 60:.0f} minutes", flush=True)
 
 
-class _Fast(nn.Module):
+class Fast(nn.Module):
     """A model compiled for the shapes it meets, its products in bfloat16, what it returns in float32."""
 
     def __init__(self, model: nn.Module, device: str) -> None:

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from ..cameras import rays_of
-from ..models.noise import TRAIN_STEPS, noised, scheduler
-from ..models.picture import PictureNet
+from ..models.noise import noised
 from .loop import decibels
 from .toy_bank import STARTS, VIEWS
 
@@ -35,7 +34,7 @@ def picture_loss(
     times = torch.cat([torch.zeros(B), batch["times"][row, any_]])
     words = batch["tokens"].long().repeat(2, 1)
     words[torch.from_numpy(rng.random(2 * B) < _WORDLESS)] = 0
-    levels = torch.from_numpy(np.where(rng.random(2 * B) < 0.15, 1.0, rng.uniform(0.02, 1.0, 2 * B))).float()
+    levels = torch.from_numpy(np.where(rng.random(2 * B) < 0.25, 1.0, rng.uniform(0.02, 1.0, 2 * B))).float()
     given = noised(clean[:, None], torch.randn_like(clean)[:, None], levels[:, None])[:, 0]
     predicted = model(given, levels, rays, times, words)
     squared = (predicted - clean).square() * (1.0 + 2.0 * (clean[:, 3:] > -1.0))
@@ -44,29 +43,3 @@ def picture_loss(
     if pure.any():
         figures["psnr from noise"] = decibels((predicted.detach() - clean)[pure].square().mean())
     return squared.mean(), 2 * B, figures
-
-
-@torch.no_grad()
-def sample_pictures(
-    model: PictureNet,
-    rays: Tensor,
-    words: Tensor,
-    *,
-    steps: int,
-    guidance: float,
-    generator: torch.Generator,
-) -> Tensor:
-    """Returns pictures [B, 4, H, W] in -1..1 of words [B, L] at time 0, seen along rays [B, 6, H, W]."""
-    ddim = scheduler()
-    ddim.set_timesteps(steps)
-    B, size = len(words), model.config.size
-    x = torch.randn((B, 4, size, size), generator=generator)
-    nothing, times = torch.zeros_like(words), torch.zeros(B)
-    for t in ddim.timesteps:
-        levels = torch.full((B,), (float(t) + 1) / TRAIN_STEPS)
-        x0 = model(x, levels, rays, times, words)
-        if guidance != 1.0:
-            bare = model(x, levels, rays, times, nothing)
-            x0 = bare + guidance * (x0 - bare)
-        x = ddim.step(x0.clamp(-1, 1), int(t), x, return_dict=False)[0]
-    return x

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..cameras import rays_of
 from ..models.noise import noised
+from ..models.pieces import Moves
 from ..models.surface import SurfaceNet, drawn_conditions
 from ..models.view_transformer import Frames, ViewTransformer
 from .loop import decibels
@@ -15,7 +16,7 @@ from .toy_bank import OTHERS, TIMES
 
 _FRAMES_PER_STEP = 20
 # How often the caption is left out.
-_WORDLESS = {"views": 0.7, "two": 0.7, "video": 0.5, "text": 0.25}
+_WORDLESS = {"views": 0.7, "two": 0.7, "video": 0.5}
 
 
 def prior_loss(
@@ -54,7 +55,11 @@ def prior_loss(
     noise = torch.zeros_like(clean) if regression else torch.randn_like(clean)
     given = noised(clean, noise, levels)
     viewmats, Ks = batch["viewmats"][row, views], batch["Ks"][row, views]
-    drawn = drawn_conditions(surface, clean[:, 0] * 0.5 + 0.5, viewmats, Ks) if mode != "text" else None
+    moves = None
+    if mode == "video":
+        moves = [Moves(owner[0].long(), move[:, chosen].transpose(0, 1)) for owner, move, chosen in
+                 zip(batch["start_owner"], batch["moves"], views)]  # fmt: skip
+    drawn = drawn_conditions(surface, clean[:, 0] * 0.5 + 0.5, viewmats, Ks, moves)
     frames = Frames(rays_of(viewmats, Ks), batch["times"][row, views], known, words, drawn)
     predicted = model(given, levels, frames)
     # The object counts three times as much as what is around it; what is known, not at all.
@@ -84,8 +89,9 @@ def draw_mode(progress: float, rng: np.random.Generator, regression: bool = Fals
 def draw_frames(mode: str, batch: dict[str, Tensor], count: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     """Returns which `count` of a toy's views [B, F], and which of them are known [B, F].
 
-    `views`: others from the input picture. `video`: later pictures from the first. `two`: others from the input picture
-    and a second known one, at another time or from another side. `text`: nothing known.
+    `views`: others from the input picture. `video`: later pictures from the first, whose surface is drawn where the
+    pieces of the toy have moved to. `two`: others from the input picture and a second known one, at another time or
+    from another side.
     """
     B = len(batch["times"])
     views = np.zeros((B, count), np.int64)
@@ -98,13 +104,9 @@ def draw_frames(mode: str, batch: dict[str, Tensor], count: int, rng: np.random.
         elif mode == "video":
             later = np.sort(1 + rng.permutation(TIMES - 1)[: count - 1])
             views[b], known[b, 0] = [0, *later], True
-        elif mode == "two":
+        else:
             second = others[-1] if rng.random() < 0.5 or instant == 0 else 0
             views[b], known[b, :2] = [instant, second, *others[: count - 2]], True
-        elif rng.random() < 0.5:
-            views[b] = [instant, *others[: count - 1]]
-        else:
-            views[b] = [0, *np.sort(1 + rng.permutation(TIMES - 1)[: count - 1])]
     return torch.from_numpy(views), torch.from_numpy(known)
 
 

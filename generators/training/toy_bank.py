@@ -1,9 +1,9 @@
 """Toys as training data: views of many toys, rendered once by a background process and read by every training.
 
-A toy costs about as much to render as to train on, and three models learn from the same toys; so the views are kept as
+A toy costs about as much to render as to train on, and all models learn from the same toys; so the views are kept as
 shards of safetensors while they are made. A toy has 14 views: the input camera at 8 even times of the clip, and 6 other
-cameras at one of those times. Beside them, for what moves: 4 views at the clip's start, which piece each of their pixels
-shows, and how the pieces move from there.
+cameras at one of those times. Beside them, for what moves: 4 views at the clip's start, which piece each of their
+pixels shows, and how the pieces move from there.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ PICTURE = 64
 def render_toy(seed: int, split: str = "train") -> dict[str, np.ndarray]:
     """Returns the 14 views of a toy: rgba uint8 (premultiplied), depth float16, cameras, times, caption tokens.
 
-    The same with `start_` before it are the views at the start of the clip, with `start_owner` int8 [4, H, W], the piece
-    a pixel shows (-1: none); `moves` [5, 8, 3, 4] takes points of a piece from where they are at the start to where they
-    are at each of the 8 times.
+    The same with `start_` before it are the views at the start of the clip, with `start_owner` int8 [4, H, W], the
+    piece a pixel shows (-1: none); `moves` [5, 8, 3, 4] takes points of a piece from where they are at the start to
+    where they are at each of the 8 times.
     """
     toy = make_toy(seed, split)  # type: ignore[arg-type]
     rng = np.random.default_rng([31, seed, split == "test"])
