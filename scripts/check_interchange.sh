@@ -32,7 +32,7 @@ transform --gpu cpu ours.ply theirs.sog
 for ending in compressed.ply spz sog; do transform "theirs.$ending" "they_read_theirs_$ending.ply"; done
 "$python" "$here/interchange_samples.py" compare .
 echo "== gltf-validator (it does not know the extension's attributes)"
-for file in ours.glb theirs.glb; do
+for file in ours.glb ours_moving.glb theirs.glb; do
     node -e '
         const validator = require(process.argv[1] + "/node_modules/gltf-validator");
         validator.validateBytes(new Uint8Array(require("fs").readFileSync(process.argv[2]))).then((report) => {

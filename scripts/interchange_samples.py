@@ -16,7 +16,8 @@ from scipy.spatial import cKDTree
 from gaussian4d.io.registry import read_model, write_model
 from gaussian4d.io.splats import Splats, sigmoid
 from gaussian4d.model import DynamicGaussians, load_model, splat_arrays
-from gaussian4d.motion import FreeTime, Static
+from gaussian4d.motion import FreeTime, RigidParts, Static
+from gaussian4d.motion.rigid_parts import RigidPartsConfig
 from gaussian4d.paths import cameras_around
 from gaussian4d.rendering import render
 
@@ -51,6 +52,26 @@ def write(folder: Path) -> None:
     moving = DynamicGaussians({**sample(), **own}, FreeTime(), times=np.linspace(0, 1, 5), fps=4.0)
     for ending in ("4dgs", "splatv", "usda", "usdz"):
         write_model(folder / f"ours.{ending}", moving)
+    write_model(folder / "ours_moving.glb", in_parts(), say=print)
+
+
+def in_parts() -> DynamicGaussians:
+    """Returns the sample in three slices: the middle one stands still, one shifts, one turns."""
+    table, times = sample(), np.linspace(0.0, 1.0, 5)
+    height = table["means"][:, 2]
+    angles = torch.linspace(0.0, 1.5, 5)
+    turns = torch.zeros(2, 5, 4)
+    turns[0, :, 0], turns[1, :, 0], turns[1, :, 3] = 1.0, torch.cos(angles / 2), torch.sin(angles / 2)
+    offsets = torch.zeros(2, 5, 3)
+    offsets[0, :, 2] = torch.linspace(0.0, 0.5, 5) ** 2
+    own = {
+        "parts": torch.where(height > 0.4, 0.0, torch.where(height < -0.4, 1.0, -1.0)),
+        "shared.pivots": torch.zeros(2, 3),
+        "shared.offsets": offsets,
+        "shared.turns": turns,
+    }
+    motion = RigidParts(RigidPartsConfig(times=tuple(times.tolist()), parts=2))
+    return DynamicGaussians({**table, **own}, motion, times=times, fps=4.0)
 
 
 def compare(folder: Path) -> None:

@@ -97,7 +97,9 @@ def views_table(arguments: Arguments, store: Store) -> str:
     linear, mean = _ridge(arguments)
     regressor = None
     if arguments.regressor and arguments.regressor.exists():
-        regressor = EmbeddedPrior(load_network(arguments.regressor, ViewTransformer), prior.surface)
+        regressor = EmbeddedPrior(
+            load_network(arguments.regressor, ViewTransformer), prior.surface, prior.motion, prior.picture
+        )
     key = {"weights": weights_key("surface", "view_prior"), "ridge": arguments.ridge_toys, "samples": arguments.samples,
            "steps": VIEW_STEPS}  # fmt: skip
     if regressor is not None:
@@ -133,7 +135,7 @@ def _regressed(regressor: EmbeddedPrior, images: Tensor, cameras: list) -> Tenso
     known = images[:, None] * 2 - 1
     frames = regressor._frames([cameras[0]], cameras, torch.zeros(1, 9), None, known)
     with torch.no_grad():
-        x0 = regressor._predict(torch.zeros(1, 8, 4, 64, 64), known, frames, torch.tensor(1.0), None, None, [])
+        x0 = regressor._predict(torch.zeros(1, 8, 4, 64, 64), known, frames, torch.tensor(1.0), None)
     return tidy(x0[0] * 0.5 + 0.5)
 
 

@@ -10,6 +10,8 @@ from safetensors.torch import save_file
 
 from gaussian4d.errors import UserError
 from generators.cameras import orbit_camera, orbit_cameras
+from generators.models.motion import MotionConfig, MotionNet
+from generators.models.picture import PictureConfig, PictureNet
 from generators.models.surface import SurfaceNet
 from generators.models.view_transformer import ViewTransformer, ViewTransformerConfig
 from generators.priors import DistillationPrior, Fusion, ImagePrior, MultiViewPrior, VideoPrior
@@ -26,7 +28,11 @@ def prior() -> EmbeddedPrior:
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.15)
     surface = SurfaceNet(ViewTransformerConfig(size=16, width=32, layers=1, heads=2, head_channels=8))
-    return EmbeddedPrior(model, surface)
+    motion = MotionNet(MotionConfig(size=16, width=32, layers=1, heads=2))
+    picture = PictureNet(PictureConfig(size=16, channels=(8, 8), width=32, layers=1, heads=2))
+    for network in (motion.out, picture.last):
+        torch.nn.init.normal_(network.weight, std=0.1)
+    return EmbeddedPrior(model, surface, motion, picture)
 
 
 def _pictures(count: int, size: int = 16) -> torch.Tensor:
@@ -94,13 +100,28 @@ def test_a_video_begins_with_its_picture(prior):
     assert video.shape == (4, 4, 16, 16)
     torch.testing.assert_close(video[0], picture, atol=1e-6, rtol=0)
     assert prior.sample_video(picture, INPUT, 1).shape == (1, 4, 16, 16)
+    told = prior.sample_video(None, INPUT, 3, caption="a red ball hopping", steps=2)
+    torch.testing.assert_close(told[0], prior.sample_image("a red ball hopping", INPUT), atol=1e-6, rtol=0)
+
+
+def test_words_alone_become_a_picture_and_then_views(prior):
+    views = prior.sample_views(None, INPUT, CAMERAS, caption="a red ball", steps=2)
+    picture = prior.sample_image("a red ball", INPUT)
+    assert views.shape == (1, 3, 4, 16, 16)
+    again = prior.sample_views(picture[None], INPUT, CAMERAS, caption="a red ball", steps=2)
+    torch.testing.assert_close(views, again)
 
 
 def test_guidance_of_one_is_none_and_more_changes_the_sample(prior):
-    args = (_pictures(1), INPUT, CAMERAS)
-    plain = prior.sample_views(*args, steps=2)
-    torch.testing.assert_close(prior.sample_views(*args, steps=2, guidance=1.0), plain)
-    assert (prior.sample_views(*args, steps=2, guidance=3.0) - plain).abs().max() > 1e-3
+    args, words = (_pictures(1), INPUT, CAMERAS), {"caption": "a red ball", "steps": 2}
+    plain = prior.sample_views(*args, **words)
+    torch.testing.assert_close(prior.sample_views(*args, **words, guidance=1.0), plain)
+    assert (prior.sample_views(*args, **words, guidance=3.0) - plain).abs().max() > 1e-4
+    # Without words there is nothing to be guided by.
+    silent = prior.sample_views(*args, steps=2)
+    torch.testing.assert_close(prior.sample_views(*args, steps=2, guidance=3.0), silent, atol=1e-4, rtol=1e-3)
+    ball = prior.sample_image("a red ball", INPUT, steps=2, guidance=1.0)
+    assert (prior.sample_image("a red ball", INPUT, steps=2, guidance=4.0) - ball).abs().max() > 1e-4
 
 
 def test_what_the_teacher_sees_depends_on_noise_and_reference(prior):
@@ -108,9 +129,11 @@ def test_what_the_teacher_sees_depends_on_noise_and_reference(prior):
     common = {"noise": torch.zeros(3, 4, 16, 16)}
     low = prior.predict_clean(images, CAMERAS, images[:1], [INPUT], noise_level=0.1, **common)
     high = prior.predict_clean(images, CAMERAS, images[:1], [INPUT], noise_level=0.9, **common)
-    free = prior.predict_clean(images, CAMERAS, None, [], noise_level=0.1, **common)
+    other = prior.predict_clean(images, CAMERAS, 1 - images[:1], [INPUT], noise_level=0.1, **common)
     assert low.shape == images.shape and not low.requires_grad
-    assert (low - high).abs().max() > 1e-3 and (low - free).abs().max() > 1e-3
+    assert (low - high).abs().max() > 1e-3 and (low - other).abs().max() > 1e-3
+    with pytest.raises(UserError, match="expected a reference"):
+        prior.predict_clean(images, CAMERAS, None, [], noise_level=0.1, **common)
 
 
 def test_captions_without_a_known_word_are_refused(prior):
@@ -125,7 +148,7 @@ def test_weights_of_another_network_are_refused(tmp_path, prior):
     good = tmp_path / "good.safetensors"
     config = {"config": json.dumps({"size": 16, "width": 32, "layers": 2, "heads": 2, "head_channels": 8})}
     save_file(prior.model.state_dict(), good, config)
-    loaded = EmbeddedPrior(load_network(good, ViewTransformer), prior.surface)
+    loaded = EmbeddedPrior(load_network(good, ViewTransformer), prior.surface, prior.motion, prior.picture)
     args = (_pictures(1), INPUT, CAMERAS)
     assert torch.equal(loaded.sample_views(*args, steps=1), prior.sample_views(*args, steps=1))
     with pytest.raises(UserError, match="16 pixels"):
