@@ -19,7 +19,7 @@ class Arguments:
     training: Path
     """Folder that `train_*.py` wrote."""
     name: str
-    """`surface`, `view_prior`, `reconstructor` or `regressor`."""
+    """`surface`, `picture`, `motion`, `view_prior`, `reconstructor` or `regressor`."""
     to: Path = Path("generators/weights")
 
 
@@ -27,10 +27,13 @@ def main(arguments: Arguments) -> None:
     import torch
     from safetensors.torch import load_file, save_file
 
+    from generators.models.motion import MotionConfig
+    from generators.models.picture import PictureConfig
     from generators.models.surface import SURFACE_CONFIG
     from generators.models.view_transformer import ViewTransformerConfig
 
-    config = SURFACE_CONFIG if arguments.name == "surface" else ViewTransformerConfig()
+    configs = {"surface": SURFACE_CONFIG, "picture": PictureConfig(), "motion": MotionConfig()}
+    config = configs.get(arguments.name, ViewTransformerConfig())
     tensors = {k: v.half().contiguous() for k, v in load_file(arguments.training / "ema.safetensors").items()}
     numbers = torch.load(arguments.training / "checkpoint.pt", weights_only=True)["numbers"]
     metadata = {

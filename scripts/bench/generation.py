@@ -214,7 +214,7 @@ def captions_table(arguments: Arguments, store: Store) -> str:
     """(d) whether a probe reads off the assets what their captions say."""
     prior, reconstructor = EmbeddedPrior.load(), EmbeddedReconstructor.load()
     cameras = orbit_cameras(8)
-    probe = train_probe(_labelled(range(20_000, 24_000), "train"))
+    probe = train_probe(_labelled(range(50_000, 56_000), "train"))
     unseen = _labelled(range(20_000, 20_400), "test")
     read_off = read(probe, unseen.videos.float() / 255.0)
     accuracy = {
