@@ -2,8 +2,8 @@
 
 `spacetime` up to degree 3, `free-time` and `static` are copied exactly. Gaussians of other models are fitted by least
 squares at the instants they were fitted to: position by a cubic, rotation by a line, opacity by the window that has its
-total, its middle and its spread over time. Separate instants stay separate: each gets a window of its own. The windows
-of a long clip (motion `windows`) end softer than they did: a Gaussian's fading takes the place of theirs.
+total, its middle and its spread over time. Separate instants stay separate: each gets a window of its own. Gaussians
+that outlive the window of a long clip they belong to (motion `windows`) become several (`clip_windows`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..model import DynamicGaussians
-from ..motion import PerFrame, Spacetime
+from ..motion import PerFrame, Spacetime, Windows
 from ..motion.base import Params
 from ..motion.spacetime import SpacetimeConfig
 
@@ -54,8 +54,12 @@ def as_cubic(model: DynamicGaussians) -> DynamicGaussians:
         interval = min(np.diff(instants), default=2.0)
         times = torch.tensor(instants, dtype=torch.float32)[params["instants"].long()]
         own = {**rest, "times": times, "durations": torch.full((count,), math.log(interval * _INSTANT_WIDTH))}
+    elif isinstance(model.motion, Windows) and len(model.motion) > 1:
+        from .clip_windows import as_bells
+
+        return as_bells(model)
     else:
-        canonical, own = _fitted(model)
+        canonical, own = fitted(model, instants_of(model, least=5)), {}
     motion = Spacetime(SpacetimeConfig(degree=3))
     return dataclasses.replace(model, params={**canonical, **own}, motion=motion)
 
@@ -74,13 +78,19 @@ def instants_of(model: DynamicGaussians, least: int = 2) -> np.ndarray:
     return np.linspace(0.0, 1.0, max(least, _INSTANTS))
 
 
+def duration_of(model: DynamicGaussians) -> float:
+    """Returns the seconds the clip lasts, one where that is not known."""
+    if model.fps and model.times is not None and len(model.times) > 1:
+        return (len(model.times) - 1) / model.fps
+    return 1.0
+
+
 @torch.no_grad()
-def _fitted(model: DynamicGaussians) -> tuple[Params, Params]:
-    """Returns the canonical and the own columns of cubics fitted to the states of `model`."""
-    times = instants_of(model, least=5)
+def fitted(model: DynamicGaussians, times: np.ndarray) -> Params:
+    """Returns the columns of cubics fitted to the states of `model` at the clip times `times`, five or more."""
     states = [model.motion.of_rows(model.params, float(time)) for time in times]
     opacities = torch.stack([state.opacities for state in states]).double()
-    peak, center, width = _window(torch.from_numpy(times), opacities)
+    peak, center, width = window_of(torch.from_numpy(times), opacities)
     since = torch.from_numpy(times)[:, None] - center
     # What cannot be seen need not be followed; a floor keeps the system regular. Where a Gaussian is not there at all
     # (`of_rows`) it only has to stay within reach.
@@ -108,10 +118,10 @@ def _fitted(model: DynamicGaussians) -> tuple[Params, Params]:
         "times": center.float(),
         "durations": width.log().float(),
     }
-    return canonical, own
+    return {**canonical, **own}
 
 
-def _window(times: Tensor, opacities: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def window_of(times: Tensor, opacities: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Returns (peak, centre, width) [N] of peak exp(-((t - centre) / width)^2) close to opacities [T, N].
 
     The better one of two fits. The first is by least squares of the logarithm, weighted by the opacity squared so that

@@ -7,8 +7,10 @@ Attributes are quantised to errors that the file declares; the finest profile is
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,11 @@ import torch
 from ..errors import UserError
 from ..files import atomic_write
 from ..model import DynamicGaussians
-from ..motion import FreeTime, PerFrame
+from ..motion import FreeTime, Params, PerFrame, Windows
 from ..motion.per_frame import PerFrameConfig
 from ..optional import require
-from .cubic import as_cubic
+from .clip_windows import pieces
+from .cubic import as_cubic, duration_of, fitted, is_exact
 from .splats import REST_COUNTS, check_finite, color_from_sh0, log_scales, logit, sh0_from_color, sigmoid, unit
 
 PIECES = 8
@@ -31,7 +34,6 @@ _LOW, _HIGH = -4.0, 4.0
 """Range that the bytes of coefficients span: the format's specification, section 6.5."""
 
 _CUTOFF = 1.0 / 255.0
-_SECONDS = 1.0
 _MOST_INSTANTS = 300
 _FPS = 30.0
 
@@ -40,16 +42,20 @@ _FPS = 30.0
 def write_4dgs(path: str | os.PathLike[str], model: DynamicGaussians) -> None:
     """Writes the model, atomically; needs `fourdgs`.
 
-    `free-time` and `static` keep their motion, `spacetime` is cut into pieces, others are fitted first (`as_cubic`).
+    `free-time` and `static` keep their motion, `spacetime` is cut into pieces, others are fitted in each piece.
     Spherical harmonics beyond degree 3 are left out. Times are in seconds where the model knows its frame rate.
     """
     fourdgs = require("fourdgs")
-    cubic = as_cubic(model)
-    table = {name: value.detach().cpu().numpy().astype(np.float64) for name, value in cubic.params.items()}
-    seconds = _duration(model)
-    pieces = _pieces(table)
+    seconds = duration_of(model)
+    tables, parts, start = [], [], 0
+    for first, last, params in _spans(model):
+        tables.append({name: value.detach().cpu().numpy().astype(np.float64) for name, value in params.items()})
+        for piece in _pieces(tables[-1], first, last):
+            parts.append({**piece, "row": piece["row"] + start})
+        start += len(tables[-1]["means"])
+    table = {name: np.concatenate([each[name] for each in tables]) for name in tables[0]}
     rest = min(table["shN"].shape[1], REST_COUNTS[3])
-    columns = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     order = columns["row"]
     color = np.clip(color_from_sh0(table["sh0"][:, 0].astype(np.float32)), 0.0, 1.0)
     rgba = np.column_stack([color, sigmoid(table["opacities"].astype(np.float32))])
@@ -98,7 +104,7 @@ def read_4dgs(path: str | os.PathLike[str]) -> DynamicGaussians:
 
 def _model(source: Path, scene: Any) -> DynamicGaussians:
     found = scene.gaussians
-    seconds = float(scene.duration_sec) if scene.duration_sec > 0 else _SECONDS
+    seconds = float(scene.duration_sec) if scene.duration_sec > 0 else 1.0
     count, rest = found.count, REST_COUNTS[found.sh_degree] if found.sh is not None else 0
     sh = np.zeros((count, 0, 3), np.float32)
     if rest and found.sh is not None:
@@ -159,15 +165,20 @@ def _instants(model: DynamicGaussians, start: np.ndarray, end: np.ndarray, secon
     return DynamicGaussians(params, motion, fps=(number - 1) / seconds, times=times)
 
 
-def _duration(model: DynamicGaussians) -> float:
-    """Returns the seconds the clip lasts, one where that is not known."""
-    if model.fps and model.times is not None and len(model.times) > 1:
-        return (len(model.times) - 1) / model.fps
-    return _SECONDS
+def _spans(model: DynamicGaussians) -> Iterable[tuple[float, float, Params]]:
+    """Returns (from, to, rows): cubics under bells that are the model between two clip times."""
+    if isinstance(model.motion, Windows) and len(model.motion) > 1:
+        return pieces(model)
+    if is_exact(model) or isinstance(model.motion, PerFrame):
+        return [(0.0, 1.0, as_cubic(model).params)]
+    edges = np.linspace(0.0, 1.0, PIECES + 1)
+    return ((a, b, fitted(model, np.linspace(a, b, 5))) for a, b in itertools.pairwise(edges.tolist()))
 
 
-def _pieces(table: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
+def _pieces(table: dict[str, np.ndarray], start: float, end: float) -> list[dict[str, np.ndarray]]:
     """Returns groups of rows with straight motion, in clip time: `row`, `means` at the row's time, and windows."""
+    # The last instant of the clip belongs to it.
+    open_end = np.inf if end >= 1.0 else end
     cubic, spins = table["trajectories"], table["spins"]
     frozen = np.isinf(table["durations"])
     curved = ((np.abs(cubic[:, 1:]).max(axis=(1, 2)) > 0) | (np.abs(spins).max(axis=1) > 0)) & ~frozen
@@ -178,13 +189,14 @@ def _pieces(table: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
             "means": table["means"][straight],
             "velocities": np.where(frozen[straight, None], 0.0, cubic[straight, 0]),
             "quats": table["quats"][straight],
-            "from": np.zeros(len(straight)),
-            "to": np.full(len(straight), np.inf),
+            "from": np.full(len(straight), start),
+            "to": np.full(len(straight), open_end),
         }
     ]
     bent = np.flatnonzero(curved)
-    edges = np.linspace(0.0, 1.0, PIECES + 1)
-    for index in range(PIECES if len(bent) else 0):
+    number = max(1, math.ceil(PIECES * (end - start) - 1e-9))
+    edges = np.linspace(start, end, number + 1)
+    for index in range(number if len(bent) else 0):
         first, last = edges[index], edges[index + 1]
         place = [_place(table, bent, time) for time in (first, last)]
         velocity = (place[1] - place[0]) / (last - first)
@@ -196,7 +208,7 @@ def _pieces(table: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
                 "velocities": velocity,
                 "quats": table["quats"][bent] + spins[bent] * since[:, None],
                 "from": np.full(len(bent), first),
-                "to": np.full(len(bent), np.inf if index == PIECES - 1 else last),
+                "to": np.full(len(bent), open_end if index == number - 1 else last),
             }
         )
     return groups

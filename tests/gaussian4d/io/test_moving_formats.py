@@ -169,6 +169,14 @@ def test_4dgs_cuts_curves_into_straight_pieces(tmp_path: Path) -> None:
     assert decibels(model, back) > max(30, decibels(model, DynamicGaussians(straight, model.motion)))
 
 
+def test_4dgs_follows_other_motion_piece_by_piece(tmp_path: Path) -> None:
+    pytest.importorskip("fourdgs")
+    model = moving(DualDomain(DualDomainConfig(means_fourier=1, quats_poly=0, quats_fourier=0)), 30)
+    write_model(tmp_path / "a.4dgs", model)
+    # One cubic for the whole clip cannot follow a wave.
+    assert decibels(model, read_model(tmp_path / "a.4dgs")) > decibels(model, as_cubic(model)) + 4
+
+
 @pytest.mark.parametrize("ending", [".usda", ".usdz"])
 @pytest.mark.parametrize("axis", [None, "z", "x"])
 def test_usd_has_a_sample_per_instant(tmp_path: Path, ending: str, axis: str | None) -> None:

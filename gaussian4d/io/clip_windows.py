@@ -1,0 +1,302 @@
+"""The windows of a long clip for files that know no fading of one window into the next.
+
+Inside a window every Gaussian is a cubic under a temporal bell of its own (`cubic.as_cubic`), in clip time; the fade
+of the window comes on top (`motion.windows.faded`). A file with hard windows gets the ramps in a few pieces, each under
+the bell that fits it there (`pieces`). A file of nothing but bells gets several coincident ones for a Gaussian that
+outlives its window (`as_bells`), whose sum is a plateau with two ramps. What the fade hardly touches stays as it is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..gaussians import Gaussians
+from ..model import DynamicGaussians
+from ..motion import Spacetime, Windows
+from ..motion.base import Params
+from ..motion.spacetime import SpacetimeConfig
+from ..motion.window import is_frozen
+from ..motion.windows import faded, window_weights
+from .cubic import as_cubic, instants_of, window_of
+
+BELLS = (1, 3, 5)
+"""Coincident bells that stand for a Gaussian which outlives its window, by how many ends it has inside the clip."""
+
+_RAMP_PIECES = 3
+_SAMPLES = 64
+# Rows looked at together: bounds the memory.
+_ROWS = 65536
+# A Gaussian whose opacity the fade changes by less than this stays as it is.
+_UNTOUCHED = 0.01
+_CUTOFF = 1.0 / 255.0
+
+
+@dataclasses.dataclass
+class ClipWindow:
+    """One window: its rows as cubics of clip time, without the fade, and the fade."""
+
+    params: Params
+    """Columns of `spacetime`, degree 3."""
+    spans: tuple[tuple[float, float], ...]
+    index: int
+
+    @property
+    def edges(self) -> tuple[float, float, float, float]:
+        """Clip times at which the window begins, is there, begins to go and is gone."""
+        spans, k = self.spans, self.index
+        first, last = max(spans[k][0], 0.0), min(spans[k][1], 1.0)
+        begin, there, going, gone = first, first, last, last
+        if k > 0:
+            begin, there = _overlap(spans[k - 1], spans[k])
+        else:
+            begin = there = 0.0
+        if k + 1 < len(spans):
+            going, gone = _overlap(spans[k], spans[k + 1])
+        else:
+            going = gone = 1.0
+        return begin, there, going, gone
+
+    def weight(self, time: float) -> float:
+        """Returns the share of its presence that the window has at a clip time, 0 to 1."""
+        return dict(window_weights(self.spans, time)).get(self.index, 0.0)
+
+
+def clip_windows(model: DynamicGaussians) -> list[ClipWindow]:
+    """Returns the windows of a model of motion `windows`."""
+    motion = model.motion
+    assert isinstance(motion, Windows)
+    found = []
+    for k, (first, last) in enumerate(motion.config.spans):
+        local = (instants_of(model) - first) / (last - first)
+        local = local[(local >= 0.0) & (local <= 1.0)]
+        times = local if len(local) >= 5 else np.linspace(0.0, 1.0, 9)
+        inner = DynamicGaussians(motion.rows(model.params, k), motion.inner[k], times=times)
+        found.append(ClipWindow(_stretched(as_cubic(inner).params, first, last - first), motion.config.spans, k))
+    return found
+
+
+def _overlap(before: tuple[float, float], here: tuple[float, float]) -> tuple[float, float]:
+    """Returns the clip times between which one window fades into the next; equal ones where they do not overlap."""
+    if before[1] > here[0]:
+        return here[0], before[1]
+    return (0.5 * (before[1] + here[0]),) * 2
+
+
+def _stretched(params: Params, first: float, length: float) -> Params:
+    """Returns columns in clip time of a table in the own time of a window."""
+    powers = torch.tensor([length**-k for k in (1, 2, 3)])
+    still = is_frozen(params)
+    trajectories = params["trajectories"] * powers[:, None]
+    return {
+        **params,
+        "trajectories": torch.where(still[:, None, None], torch.zeros_like(trajectories), trajectories),
+        "spins": torch.where(still[:, None], torch.zeros_like(params["spins"]), params["spins"] / length),
+        "times": first + length * params["times"],
+        "durations": params["durations"] + math.log(length),
+    }
+
+
+def recentred(params: Params, times: Tensor) -> Params:
+    """Returns columns of the same motion written about other instants `times` [N]."""
+    since = (times - params["times"])[:, None]
+    since = torch.where(torch.isfinite(params["durations"])[:, None], since, torch.zeros_like(since))
+    one, two, three = params["trajectories"].unbind(dim=1)
+    return {
+        **params,
+        "means": params["means"] + since * (one + since * (two + since * three)),
+        "quats": params["quats"] + since * params["spins"],
+        "trajectories": torch.stack(
+            [one + since * (2 * two + 3 * since * three), two + 3 * since * three, three], dim=1
+        ),
+        "times": times,
+    }
+
+
+def _presence(params: Params, times: Tensor) -> Tensor:
+    """Returns [T, N] the bells of the rows themselves."""
+    return torch.exp(-(((times[:, None] - params["times"]) * torch.exp(-params["durations"])) ** 2))
+
+
+def _profile(window: ClipWindow, params: Params, times: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns [T, N] opacities without and with the fade, and the factor on sizes."""
+    plain = torch.sigmoid(params["opacities"]) * _presence(params, times)
+    shown, sizes = torch.zeros_like(plain), torch.ones_like(plain)
+    for k, time in enumerate(times.tolist()):
+        weight = window.weight(time)
+        if weight > 0.0:
+            shown[k], sizes[k] = _faded(plain[k], weight)
+    return plain, shown, sizes
+
+
+def _faded(opacities: Tensor, weight: float) -> tuple[Tensor, Tensor]:
+    """Returns opacities [N] at the share `weight` of a window, and the factor on sizes."""
+    count, like = len(opacities), opacities
+    state = Gaussians(
+        means=like.new_zeros(count, 3),
+        quats=like.new_zeros(count, 4),
+        scales=like.new_ones(count, 3),
+        opacities=opacities,
+        colors=like.new_zeros(count, 1, 3),
+    )
+    result = faded(state, weight)
+    return result.opacities, result.scales[:, 0]
+
+
+def untouched(window: ClipWindow) -> Tensor:
+    """Returns [N] which rows the fade changes so little that they may stay as they are."""
+    times = torch.linspace(0.0, 1.0, 2 * _SAMPLES)
+    result = []
+    for first in range(0, len(window.params["means"]), _ROWS):
+        plain, shown, _ = _profile(window, _select(window.params, slice(first, first + _ROWS)), times)
+        result.append((plain - shown).abs().amax(dim=0) < _UNTOUCHED)
+    return torch.cat(result) if result else torch.zeros(0, dtype=torch.bool)
+
+
+@torch.no_grad()
+def pieces(model: DynamicGaussians) -> Iterator[tuple[float, float, Params]]:
+    """Yields (from, to, rows): cubics under bells that are the model between two clip times."""
+    for window in clip_windows(model):
+        begin, there, going, gone = window.edges
+        calm = untouched(window)
+        yield begin, gone, _select(window.params, calm)
+        rows = _select(window.params, ~calm)
+        yield there, going, rows
+        for first, last in ((begin, there), (going, gone)):
+            edges = np.linspace(first, last, _RAMP_PIECES + 1)
+            for start, end in itertools.pairwise(edges) if last > first else ():
+                times = torch.linspace(float(start), float(end), 9, dtype=torch.float64)[1:-1]
+                _, shown, sizes = _profile(window, rows, times.float())
+                seen = shown.amax(dim=0) >= _CUTOFF
+                chosen, shown, sizes = _select(rows, seen), shown[:, seen].double(), sizes[:, seen]
+                peak, center, width = window_of(times, shown)
+                bent = recentred(chosen, center.float())
+                share = shown / shown.sum(dim=0)
+                yield (
+                    float(start),
+                    float(end),
+                    {
+                        **bent,
+                        "opacities": torch.logit(peak.clamp(1e-6, 1.0 - 1e-6)).float(),
+                        "scales": chosen["scales"] + (share * sizes.log()).sum(dim=0).float()[:, None],
+                        "durations": width.log().float(),
+                    },
+                )
+
+
+def _select(params: Params, rows: Tensor | slice) -> Params:
+    return {name: value[rows] for name, value in params.items()}
+
+
+def as_bells(model: DynamicGaussians) -> DynamicGaussians:
+    """Returns a model of motion `windows` as one of `spacetime`; see the module."""
+    parts: list[Params] = []
+    for window in clip_windows(model):
+        with torch.no_grad():
+            calm = untouched(window)
+        parts.append(_select(window.params, calm))
+        rows = _select(window.params, ~calm)
+        if len(rows["means"]):
+            parts += _split(rows, _Bells(window))
+    params = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    motion = Spacetime(SpacetimeConfig(degree=3))
+    return dataclasses.replace(model, params=params, motion=motion)
+
+
+class _Bells:
+    """Bells that together are the fade of one window, for Gaussians that are there throughout, by opacity.
+
+    Fitted by gradient descent to what a pixel sees: the alpha of coincident bells at several distances from the centre
+    of a Gaussian, against that of the faded one. Sizes are fitted too: coincident Gaussians look wider than one.
+    """
+
+    _LEVELS = torch.logit(torch.tensor([0.02, 0.1, 0.25, 0.4, 0.55, 0.7, 0.8, 0.88, 0.94, 0.97, 0.99, 0.997]))
+    _STEPS, _RATE = 400, 0.03
+    # Distances from the centre, in standard deviations.
+    _RADII = torch.linspace(0.15, 3.0, 12)
+
+    def __init__(self, window: ClipWindow) -> None:
+        begin, there, going, gone = window.edges
+        margin = 0.1 * (gone - begin)
+        times = torch.linspace(max(begin - margin, 0.0), min(gone + margin, 1.0), _SAMPLES)
+        opacities = torch.sigmoid(self._LEVELS)
+        shown, sizes = torch.zeros(len(times), len(opacities)), torch.ones(len(times), len(opacities))
+        for k, time in enumerate(times.tolist()):
+            weight = window.weight(time)
+            if weight > 0.0:
+                shown[k], sizes[k] = _faded(opacities, weight)
+        goal = self._seen(shown, sizes)
+        levels = len(opacities)
+        # What has no ramp at an end of the clip may reach beyond it.
+        low = begin if there > begin else begin - 0.25 * (gone - begin)
+        high = gone if going < gone else gone + 0.25 * (gone - begin)
+        bells = BELLS[(window.index > 0) + (window.index + 1 < len(window.spans))]
+        spacing = (high - low) / bells
+        centers = (low + spacing * (torch.arange(bells) + 0.5)).repeat(levels, 1)
+        table = [
+            self._LEVELS[:, None].repeat(1, bells) - 0.3,
+            centers,
+            torch.full((levels, bells), math.log(0.75 * spacing)),
+            torch.zeros(levels, bells),
+        ]
+        # Of the length of the window, so that one rate fits all.
+        unit = gone - begin
+        table[1] = table[1] / unit
+        table = [value.clone().requires_grad_() for value in table]
+        with torch.enable_grad():
+            optimizer = torch.optim.Adam(table, lr=self._RATE)
+            for step in range(self._STEPS):
+                for group in optimizer.param_groups:
+                    group["lr"] = self._RATE * (1.0 - step / self._STEPS) + 1e-4
+                peaks, middle, width, size = table
+                shapes = torch.exp(-(((times[:, None, None] - middle * unit) / width.exp()) ** 2))
+                alpha = self._seen(torch.sigmoid(peaks) * shapes, size.exp().expand_as(shapes))
+                error = (1.0 - (1.0 - alpha).prod(dim=2) - goal).square() * self._RADII
+                optimizer.zero_grad()
+                error.sum().backward()
+                optimizer.step()
+        peaks, middle, width, size = (value.detach() for value in table)
+        self._table = torch.stack([peaks, middle * unit, width, size], dim=-1)
+
+    def of(self, logits: Tensor) -> Tensor:
+        """Returns [N, bells, 4] logit of the peak, centre, logarithm of the width and of the factor on sizes."""
+        levels = self._LEVELS
+        inside = logits.clamp(levels[0], levels[-1])
+        after = torch.searchsorted(levels, inside).clamp(1, len(levels) - 1)
+        share = ((inside - levels[after - 1]) / (levels[after] - levels[after - 1]))[:, None, None]
+        found = torch.lerp(self._table[after - 1], self._table[after], share)
+        # Beyond the levels peaks follow the opacity, everything else is that of the last level.
+        found[..., 0] += (logits - inside)[:, None]
+        return found
+
+    def _seen(self, opacities: Tensor, sizes: Tensor) -> Tensor:
+        """Returns [..., R] the alpha at the distances from the centre."""
+        return opacities[..., None] * torch.exp(-0.5 * (self._RADII / sizes[..., None]) ** 2)
+
+
+@torch.no_grad()
+def _split(rows: Params, bells: _Bells) -> list[Params]:
+    """Returns a table per bell: the bells of the fade times the bell that each row has itself."""
+    found = bells.of(rows["opacities"]).double()
+    own = torch.exp(-2.0 * rows["durations"].double())
+    result = []
+    for peak, center, width, size in found.permute(1, 2, 0):
+        sharp = torch.exp(-2.0 * width)
+        middle = (rows["times"].double() * own + center * sharp) / (own + sharp)
+        apart = (rows["times"].double() - center).square() * own * sharp / (own + sharp)
+        height = torch.sigmoid(peak) * torch.exp(-apart)
+        kept = height >= _CUTOFF
+        table = recentred(rows, middle.float())
+        table |= {
+            "opacities": torch.logit(height.clamp(1e-6, 1.0 - 1e-6)).float(),
+            "scales": rows["scales"] + size.float()[:, None],
+            "durations": (-0.5 * (own + sharp).log()).float(),
+        }
+        result.append(_select(table, kept))
+    return result
