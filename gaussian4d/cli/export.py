@@ -148,14 +148,16 @@ def save_model(
         return
     if chosen.name == "usd" and count:
         options["times"] = times
-    written = write_model(path, model, format=chosen, time=time, **options)
+    written = write_model(path, model, format=chosen, time=time, say=print, **options)
     moves = model.motion.name != "static"
-    if moves and not chosen.moves:
+    if moves and not chosen.moves and chosen.parts is None:
         print(f"{chosen.title} holds no motion: this is the instant {time:g} of the clip", flush=True)
     motion = f", motion {model.motion.name}" if chosen.moves else ""
     print(f"wrote {path}: {written:,} Gaussians{motion}, {size(path.stat().st_size)}")
-    if not chosen.exact:
-        _print_difference(model, path, chosen, time, cameras)
+    if not chosen.exact or (moves and chosen.parts is not None):
+        # Separate instants are what they are at their own times.
+        kept = times if "times" in options else None
+        _print_difference(model, path, chosen, time, cameras, kept)
 
 
 def _sequence(
@@ -177,7 +179,12 @@ def shown_instants(model: DynamicGaussians) -> list[float]:
 
 
 def _print_difference(
-    model: DynamicGaussians, path: Path, format: Format, time: float, cameras: Sequence[Camera]
+    model: DynamicGaussians,
+    path: Path,
+    format: Format,
+    time: float,
+    cameras: Sequence[Camera],
+    kept: Sequence[float] | None = None,
 ) -> None:
     """Prints how the file differs from the model to the eye, in dB."""
     from ..io.difference import difference_db
@@ -185,7 +192,11 @@ def _print_difference(
     from ..paths import cameras_around
 
     back = read_model(path)
-    moments = [(t, t) for t in shown_instants(model)] if format.moves else [(time, 0.0)]
+    held = format.moves or back.motion.name != "static"
+    if format.exact and not held:
+        return
+    instants = shown_instants(model) if kept is None else sorted({kept[0], kept[len(kept) // 2], kept[-1]})
+    moments = [(t, t) for t in instants] if held else [(time, 0.0)]
     views = list(cameras) or cameras_around(model.at(time).means.detach().cpu().double().numpy())
     views = views[:: max(1, len(views) // 2)][:2]
     found = difference_db(model, back, views, moments)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-import math
 import struct
 from pathlib import Path
 from typing import Any
@@ -131,26 +130,44 @@ class Document:
         return self._buffers[index]
 
 
+def node_transform(document: Document, node: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns the translation [3], rotation (quaternion xyzw) [4] and scale [3] of a node without a matrix."""
+    try:
+        return (
+            np.asarray(node.get("translation", (0.0, 0.0, 0.0)), np.float64).reshape(3),
+            np.asarray(node.get("rotation", (0.0, 0.0, 0.0, 1.0)), np.float64).reshape(4),
+            np.asarray(node.get("scale", (1.0, 1.0, 1.0)), np.float64).reshape(3),
+        )
+    except (ValueError, TypeError, OverflowError) as error:
+        raise broken(document.path, "glTF", f"a node's transform is not of the layout ({error})") from None
+
+
 def node_matrix(document: Document, node: dict[str, Any]) -> np.ndarray:
     """Returns T_parent_node [4, 4] of a node's matrix, or of its translation, rotation and scale."""
-    result = np.eye(4)
-    try:
-        if "matrix" in node:
+    if "matrix" in node:
+        try:
             return np.asarray(node["matrix"], np.float64).reshape(4, 4).T
-        x, y, z, w = np.asarray(node.get("rotation", (0.0, 0.0, 0.0, 1.0)), np.float64)
-        length = math.sqrt(x * x + y * y + z * z + w * w)
-        x, y, z, w = (value / length for value in (x, y, z, w))
-        rotation = np.array(
-            [
-                [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-                [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-                [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-            ]
-        )
-        result[:3, :3] = rotation * np.asarray(node.get("scale", (1.0, 1.0, 1.0)), np.float64).reshape(1, 3)
-        result[:3, 3] = np.asarray(node.get("translation", (0.0, 0.0, 0.0)), np.float64).reshape(3)
-    except (ValueError, TypeError, ZeroDivisionError) as error:
-        raise broken(document.path, "glTF", f"a node's transform is not of the layout ({error})") from None
+        except (ValueError, TypeError, OverflowError) as error:
+            raise broken(document.path, "glTF", f"a node's matrix is not of the layout ({error})") from None
+    return transform_matrices(*(value[None] for value in node_transform(document, node)))[0]
+
+
+def transform_matrices(translations: np.ndarray, rotations: np.ndarray, scales: np.ndarray) -> np.ndarray:
+    """Returns the matrices [T, 4, 4] of translations [T, 3], rotations (quaternions xyzw) [T, 4] and scales [T, 3].
+
+    A quaternion of length zero gives NaN, which no caller takes for a place.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        x, y, z, w = (rotations / np.linalg.norm(rotations, axis=1, keepdims=True)).T
+    rows = [
+        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+    ]
+    result = np.zeros((len(translations), 4, 4))
+    result[:, :3, :3] = np.moveaxis(np.array(rows), -1, 0) * scales[:, None]
+    result[:, :3, 3] = translations
+    result[:, 3, 3] = 1.0
     return result
 
 

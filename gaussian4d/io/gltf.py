@@ -6,6 +6,7 @@ Points with attributes `POSITION`, `KHR_gaussian_splatting:ROTATION` (xyzw), `:S
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import warnings
 from pathlib import Path
@@ -15,7 +16,9 @@ import numpy as np
 
 from ..errors import UserError
 from ..files import atomic_write
+from ..motion.rigid_parts import MOST_POSES
 from .glb import Builder, Document, node_matrix
+from .gltf_animation import Animation
 from .orient import PLY_TO_GLTF, half_turned, rotated, upright
 from .packed import broken, to_unorm
 from .splats import (
@@ -38,19 +41,31 @@ _MOST_NESTING = 64
 
 
 def write_glb(path: str | os.PathLike[str], gaussians: Splats, *, vertical_axis: str | None = None) -> None:
-    """Writes a `.glb`, atomically; exact but for the turn of the axes. Harmonics beyond degree 3 are left out.
+    """Writes a still `.glb`, atomically; exact but for the turn of the axes. Harmonics beyond degree 3 are left out.
 
     Args:
         path: the file.
         gaussians: Splats.
         vertical_axis: `x`, `y` or `z` when that axis points up; None takes the axes of a 3DGS `.ply`, y down.
     """
+    builder = Builder()
+    primitive, node = glb_node(builder, gaussians, vertical_axis)
+    save_glb(path, builder, [{"mesh": 0, **node}], {"meshes": [{"primitives": [primitive]}]})
+
+
+def glb_turn(vertical_axis: str | None) -> np.ndarray:
+    """Returns the rotation [3, 3] from the axes we keep to those of a file of ours; see `write_glb`."""
+    turn = upright(vertical_axis)
+    return np.diag(PLY_TO_GLTF) if turn is None else turn
+
+
+def glb_node(builder: Builder, gaussians: Splats, vertical_axis: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns the primitive of `gaussians`, turned as `write_glb` says, and what its node has besides the mesh."""
     splats = limit_degree(check_splats(gaussians), 3)
     if len(splats["means"]) == 0:
         raise UserError("a .glb holds at least one Gaussian, got none; choose an instant at which something is there")
     turn = upright(vertical_axis)
     splats = half_turned(splats, PLY_TO_GLTF) if turn is None else rotated(splats, turn)
-    builder = Builder()
     color = np.clip(color_from_sh0(splats["sh0"][:, 0]), 0.0, 1.0)
     opacity = sigmoid(splats["opacities"])
     attributes = {
@@ -73,34 +88,58 @@ def write_glb(path: str | os.PathLike[str], gaussians: Splats, *, vertical_axis:
         "projection": "perspective",
     }
     primitive = {"attributes": attributes, "mode": 0, "extensions": {EXTENSION: settings}}
-    node: dict[str, Any] = {"mesh": 0}
-    if turn is not None:
-        # With this a reader gets back the world of the recorded cameras; others keep y up.
-        node["extras"] = {_WORLD: turn.T.reshape(-1).tolist()}
+    # With this a reader gets back the world of the recorded cameras; others keep y up.
+    return primitive, {} if turn is None else {"extras": {_WORLD: turn.T.reshape(-1).tolist()}}
+
+
+def save_glb(
+    path: str | os.PathLike[str], builder: Builder, nodes: list[dict[str, Any]], content: dict[str, Any]
+) -> None:
+    """Writes a `.glb` of `nodes` side by side, atomically; `content` is the rest of the document."""
     document = {
         "asset": {"version": "2.0", "generator": "gaussian4d"},
         "extensionsUsed": [EXTENSION],
         "scene": 0,
-        "scenes": [{"nodes": [0]}],
-        "nodes": [node],
-        "meshes": [{"primitives": [primitive]}],
+        "scenes": [{"nodes": list(range(len(nodes)))}],
+        "nodes": nodes,
+        **content,
     }
     with atomic_write(path) as temporary:
         temporary.write_bytes(builder.glb(document))
 
 
+@dataclasses.dataclass
+class Placed:
+    """The Gaussians of one node in the axes we keep, and where the node is."""
+
+    splats: Splats
+    """At the first instant."""
+    rotations: np.ndarray
+    """[T, 3, 3]; T is 1 for a node that does not move."""
+    places: np.ndarray
+    """[T, 3]"""
+
+
 def read_gltf(path: str | os.PathLike[str]) -> Splats:
     """Returns all Gaussians of the scene of a `.glb` or `.gltf`, in the axes of a 3DGS `.ply` or of the world it names.
 
-    Raises `UserError` when it is missing, damaged, holds no Gaussians, or uses what is not read: another kernel, nested
-    compression, nodes that shear or stretch.
+    Animations are left out, see `gltf_motion`. Raises `UserError` when the file is missing, damaged, holds no
+    Gaussians, or uses what is not read: another kernel, nested compression, nodes that shear or stretch.
     """
-    source = Path(path)
-    document = Document(source)
-    parts: list[Splats] = []
+    return joined(placed_nodes(Document(Path(path)), None))
+
+
+def joined(parts: list[Placed]) -> Splats:
+    """Returns the Gaussians of all nodes, at the first instant."""
+    return {name: np.concatenate([part.splats[name] for part in parts]) for name in parts[0].splats}
+
+
+def placed_nodes(document: Document, animation: Animation | None) -> list[Placed]:
+    """Returns the nodes with Gaussians, at least one, moved by `animation`."""
+    parts: list[Placed] = []
     meshes: dict[int, list[Splats]] = {}
     total = 0
-    for node, matrix in _nodes(document):
+    for node, matrices in _nodes(document, animation):
         if "mesh" not in node:
             continue
         mesh = document.item("meshes", node["mesh"])
@@ -110,18 +149,21 @@ def read_gltf(path: str | os.PathLike[str]) -> Splats:
             total += len(splats["means"])
             if total > document.size:
                 # Nodes can repeat a mesh. A Gaussian takes 20 bytes at least, so this allows for 20 of each.
-                raise broken(source, "glTF", f"its nodes repeat more Gaussians than {document.size} bytes can mean")
-            parts.append(_placed(document, splats, matrix, node))
+                raise broken(
+                    document.path, "glTF", f"its nodes repeat more Gaussians than {document.size} bytes can mean"
+                )
+            parts.append(_placed(document, splats, matrices, node))
     if not parts:
-        raise UserError(f"{source} holds no points with {EXTENSION}; expected a glTF of Gaussians")
-    widest = max(part["shN"].shape[1] for part in parts)
+        raise UserError(f"{document.path} holds no points with {EXTENSION}; expected a glTF of Gaussians")
+    widest = max(part.splats["shN"].shape[1] for part in parts)
     for part in parts:
-        part["shN"] = np.pad(part["shN"], ((0, 0), (0, widest - part["shN"].shape[1]), (0, 0)))
-    return check_finite(source, {name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+        part.splats["shN"] = np.pad(part.splats["shN"], ((0, 0), (0, widest - part.splats["shN"].shape[1]), (0, 0)))
+        check_finite(document.path, part.splats)
+    return parts
 
 
-def _nodes(document: Document) -> list[tuple[dict[str, Any], np.ndarray]]:
-    """Returns the nodes of the scene with their T_world_node [4, 4]."""
+def _nodes(document: Document, animation: Animation | None) -> list[tuple[dict[str, Any], np.ndarray]]:
+    """Returns the nodes of the scene with their T_world_node [T, 4, 4]; T is 1 where nothing moves them."""
     scenes = document.items("scenes")
     roots = (
         document.item("scenes", document.json.get("scene", 0)).get("nodes", [])
@@ -129,20 +171,27 @@ def _nodes(document: Document) -> list[tuple[dict[str, Any], np.ndarray]]:
         else range(len(document.items("nodes")))
     )
     found: list[tuple[dict[str, Any], np.ndarray]] = []
-    waiting = [(index, np.eye(4), 0) for index in roots]
+    waiting = [(index, np.eye(4)[None], 0) for index in roots]
     seen: set[int] = set()
+    poses = 0
     while waiting:
         index, parent, depth = waiting.pop()
         node = document.item("nodes", index)
         if index in seen or depth > _MOST_NESTING:
             raise broken(document.path, "glTF", f"node {index} has two parents or is nested too deeply")
         seen.add(index)
-        matrix = parent @ node_matrix(document, node)
-        found.append((node, matrix))
+        moves = animation is not None and animation.moves(index)
+        poses += len(animation.times) if animation is not None and (moves or len(parent) > 1) else 0
+        if poses > MOST_POSES:
+            raise broken(document.path, "glTF", f"its animation has more than {MOST_POSES:,} places of nodes")
+        own = animation.matrices(index, node) if animation is not None and moves else node_matrix(document, node)[None]
+        with np.errstate(invalid="ignore", over="ignore"):
+            matrices = parent @ own
+        found.append((node, matrices))
         children = node.get("children", [])
         if not isinstance(children, list):
             raise broken(document.path, "glTF", f"node {index} has children that are no list")
-        waiting += [(child, matrix, depth + 1) for child in children]
+        waiting += [(child, matrices, depth + 1) for child in children]
     return found
 
 
@@ -205,29 +254,33 @@ def _primitive(document: Document, primitive: dict[str, Any], extension: dict[st
     }
 
 
-def _placed(document: Document, splats: Splats, matrix: np.ndarray, node: dict[str, Any]) -> Splats:
+def _placed(document: Document, splats: Splats, matrices: np.ndarray, node: dict[str, Any]) -> Placed:
     """Returns Gaussians of a node in the axes we keep: the world its extras name, else those of a 3DGS `.ply`."""
-    linear = matrix[:3, :3]
-    scale = float(np.cbrt(np.linalg.det(linear))) if np.isfinite(matrix).all() else 0.0
-    if scale <= 0.0 or not np.allclose(linear @ linear.T, np.eye(3) * scale**2, atol=1e-4 * scale**2):
+    linear = matrices[:, :3, :3]
+    scale = float(np.cbrt(np.linalg.det(linear[0]))) if np.isfinite(matrices).all() else 0.0
+    square = linear @ linear.transpose(0, 2, 1)
+    if scale <= 0.0 or not np.allclose(square, np.eye(3) * scale**2, atol=1e-4 * scale**2):
         raise UserError(
             f"{document.path}: a node mirrors, shears or stretches its Gaussians; apply its transform first"
         )
-    rotation = linear / scale
-    if not np.allclose(rotation, np.eye(3), atol=1e-7):
-        splats = rotated(splats, rotation)
+    turns = linear / scale
+    if not np.allclose(turns[0], np.eye(3), atol=1e-7):
+        splats = rotated(splats, turns[0])
     splats = {
         **splats,
-        "means": (splats["means"] * np.float32(scale) + matrix[:3, 3].astype(np.float32)).astype(np.float32),
+        "means": (splats["means"] * np.float32(scale) + matrices[0, :3, 3].astype(np.float32)).astype(np.float32),
         "scales": splats["scales"] + np.float32(np.log(scale)),
     }
     world = node.get("extras", {}).get(_WORLD) if isinstance(node.get("extras"), dict) else None
     if world is None:
-        return half_turned(splats, PLY_TO_GLTF)
-    try:
-        back = np.asarray(world, np.float64).reshape(3, 3)
-    except (ValueError, TypeError):
-        raise broken(document.path, "glTF", f"its {_WORLD} is not nine numbers") from None
-    if not np.allclose(back @ back.T, np.eye(3), atol=1e-6):
-        raise broken(document.path, "glTF", f"its {_WORLD} is no rotation")
-    return rotated(splats, back)
+        back = np.diag(PLY_TO_GLTF)
+        splats = half_turned(splats, PLY_TO_GLTF)
+    else:
+        try:
+            back = np.asarray(world, np.float64).reshape(3, 3)
+        except (ValueError, TypeError):
+            raise broken(document.path, "glTF", f"its {_WORLD} is not nine numbers") from None
+        if not np.allclose(back @ back.T, np.eye(3), atol=1e-6):
+            raise broken(document.path, "glTF", f"its {_WORLD} is no rotation")
+        splats = rotated(splats, back)
+    return Placed(splats, back @ turns, matrices[:, :3, 3] @ back.T)

@@ -65,31 +65,12 @@ def rotated(splats: Splats, rotation: np.ndarray) -> Splats:
 
 
 def harmonic_rotation(rotation: np.ndarray, degree: int) -> np.ndarray:
-    """Returns the matrix [2l + 1, 2l + 1] that turns the coefficients of degree l.
-
-    A turned function is f'(d) = f(R^T d). Its coefficients follow from more directions than unknowns, exactly up to
-    rounding, because functions of one degree stay of that degree under rotation.
-    """
-    rng = np.random.default_rng(degree)
-    directions = rng.normal(size=(8 * (2 * degree + 1), 3))
-    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    return np.linalg.lstsq(_basis(directions, degree), _basis(directions @ rotation, degree), rcond=None)[0]
-
-
-def _basis(directions: np.ndarray, degree: int) -> np.ndarray:
-    """Returns the rasterizer's spherical harmonics [D, 2l + 1] of degree l at unit directions [D, 3]."""
+    """Returns the matrix [2l + 1, 2l + 1] that turns the coefficients of degree l; see `harmonic_rotations`."""
     import torch
 
-    from diff_rasterizer import spherical_harmonics
+    from ..harmonics import harmonic_rotations
 
-    width = 2 * degree + 1
-    count = (degree + 1) ** 2
-    coefficients = torch.zeros(width, count, 3, dtype=torch.float64)
-    coefficients[:, count - width :, 0] = torch.eye(width, dtype=torch.float64)
-    dirs = torch.from_numpy(np.ascontiguousarray(directions))
-    many = coefficients[None].expand(len(dirs), -1, -1, -1)
-    values = spherical_harmonics(degree, dirs[:, None].expand(-1, width, -1), many)
-    return values[..., 0].numpy()
+    return harmonic_rotations(torch.from_numpy(np.array(rotation, np.float64)), degree).numpy()
 
 
 def _harmonic_signs(signs: tuple[float, float, float], degree: int) -> np.ndarray:

@@ -38,6 +38,8 @@ class Format:
     """What the writer takes besides: `vertical_axis`, `comments`, `version`, `times`."""
     frames: bool = False
     """Whether players take a folder of such files as a clip."""
+    parts: str | None = None
+    """Of a still format that moves rigid parts: the module whose `read_moving` and `write_moving` take models."""
 
     def read(self, path: str | os.PathLike[str]) -> Any:
         """Returns what the format's reader returns: `Splats`, or a model when it `moves`."""
@@ -49,11 +51,14 @@ class Format:
         """Writes `Splats`, or a model when it `moves`; options that the format has no room for are dropped."""
         if self.writer is None:
             raise UserError(f"{Path(path).name}: {self.title} is read, not written; choose one of {_names(True)}")
-        known = {name: value for name, value in options.items() if name in self.options and value is not None}
-        self._function(self.writer)(path, content, **known)
+        self._function(self.writer)(path, content, **self.known(options))
 
-    def _function(self, name: str) -> Callable[..., Any]:
-        return getattr(importlib.import_module(f".{self.module}", __package__), name)
+    def known(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Returns those of `options` that the writer takes."""
+        return {name: value for name, value in options.items() if name in self.options and value is not None}
+
+    def _function(self, name: str, module: str | None = None) -> Callable[..., Any]:
+        return getattr(importlib.import_module(f".{module or self.module}", __package__), name)
 
 
 FORMATS = (
@@ -88,8 +93,19 @@ FORMATS = (
     Format("ksplat", (".ksplat",), "mkkellogg's .ksplat", False, False, "ksplat", "read_ksplat", None),
     Format("splatv", (".splatv",), "antimatter15's .splatv", True, False, "splatv", "read_splatv", "write_splatv"),
     Format("4dgs", (".4dgs",), "the open .4dgs container", True, False, "four_dgs", "read_4dgs", "write_4dgs"),
-    Format("glb", (".glb",), "glTF with Gaussians", False, True, "gltf", "read_gltf", "write_glb", ("vertical_axis",)),
-    Format("gltf", (".gltf",), "glTF with Gaussians", False, True, "gltf", "read_gltf", None),
+    Format(
+        "glb",
+        (".glb",),
+        "glTF with Gaussians",
+        False,
+        True,
+        "gltf",
+        "read_gltf",
+        "write_glb",
+        ("vertical_axis",),
+        parts="gltf_motion",
+    ),
+    Format("gltf", (".gltf",), "glTF with Gaussians", False, True, "gltf", "read_gltf", None, parts="gltf_motion"),
     Format(
         "usd", (".usda", ".usdz"), "OpenUSD", True, False, "usd", "read_usd", "write_usd", ("vertical_axis", "times")
     ),
@@ -126,6 +142,8 @@ def frame_formats() -> dict[str, Format]:
 def read_model(path: str | os.PathLike[str]) -> DynamicGaussians:
     """Returns the model of a file of any format; one without motion is `static`."""
     format = format_of(path)
+    if format.parts is not None:
+        return format._function("read_moving", format.parts)(path)
     content = format.read(path)
     if format.moves:
         return content
@@ -138,12 +156,13 @@ def write_model(
     *,
     format: Format | None = None,
     time: float = 0.0,
+    say: Callable[[str], None] = lambda line: None,
     **options: Any,
 ) -> int:
     """Writes a model in any format, by the ending of `path`; a still format gets the instant `time`.
 
     Returns the number of Gaussians written. `options` are those of the formats; one that a format has no room for
-    is dropped.
+    is dropped. `say` is called with what there is to say of how the motion was written.
     """
     import torch
 
@@ -155,6 +174,9 @@ def write_model(
     if format.moves:
         format.write(path, model, **options)
         return len(model)
+    if format.parts is not None and model.motion.name != "static":
+        known = format.known(options)
+        return format._function("write_moving", format.parts)(path, model, time=time, say=say, **known)
     if model.motion.name == "static":
         splats = _columns_of(model)
         options = {"comments": model.meta.get("ply_comments"), **options}

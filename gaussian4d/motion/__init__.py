@@ -14,6 +14,7 @@ from .dual_domain import DualDomain, DualDomainConfig
 from .free_time import FreeTime, FreeTimeConfig
 from .hexplane import HexPlane, HexPlaneConfig
 from .per_frame import PerFrame, PerFrameConfig
+from .rigid_parts import RigidParts, RigidPartsConfig
 from .spacetime import Spacetime, SpacetimeConfig
 from .static import Static, StaticConfig
 from .windows import Windows, WindowsConfig
@@ -27,10 +28,14 @@ MOTIONS: dict[str, tuple[type[MotionModel], type]] = {
     "per-frame": (PerFrame, PerFrameConfig),
     "windows": (Windows, WindowsConfig),
 }
-"""Each model's class and the dataclass of its settings, by name."""
+"""Each model's class and the dataclass of its settings, by name: those that can be fitted."""
+
+READ_ONLY: dict[str, tuple[type[MotionModel], type]] = {"rigid-parts": (RigidParts, RigidPartsConfig)}
+"""Those that only come from files."""
 
 __all__ = [
     "MOTIONS",
+    "READ_ONLY",
     "SHARED",
     "DualDomain",
     "DualDomainConfig",
@@ -42,6 +47,8 @@ __all__ = [
     "Params",
     "PerFrame",
     "PerFrameConfig",
+    "RigidParts",
+    "RigidPartsConfig",
     "Spacetime",
     "SpacetimeConfig",
     "Static",
@@ -55,9 +62,10 @@ __all__ = [
 
 def make_motion(name: str, config: dict[str, Any] | None = None) -> MotionModel:
     """Returns the motion model `name` with the settings `config`; raises `UserError` for an unknown name or setting."""
-    if name not in MOTIONS:
+    every = {**MOTIONS, **READ_ONLY}
+    if name not in every:
         raise UserError(f"expected a motion model out of {', '.join(MOTIONS)}, got {name!r}")
-    model, config_type = MOTIONS[name]
+    model, config_type = every[name]
     known = {field.name for field in dataclasses.fields(config_type)}
     unknown = set(config or {}) - known
     if unknown:
