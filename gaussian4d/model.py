@@ -97,14 +97,27 @@ def load_model(path: str | Path) -> DynamicGaussians:
         run, path = path, path / "model.g4d"
         if not path.exists():
             raise UserError(
-                f"expected {run} to be a run folder with a model.g4d or a folder of frames, found neither; "
-                "finish the fit first"
+                f"expected {run} to be a run folder with a model.g4d or a folder of frames, found neither; {_hint(run)}"
             )
     if not path.exists():
         raise UserError(f"expected a model file at {path}, found none; check the path")
     from .io.registry import read_model
 
     return read_model(path)
+
+
+def runs_in(folder: str | Path) -> list[Path]:
+    """Returns the run folders right inside `folder`, as `demo` makes one."""
+    folder = Path(folder)
+    return sorted(path.parent for path in folder.glob("*/model.g4d")) if folder.is_dir() else []
+
+
+def _hint(folder: Path) -> str:
+    if runs := runs_in(folder):
+        return f"there is a run in it: {runs[0]}"
+    if (folder / "config.json").exists():
+        return f"finish the fit first: gaussian4d fit SCENE --out {folder} --resume"
+    return f"if it is a scene, fit it first: gaussian4d fit {folder} --out RUN"
 
 
 def check_connected(model: DynamicGaussians, wanted: str) -> None:

@@ -37,10 +37,12 @@ class Convert:
         from ..io.sequence import find_frames
         from ..model import load_model
         from .export import check_target, save_model
+        from .exporters import check_readable
 
         check_target(self.target, self.format)
         if not 0.0 <= self.time <= 1.0:
             raise UserError(f"--time is clip time in [0, 1], got {self.time}")
+        check_readable(self.source)
         if self.source.is_dir() and not find_frames(self.source):
             raise UserError(
                 f"{self.source} is a folder; expected a file or a folder of frames; use `gaussian4d export` for a run"

@@ -12,6 +12,8 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..errors import UserError
+
 if TYPE_CHECKING:
     from .opened import Opened
 
@@ -31,6 +33,15 @@ def find_exporter(path: Path) -> Exporter | None:
                 # As for commands: one broken package must not take the program down, nor vanish silently.
                 print(f"warning: the exporter {point.name!r} of {point.value} does not load: {error}", file=sys.stderr)
     return None
+
+
+def check_readable(path: Path) -> None:
+    """Raises `UserError` when `path` bears the ending of a file that is written and never read."""
+    ending = path.suffix.lower()
+    if ending in registered_endings():
+        raise UserError(f"{path.name}: {ending} is written, not read; open it in the program it is for")
+    if ending == ".npz":
+        raise UserError(f"{path.name}: tracks are written, not read; open them with numpy.load")
 
 
 def registered_endings() -> list[str]:

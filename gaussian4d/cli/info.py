@@ -48,6 +48,10 @@ class Info:
             return _run(self.path)
         if _is_clip(self.path):
             return _file(self.path)
+        from ..model import runs_in
+
+        for run in runs_in(self.path)[:1]:
+            print(f"note       there is a run in it: {run}")
         return _scene(self.path, self.downscale, self.frames)
 
 
@@ -179,7 +183,9 @@ def _file(path: Path) -> int:
     from ..io.sequence import find_frames
     from ..model import load_model
     from .console import size
+    from .exporters import check_readable
 
+    check_readable(path)
     frames = find_frames(path) if path.is_dir() else []
     format = format_of(frames[0] if frames else path)
     model = load_model(path)

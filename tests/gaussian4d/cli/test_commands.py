@@ -325,10 +325,26 @@ def test_export_in_every_format_states_its_loss_and_is_read_by_info(
     assert main(["export", str(run), "--to", str(tmp_path / name), "--time", "0.5"]) == 0
     out = capsys.readouterr().out
     assert ("dB PSNR" in out) == (name not in ("a.glb",))
-    assert ("holds no motion: this is the instant 0.5" in out) == (motion == "static")
+    assert ("this is the instant 0.5" in out) == (motion == "static")
+    assert ("holds no motion" in out) == (motion == "static" and name != "a.glb")
     assert load_model(tmp_path / name).motion.name == motion
     assert main(["info", str(tmp_path / name)]) == 0
     assert ("no motion" if motion == "static" else f"motion {motion}") in capsys.readouterr().out
+
+
+def test_a_folder_beside_the_right_one_is_answered_with_the_right_one(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    above = run.parent
+    for command in (["info", str(above)], ["export", str(above), "--to", str(tmp_path / "a.ply")]):
+        assert main(command) == 2
+        assert f"there is a run in it: {run}" in "".join(capsys.readouterr())
+    assert main(["export", str(tmp_path), "--to", str(tmp_path / "a.ply")]) == 2
+    assert "fit it first" in capsys.readouterr().err
+    (tmp_path / "t.npz").touch()
+    assert main(["info", str(tmp_path / "t.npz")]) == 2
+    assert main(["convert", str(tmp_path / "t.npz"), str(tmp_path / "b.ply")]) == 2
+    assert capsys.readouterr().err.count("written, not read") == 2
 
 
 def test_a_folder_of_frames_is_a_clip(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
