@@ -2,8 +2,8 @@
 
 `spacetime` up to degree 3, `free-time` and `static` are copied exactly. Gaussians of other models are fitted by least
 squares at the instants they were fitted to: position by a cubic, rotation by a line, opacity by the window that has its
-total, its middle and its spread over time. Separate instants stay separate: each gets a window of its own. Gaussians
-that outlive the window of a long clip they belong to (motion `windows`) become several (`clip_windows`).
+total, its middle and its spread over time. Separate instants stay separate: each gets a window of its own. Where one
+cubic under one window is not enough, `bells` takes several.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..model import DynamicGaussians
-from ..motion import PerFrame, Spacetime, Windows
+from ..motion import PerFrame, Spacetime
 from ..motion.base import Params
 from ..motion.spacetime import SpacetimeConfig
 
@@ -54,10 +54,6 @@ def as_cubic(model: DynamicGaussians) -> DynamicGaussians:
         interval = min(np.diff(instants), default=2.0)
         times = torch.tensor(instants, dtype=torch.float32)[params["instants"].long()]
         own = {**rest, "times": times, "durations": torch.full((count,), math.log(interval * _INSTANT_WIDTH))}
-    elif isinstance(model.motion, Windows) and len(model.motion) > 1:
-        from .clip_windows import as_bells
-
-        return as_bells(model)
     else:
         canonical, own = fitted(model, instants_of(model, least=5)), {}
     motion = Spacetime(SpacetimeConfig(degree=3))
@@ -86,8 +82,11 @@ def duration_of(model: DynamicGaussians) -> float:
 
 
 @torch.no_grad()
-def fitted(model: DynamicGaussians, times: np.ndarray) -> Params:
-    """Returns the columns of cubics fitted to the states of `model` at the clip times `times`, five or more."""
+def fitted(model: DynamicGaussians, times: np.ndarray, weights: np.ndarray | None = None) -> Params:
+    """Returns the columns of cubics fitted to the states of `model` at the clip times `times`, five or more.
+
+    `weights` [T] say how much each counts, for all but the opacity.
+    """
     states = [model.motion.of_rows(model.params, float(time)) for time in times]
     opacities = torch.stack([state.opacities for state in states]).double()
     peak, center, width = window_of(torch.from_numpy(times), opacities)
@@ -96,6 +95,8 @@ def fitted(model: DynamicGaussians, times: np.ndarray) -> Params:
     # (`of_rows`) it only has to stay within reach.
     floor = torch.where(opacities > 0.0, 1e-3, 1e-6)
     weight = torch.maximum(opacities / opacities.amax(dim=0).clamp_min(1e-6), floor)
+    if weights is not None:
+        weight = weight * torch.from_numpy(weights)[:, None]
     powers = torch.stack([since**k for k in range(4)], dim=-1)
     place = _least_squares(powers, torch.stack([state.means for state in states]).double(), weight)
     turn = _least_squares(powers[..., :2], _continuous([state.quats for state in states]).double(), weight)

@@ -23,7 +23,7 @@ from ..model import DynamicGaussians
 from ..motion import FreeTime, Params, PerFrame, Windows
 from ..motion.per_frame import PerFrameConfig
 from ..optional import require
-from .clip_windows import pieces
+from .bells import pieces
 from .cubic import as_cubic, duration_of, fitted, is_exact
 from .splats import REST_COUNTS, check_finite, color_from_sh0, log_scales, logit, sh0_from_color, sigmoid, unit
 

@@ -21,7 +21,7 @@ from ..files import atomic_write
 from ..model import DynamicGaussians
 from ..motion import Spacetime
 from ..motion.spacetime import SpacetimeConfig
-from .cubic import as_cubic
+from .bells import as_bells
 from .packed import broken, read_whole, to_unorm
 from .splats import check_finite, color_from_sh0, log_scales, logit, sh0_from_color, sigmoid, unit
 
@@ -46,11 +46,11 @@ _HALF_SMALLEST = 6.0e-8
 
 
 def write_splatv(path: str | os.PathLike[str], model: DynamicGaussians) -> None:
-    """Writes `model` as cubics under temporal windows, atomically; see `as_cubic` for what is exact.
+    """Writes `model` as cubics under temporal windows, atomically; see `as_bells` for what is exact.
 
     Numbers lose precision to float16, colours lose their dependence on the direction.
     """
-    cubic = as_cubic(model)
+    cubic = as_bells(model)
     table = {name: value.detach().cpu().numpy().astype(np.float32) for name, value in cubic.params.items()}
     count = len(table["means"])
     length = np.maximum(np.linalg.norm(table["quats"], axis=1, keepdims=True), 1e-12)

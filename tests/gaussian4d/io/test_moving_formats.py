@@ -13,6 +13,7 @@ from splat_samples import errors, sample
 
 from gaussian4d.cameras import Camera
 from gaussian4d.errors import UserError
+from gaussian4d.io.bells import CUTS, as_bells
 from gaussian4d.io.checkpoints import read_checkpoint
 from gaussian4d.io.cubic import as_cubic, is_exact
 from gaussian4d.io.difference import difference_db
@@ -75,7 +76,8 @@ def test_splatv_shows_what_maps_exactly(tmp_path: Path, motion: MotionModel) -> 
 
 
 def test_endless_windows_do_not_stop_what_moves(tmp_path: Path) -> None:
-    model = moving(DualDomain(DualDomainConfig(means_fourier=0)), 10)
+    still = {"quats_poly": 0, "quats_fourier": 0, "sh0_poly": 0, "sh0_fourier": 0}
+    model = moving(DualDomain(DualDomainConfig(means_poly=3, means_fourier=0, **still)), 10)
     write_model(tmp_path / "a.splatv", model)
     back = read_model(tmp_path / "a.splatv")
     moved = (back.at(1.0).means - back.at(0.0).means).norm(dim=1)
@@ -122,6 +124,20 @@ def test_a_cubic_path_is_found_again() -> None:
     fitted = as_cubic(DynamicGaussians(model.params, _Hidden(model.motion), times=TIMES))
     assert fitted.params["means"] is not model.params["means"]
     assert decibels(model, fitted) > 35
+
+
+@pytest.mark.parametrize("waves", [0, 2])
+def test_what_one_cubic_does_not_follow_becomes_several(tmp_path: Path, waves: int) -> None:
+    config = DualDomainConfig(
+        means_poly=1, means_fourier=waves, quats_poly=0, quats_fourier=0, sh0_poly=0, sh0_fourier=0
+    )
+    model = moving(DualDomain(config), 30)
+    several = as_bells(model)
+    # Faint bells are left out.
+    assert len(several) == 30 if waves == 0 else 5 * 30 < len(several) <= CUTS * 30
+    write_model(tmp_path / "a.splatv", model)
+    found = decibels(model, read_model(tmp_path / "a.splatv"))
+    assert found > 45 if waves == 0 else found > decibels(model, as_cubic(model)) + 4
 
 
 class _Hidden(MotionModel):

@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from gaussian4d.cameras import Camera
-from gaussian4d.io.clip_windows import BELLS
-from gaussian4d.io.cubic import as_cubic
+from gaussian4d.io.bells import BELLS, as_bells
 from gaussian4d.io.difference import difference_db
 from gaussian4d.io.registry import FORMATS, read_model, write_model
 from gaussian4d.model import DynamicGaussians
@@ -85,7 +84,7 @@ def test_every_writer_takes_windows(tmp_path: Path, format) -> None:
 
 def test_bells_of_a_window_are_a_plateau_with_a_ramp() -> None:
     model = windows()
-    baked = as_cubic(model)
+    baked = as_bells(model)
     assert len(baked) == 2 * 20 * BELLS[1]
     for time in (0.0, 0.2, 0.4, 0.6, 0.8, 1.0):
         # All bells of a Gaussian together let about as much light through as it does; their sizes make up the rest.
@@ -99,7 +98,7 @@ def test_what_does_not_outlast_its_window_stays_one_row() -> None:
     # In the middle of the part of each window that is its own.
     model.params["times"] = torch.where(model.params["windows"] == 0, 0.2 / 0.6, 0.4 / 0.6)
     model.params["durations"] = torch.full((40,), np.log(0.08))
-    baked = as_cubic(model)
+    baked = as_bells(model)
     assert len(baked) == 40
     assert difference_db(model, baked, views(), [(t, t) for t in (0.1, 0.3, 0.5, 0.7, 0.9)]) > 50
 

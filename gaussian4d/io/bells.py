@@ -1,9 +1,13 @@
-"""The windows of a long clip for files that know no fading of one window into the next.
+"""Motion and fading that no single cubic under a single bell follows, as several of them.
 
-Inside a window every Gaussian is a cubic under a temporal bell of its own (`cubic.as_cubic`), in clip time; the fade
-of the window comes on top (`motion.windows.faded`). A file with hard windows gets the ramps in a few pieces, each under
-the bell that fits it there (`pieces`). A file of nothing but bells gets several coincident ones for a Gaussian that
-outlives its window (`as_bells`), whose sum is a plateau with two ramps. What the fade hardly touches stays as it is.
+The windows of a long clip fade into each other. Inside a window every Gaussian is a cubic under a temporal bell of its
+own (`cubic.as_cubic`), in clip time; the fade of the window comes on top (`motion.windows.faded`). A file with hard
+windows gets the ramps in a few pieces, each under the bell that fits it there (`pieces`). A file of nothing but bells
+gets several coincident ones for a Gaussian that outlives its window (`as_bells`), whose sum is a plateau with two
+ramps. What the fade hardly touches stays as it is.
+
+Other motion than polynomials is cut into overlapping bells in the same way, each with a cubic of its own: where one
+bell fades the next comes up. Gaussians that one cubic under one bell follows stay one.
 """
 
 from __future__ import annotations
@@ -11,25 +15,30 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..gaussians import Gaussians
+from ..gaussians import Gaussians, rotation_matrices
 from ..model import DynamicGaussians
-from ..motion import Spacetime, Windows
+from ..motion import PerFrame, Spacetime, Windows
 from ..motion.base import Params
 from ..motion.spacetime import SpacetimeConfig
 from ..motion.window import is_frozen
 from ..motion.windows import faded, window_weights
-from .cubic import as_cubic, instants_of, window_of
+from .cubic import as_cubic, fitted, instants_of, is_exact, window_of
 
 BELLS = (1, 3, 5)
 """Coincident bells that stand for a Gaussian which outlives its window, by how many ends it has inside the clip."""
 
+CUTS = 7
+"""Overlapping bells that other motion than polynomials is cut into."""
+
 _RAMP_PIECES = 3
+# One cubic follows a Gaussian that is off by less than this share of its size, and of opacity and colour.
+_SLIP, _SHADE = 0.1, 0.02
 _SAMPLES = 64
 # Rows looked at together: bounds the memory.
 _ROWS = 65536
@@ -195,7 +204,18 @@ def _select(params: Params, rows: Tensor | slice) -> Params:
 
 
 def as_bells(model: DynamicGaussians) -> DynamicGaussians:
-    """Returns a model of motion `windows` as one of `spacetime`; see the module."""
+    """Returns `model` with the motion `spacetime` of degree 3, more Gaussians where it takes them; see the module."""
+    if isinstance(model.motion, Windows) and len(model.motion) > 1:
+        parts = _windows(model)
+    elif is_exact(model) or isinstance(model.motion, PerFrame):
+        return as_cubic(model)
+    else:
+        parts = _cut(model)
+    params = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    return dataclasses.replace(model, params=params, motion=Spacetime(SpacetimeConfig(degree=3)))
+
+
+def _windows(model: DynamicGaussians) -> list[Params]:
     parts: list[Params] = []
     for window in clip_windows(model):
         with torch.no_grad():
@@ -203,10 +223,51 @@ def as_bells(model: DynamicGaussians) -> DynamicGaussians:
         parts.append(_select(window.params, calm))
         rows = _select(window.params, ~calm)
         if len(rows["means"]):
-            parts += _split(rows, _Bells(window))
-    params = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+            parts += _split(rows, _Bells.of_window(window).of(rows["opacities"]))
+    return parts
+
+
+def _cut(model: DynamicGaussians) -> list[Params]:
+    """Returns the rows that one cubic under one bell follows, and the others cut into overlapping bells."""
+    whole = as_cubic(model).params
+    with torch.no_grad():
+        good = _followed(model, whole)
+    parts = [_select(whole, good)]
+    if bool(good.all()):
+        return parts
+    bells = _Bells.of_clip()
+    for index, center in enumerate(np.linspace(0.0, 1.0, CUTS).tolist()):
+        reach = 1.5 * _width()
+        times = np.linspace(max(center - reach, 0.0), min(center + reach, 1.0), 9)
+        rows = _select(fitted(model, times, np.exp(-(((times - center) / _width()) ** 2))), ~good)
+        parts += _split(rows, bells.of(rows["opacities"])[:, index : index + 1])
+    return parts
+
+
+def _width() -> float:
+    """Returns the width of bells that overlap so far that together they are level."""
+    return 0.75 / (CUTS - 1)
+
+
+def _followed(model: DynamicGaussians, params: Params) -> Tensor:
+    """Returns [N] which rows of the table `params` are drawn like those of the model, at its instants."""
+    good = torch.ones(len(params["means"]), dtype=torch.bool)
     motion = Spacetime(SpacetimeConfig(degree=3))
-    return dataclasses.replace(model, params=params, motion=motion)
+    for time in instants_of(model, least=5).tolist():
+        there, here = model.motion.of_rows(model.params, time), motion.at(params, time)
+        shown = there.opacities > _CUTOFF
+        size = there.scales.clamp_min(1e-12).log().mean(dim=1).exp()
+        near = (there.means - here.means).norm(dim=1) < _SLIP * size
+        turned = (_roots(there) - _roots(here)).flatten(1).norm(dim=1) < _SLIP * there.scales.amax(dim=1)
+        alike = (there.colors[:, 0] - here.colors[:, 0]).abs().amax(dim=1) < _SHADE
+        good &= ((there.opacities - here.opacities).abs() < _SHADE) & (~shown | (near & turned & alike))
+    return good
+
+
+def _roots(state: Gaussians) -> Tensor:
+    """Returns [N, 3, 3] the square roots of the covariances, whose differences are lengths."""
+    turn = rotation_matrices(state.quats)
+    return (turn * state.scales[:, None]) @ turn.transpose(1, 2)
 
 
 class _Bells:
@@ -221,48 +282,61 @@ class _Bells:
     # Distances from the centre, in standard deviations.
     _RADII = torch.linspace(0.15, 3.0, 12)
 
-    def __init__(self, window: ClipWindow) -> None:
-        begin, there, going, gone = window.edges
-        margin = 0.1 * (gone - begin)
-        times = torch.linspace(max(begin - margin, 0.0), min(gone + margin, 1.0), _SAMPLES)
+    def __init__(self, times: Tensor, weights: Sequence[float], centers: Tensor, width: float, *, fixed: bool) -> None:
+        """Fits as many bells as there are `centers`, to start with of `width`; with `fixed` they keep both.
+
+        `weights` are the shares of the window at `times` [T].
+        """
         opacities = torch.sigmoid(self._LEVELS)
         shown, sizes = torch.zeros(len(times), len(opacities)), torch.ones(len(times), len(opacities))
-        for k, time in enumerate(times.tolist()):
-            weight = window.weight(time)
+        for k, weight in enumerate(weights):
             if weight > 0.0:
                 shown[k], sizes[k] = _faded(opacities, weight)
         goal = self._seen(shown, sizes)
-        levels = len(opacities)
-        # What has no ramp at an end of the clip may reach beyond it.
-        low = begin if there > begin else begin - 0.25 * (gone - begin)
-        high = gone if going < gone else gone + 0.25 * (gone - begin)
-        bells = BELLS[(window.index > 0) + (window.index + 1 < len(window.spans))]
-        spacing = (high - low) / bells
-        centers = (low + spacing * (torch.arange(bells) + 0.5)).repeat(levels, 1)
+        levels, bells = len(opacities), len(centers)
+        # Of the length of the window, so that one rate fits all.
+        unit = float(times[-1] - times[0])
         table = [
             self._LEVELS[:, None].repeat(1, bells) - 0.3,
-            centers,
-            torch.full((levels, bells), math.log(0.75 * spacing)),
             torch.zeros(levels, bells),
+            (centers / unit).repeat(levels, 1),
+            torch.full((levels, bells), math.log(width)),
         ]
-        # Of the length of the window, so that one rate fits all.
-        unit = gone - begin
-        table[1] = table[1] / unit
-        table = [value.clone().requires_grad_() for value in table]
+        free = [value.requires_grad_() for value in table[: 2 if fixed else 4]]
         with torch.enable_grad():
-            optimizer = torch.optim.Adam(table, lr=self._RATE)
+            optimizer = torch.optim.Adam(free, lr=self._RATE)
             for step in range(self._STEPS):
                 for group in optimizer.param_groups:
                     group["lr"] = self._RATE * (1.0 - step / self._STEPS) + 1e-4
-                peaks, middle, width, size = table
-                shapes = torch.exp(-(((times[:, None, None] - middle * unit) / width.exp()) ** 2))
+                peaks, size, middle, sharp = table
+                shapes = torch.exp(-(((times[:, None, None] - middle * unit) / sharp.exp()) ** 2))
                 alpha = self._seen(torch.sigmoid(peaks) * shapes, size.exp().expand_as(shapes))
                 error = (1.0 - (1.0 - alpha).prod(dim=2) - goal).square() * self._RADII
                 optimizer.zero_grad()
                 error.sum().backward()
                 optimizer.step()
-        peaks, middle, width, size = (value.detach() for value in table)
-        self._table = torch.stack([peaks, middle * unit, width, size], dim=-1)
+        peaks, size, middle, sharp = (value.detach() for value in table)
+        self._table = torch.stack([peaks, middle * unit, sharp, size], dim=-1)
+
+    @classmethod
+    def of_window(cls, window: ClipWindow) -> _Bells:
+        begin, there, going, gone = window.edges
+        margin = 0.1 * (gone - begin)
+        times = torch.linspace(max(begin - margin, 0.0), min(gone + margin, 1.0), _SAMPLES)
+        # What has no ramp at an end of the clip may reach beyond it.
+        low = begin if there > begin else begin - 0.25 * (gone - begin)
+        high = gone if going < gone else gone + 0.25 * (gone - begin)
+        number = BELLS[(window.index > 0) + (window.index + 1 < len(window.spans))]
+        spacing = (high - low) / number
+        centers = low + spacing * (torch.arange(number) + 0.5)
+        weights = [window.weight(time) for time in times.tolist()]
+        return cls(times, weights, centers, 0.75 * spacing, fixed=False)
+
+    @classmethod
+    def of_clip(cls) -> _Bells:
+        """Returns `CUTS` bells, evenly spread over the clip, that are a Gaussian which is there throughout."""
+        times = torch.linspace(0.0, 1.0, _SAMPLES)
+        return cls(times, [1.0] * len(times), torch.linspace(0.0, 1.0, CUTS), _width(), fixed=True)
 
     def of(self, logits: Tensor) -> Tensor:
         """Returns [N, bells, 4] logit of the peak, centre, logarithm of the width and of the factor on sizes."""
@@ -281,9 +355,9 @@ class _Bells:
 
 
 @torch.no_grad()
-def _split(rows: Params, bells: _Bells) -> list[Params]:
-    """Returns a table per bell: the bells of the fade times the bell that each row has itself."""
-    found = bells.of(rows["opacities"]).double()
+def _split(rows: Params, bells: Tensor) -> list[Params]:
+    """Returns a table per bell out of `bells` [N, B, 4]: times the bell that each row has itself."""
+    found = bells.double()
     own = torch.exp(-2.0 * rows["durations"].double())
     result = []
     for peak, center, width, size in found.permute(1, 2, 0):
