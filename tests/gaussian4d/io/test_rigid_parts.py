@@ -263,3 +263,22 @@ def test_mutated_animations_end_in_one_message(tmp_path: Path) -> None:
         (tmp_path / "a.glb").write_bytes(mutated(data, rng))
         refused += not try_read(tmp_path / "a.glb")
     assert refused > 10
+
+
+@pytest.mark.parametrize(
+    "config", [{"times": [1.0, 0.0]}, {"times": []}, {"parts": -1}, {"times": "x"}, {"parts": 1 << 30}]
+)
+def test_settings_that_make_no_sense_are_refused(config: dict) -> None:
+    with pytest.raises(UserError, match="rigid-parts"):
+        make_motion("rigid-parts", config)
+
+
+def test_rows_of_no_part_stand_still() -> None:
+    params = {**bodies({0: 3}).params, "parts": torch.tensor([0.0, -1.0, 7.0])}
+    motion = make_motion("rigid-parts", {"times": [0.0, 1.0], "parts": 1})
+    params |= motion.init_shared(params["means"], torch.Generator())
+    params["shared.offsets"][0, 1] = torch.tensor([0.0, 2.0, 0.0])
+    moved = motion.at(params, 0.5).means - params["means"]
+    assert torch.allclose(moved, torch.tensor([[0.0, 1.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]), atol=1e-6)
+    # Before the first instant and after the last one it stands where it stood then.
+    assert torch.allclose(motion.at(params, 3.0).means[0], params["means"][0] + torch.tensor([0.0, 2.0, 0.0]))
