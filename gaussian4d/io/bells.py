@@ -95,7 +95,8 @@ def _overlap(before: tuple[float, float], here: tuple[float, float]) -> tuple[fl
     """Returns the clip times between which one window fades into the next; equal ones where they do not overlap."""
     if before[1] > here[0]:
         return here[0], before[1]
-    return (0.5 * (before[1] + here[0]),) * 2
+    switch = 0.5 * (before[1] + here[0])
+    return switch, switch
 
 
 def _stretched(params: Params, first: float, length: float) -> Params:

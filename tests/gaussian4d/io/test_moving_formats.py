@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -76,7 +77,7 @@ def test_splatv_shows_what_maps_exactly(tmp_path: Path, motion: MotionModel) -> 
 
 
 def test_endless_windows_do_not_stop_what_moves(tmp_path: Path) -> None:
-    still = {"quats_poly": 0, "quats_fourier": 0, "sh0_poly": 0, "sh0_fourier": 0}
+    still: dict[str, Any] = {"quats_poly": 0, "quats_fourier": 0, "sh0_poly": 0, "sh0_fourier": 0}
     model = moving(DualDomain(DualDomainConfig(means_poly=3, means_fourier=0, **still)), 10)
     write_model(tmp_path / "a.splatv", model)
     back = read_model(tmp_path / "a.splatv")

@@ -63,7 +63,7 @@ def test_rows_of_all_windows_are_those_that_are_there() -> None:
             assert torch.allclose(a, b, atol=1e-6)
 
 
-# Bells stand for the fade of a window here; with one for each Gaussian it was 26 dB.
+# Bells stand for the fade of a window here; one for each Gaussian is 26 dB.
 LEAST = {"splatv": 38.0, "4dgs": 38.0}
 
 
