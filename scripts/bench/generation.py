@@ -19,13 +19,14 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import tyro
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tyro.conf import Positional
 
 from gaussian4d.toys import Toy, make_toy, render_views
 from generators.cameras import orbit_cameras
 from generators.feedback import RenderFeedback
-from generators.figures.probe import LABELS, Labelled, read, train_probe
+from generators.figures.probe import LABELS, Labelled, Probe, read, train_probe
 from generators.figures.ridge import Ridge
 from generators.figures.statistics import foreground_psnr, paired_bootstrap, sharpness
 from generators.figures.store import Store, markdown_table
@@ -214,13 +215,14 @@ def captions_table(arguments: Arguments, store: Store) -> str:
     """(d) whether a probe reads off the assets what their captions say."""
     prior, reconstructor = EmbeddedPrior.load(), EmbeddedReconstructor.load()
     cameras = orbit_cameras(8)
-    probe = train_probe(_labelled(range(50_000, 56_000), "train"))
-    unseen = _labelled(range(20_000, 20_400), "test")
+    probe = _probe(arguments)
+    unseen = _labelled(range(20_000, 20_800), "test")
     read_off = read(probe, unseen.videos.float() / 255.0)
     accuracy = {
         k: float(np.mean([LABELS[k].index(w) == int(t) for w, t in zip(read_off[k], unseen.labels[k])])) for k in LABELS
     }
-    key = {"weights": weights_key("surface", "view_prior", "reconstructor")}
+    names = ("surface", "view_prior", "reconstructor", "motion", "picture")
+    key = {"weights": weights_key(*names), "probe": accuracy}
 
     def one(seed: int) -> dict[str, list[str]]:
         toy = make_toy(seed, "test")
@@ -244,6 +246,17 @@ def captions_table(arguments: Arguments, store: Store) -> str:
         [k, f"{100 * np.mean([r[k][0] == r[k][1] for r in rows]):.0f} %", f"{100 * accuracy[k]:.0f} %"] for k in LABELS
     ]
     return markdown_table(["word", "right on generated assets", "right on true pictures of unseen toys"], table)
+
+
+def _probe(arguments: Arguments) -> Probe:
+    """Returns the probe, trained once and kept."""
+    path, probe = arguments.out / "probe.safetensors", Probe()
+    if not path.exists():
+        probe = train_probe(_labelled(range(20_000, 26_000), "train"))
+        save_file(probe.state_dict(), path.with_suffix(".part"))
+        path.with_suffix(".part").rename(path)
+    probe.load_state_dict(load_file(path))
+    return probe.eval()
 
 
 def _labelled(seeds: range, split: Literal["train", "test"]) -> Labelled:
