@@ -10,7 +10,7 @@ from gaussian4d.cameras import Camera
 
 from ..cameras import pluecker_rays
 from .motion import STEPS, MotionNet, anchor_pixels, facing_rays, from_network, lifted, relative_depth
-from .noise import TRAIN_STEPS, scheduler
+from .noise import ETA, TRAIN_STEPS, scheduler
 from .pieces import Moves, at_times, pieces_of
 from .surface import SurfaceNet
 
@@ -66,12 +66,13 @@ def _trajectories(
 ) -> Float[Tensor, "1 M S 3"]:
     ddim = scheduler(clip=False)
     ddim.set_timesteps(steps)
-    x = torch.randn((1, 256, STEPS, 3), generator=torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn((1, 256, STEPS, 3), generator=generator)
     for t in ddim.timesteps:
         level = torch.full((1,), (float(t) + 1) / TRAIN_STEPS)
         x0 = motion(x, level, picture, rays, words)
         if guidance != 1.0:
             bare = motion(x, level, picture, rays, torch.zeros_like(words))
             x0 = bare + guidance * (x0 - bare)
-        x = ddim.step(x0, int(t), x, return_dict=False)[0]
+        x = ddim.step(x0, int(t), x, eta=ETA, generator=generator, return_dict=False)[0]
     return x

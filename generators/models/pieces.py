@@ -18,7 +18,7 @@ _LEAST = 5
 """Anchors that make a piece."""
 _GOOD = 0.03
 """Mean distance, in the object's radii, below which nothing is left to explain."""
-_GAIN = 0.75
+_GAIN = 0.87
 """A further piece has to bring the mean distance below this share."""
 _NEARNESS = 0.15
 """What lies apart by a radius has to move together better by this, to be one piece."""

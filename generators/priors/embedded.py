@@ -37,7 +37,7 @@ VIEW_STEPS = 2
 """Of views and frames from a picture: the drawings say so much that further steps add errors (docs/generation.md)."""
 PICTURE_STEPS, PICTURE_GUIDANCE = 25, 2.0
 """Of pictures from words."""
-MOTION_STEPS, MOTION_GUIDANCE = 25, 1.5
+MOTION_STEPS, MOTION_GUIDANCE = 25, 3.0
 """Of motion from a picture; guidance where there are words."""
 Network = TypeVar("Network", bound=nn.Module)
 
