@@ -13,8 +13,8 @@ from torch import Tensor
 
 TRAIN_STEPS = 1000
 ETA = 1.0
-"""Fresh noise at every step (Ho et al., 2020), as much as the schedule has room for: what a step leaves of the old noise,
-a small network would take for signal from then on."""
+"""Fresh noise at every step (Ho et al., 2020), as much as the schedule has room for: what a step leaves of the old
+noise, a small network would take for signal from then on."""
 
 
 def scheduler(clip: bool = True) -> DDIMScheduler:
