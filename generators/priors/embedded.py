@@ -35,7 +35,7 @@ WEIGHTS = Path(__file__).parents[1] / "weights"
 STEPS = 8
 VIEW_STEPS = 2
 """Of views and frames from a picture: the drawings say so much that further steps add errors (docs/generation.md)."""
-PICTURE_STEPS, PICTURE_GUIDANCE = 25, 2.0
+PICTURE_STEPS, PICTURE_GUIDANCE = 25, 2.5
 """Of pictures from words."""
 MOTION_STEPS, MOTION_GUIDANCE = 25, 3.0
 """Of motion from a picture; guidance where there are words."""
