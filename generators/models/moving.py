@@ -10,7 +10,7 @@ from gaussian4d.cameras import Camera
 
 from ..cameras import pluecker_rays
 from .motion import STEPS, MotionNet, anchor_pixels, facing_rays, from_network, lifted, relative_depth
-from .noise import ETA, TRAIN_STEPS, scheduler
+from .noise import TRAIN_STEPS, fresh_step, scheduler
 from .pieces import Moves, at_times, pieces_of
 from .surface import SurfaceNet
 
@@ -74,5 +74,5 @@ def _trajectories(
         if guidance != 1.0:
             bare = motion(x, level, picture, rays, torch.zeros_like(words))
             x0 = bare + guidance * (x0 - bare)
-        x = ddim.step(x0, int(t), x, eta=ETA, generator=generator, return_dict=False)[0]
+        x = fresh_step(ddim, x0, int(t), x, generator)
     return x

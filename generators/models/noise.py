@@ -12,9 +12,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 TRAIN_STEPS = 1000
-ETA = 1.0
-"""Fresh noise at every step (Ho et al., 2020), as much as the schedule has room for: what a step leaves of the old
-noise, a small network would take for signal from then on."""
 
 
 def scheduler(clip: bool = True) -> DDIMScheduler:
@@ -28,6 +25,20 @@ def scheduler(clip: bool = True) -> DDIMScheduler:
         set_alpha_to_one=True,
         clip_sample=clip,
     )
+
+
+def fresh_step(ddim: DDIMScheduler, x0: Tensor, t: int, x: Tensor, generator: torch.Generator) -> Tensor:
+    """Returns the next sample, with as much fresh noise as the schedule has room for (Ho et al., 2020).
+
+    What a step leaves of the old noise, a small network would take for signal from then on.
+    """
+    assert ddim.num_inference_steps is not None
+    before = t - TRAIN_STEPS // ddim.num_inference_steps
+    now, then = ddim.alphas_cumprod[t], ddim.alphas_cumprod[before] if before >= 0 else ddim.final_alpha_cumprod
+    share = (((1 - then) / (1 - now)) * (1 - now / then)) ** 0.5
+    # From pure noise on nothing of the old is kept; rounding must not make that less than nothing.
+    eta = 1.0 if 1 - then - share**2 >= 0 else 0.999
+    return ddim.step(x0, t, x, eta=eta, generator=generator, return_dict=False)[0]
 
 
 def noised(

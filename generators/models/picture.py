@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from gaussian4d.toys.captions import VOCABULARY
 
-from .noise import ETA, TRAIN_STEPS, scheduler, wiener
+from .noise import TRAIN_STEPS, fresh_step, scheduler, wiener
 from .view_transformer import Block, Caption, ViewTransformerConfig, coarse_rays, waves
 
 
@@ -144,7 +144,7 @@ def sample_pictures(
         if guidance != 1.0:
             bare = model(x, levels, rays, times, nothing)
             x0 = bare + guidance * (x0 - bare)
-        x = ddim.step(x0.clamp(-1, 1), int(t), x, eta=ETA, generator=generator, return_dict=False)[0]
+        x = fresh_step(ddim, x0.clamp(-1, 1), int(t), x, generator)
         if progress is not None:
             progress(k + 1, steps)
     return x
