@@ -104,8 +104,8 @@ def test_a_film_of_the_page_is_the_shells_film(session: Session, tmp_path: Path)
             frames.append([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
     errors = [np.square(a.astype(float) - b).mean() for a, b in zip(*frames)]
     psnr = [round(float(10 * np.log10(255**2 / max(error, 1e-9))), 1) for error in errors]
-    # Mostly equal to the bit. Now and then a few blocks differ by ten levels and more: last bits of threaded sums that the
-    # codec makes more of, it seems (not proven). Neighbouring frames are 15 to 23 dB apart.
+    # Mostly equal to the bit. Now and then a few blocks differ by ten levels and more: last bits of threaded sums that
+    # the codec makes more of, it seems (not proven). Neighbouring frames are 15 to 23 dB apart.
     assert len(frames[0]) == len(frames[1]) == 6 and min(psnr) > 30, psnr
 
 
