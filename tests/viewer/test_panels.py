@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import av
@@ -20,6 +20,7 @@ from gaussian4d.crop import CropBox
 from gaussian4d.desk import Desk, Shot, render_to
 from gaussian4d.paths import load_path
 from gaussian4d.rendering import render
+from gaussian4d.video_out import write_video
 from viewer.painter import Painter
 from viewer.session import Session
 from viewer.splats import splat_arrays
@@ -90,7 +91,16 @@ def test_a_path_of_the_page_is_the_shells_path_to_the_bit(session: Session) -> N
     assert [shells[0][1], shells[-1][1]] == [0.0, 1.0]
 
 
-def test_a_film_of_the_page_is_the_shells_film(session: Session, tmp_path: Path) -> None:
+def test_a_film_of_the_page_is_the_shells_film(
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded: list[list[np.ndarray]] = []
+
+    def kept(path: Path, frames: Iterable[np.ndarray], fps: float) -> int:
+        encoded.append(list(frames))
+        return write_video(path, encoded[-1], fps)
+
+    monkeypatch.setattr("gaussian4d.desk.write_video", kept)
     file = drawn_path(session)
     control(session, "Render film").by_hand()
     film = session.workspace.folder / "renders" / "path.mp4"  # type: ignore[operator]
@@ -98,15 +108,13 @@ def test_a_film_of_the_page_is_the_shells_film(session: Session, tmp_path: Path)
     assert control(session, "Render film").label == "Render film" and control(session, "progress_bar").value == 100.0
     shot = Shot(background=(0.1, 0.2, 0.3), backend="reference")
     (expected,) = render_to(tmp_path / "shell.mp4", Desk(coloured_blobs(), load_path(file), shot), 6.0)
-    frames = []
     for source in (film, expected):
         with av.open(str(source)) as container:
-            frames.append([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
-    errors = [np.square(a.astype(float) - b).mean() for a, b in zip(*frames)]
-    psnr = [round(float(10 * np.log10(255**2 / max(error, 1e-9))), 1) for error in errors]
-    # Mostly equal to the bit. Now and then a few blocks differ by ten levels and more: last bits of threaded sums that
-    # the codec makes more of, it seems (not proven). Neighbouring frames are 15 to 23 dB apart.
-    assert len(frames[0]) == len(frames[1]) == 6 and min(psnr) > 30, psnr
+            assert sum(1 for _ in container.decode(video=0)) == 6
+    # Before the codec: it makes ten levels and more of a last bit that sums in another thread round otherwise.
+    mine, shells = encoded
+    assert len(mine) == len(shells) == 6
+    assert max(int(np.abs(a.astype(int) - b).max()) for a, b in zip(mine, shells)) <= 1
 
 
 def test_keyframes_are_edited_and_loaded(session: Session) -> None:
