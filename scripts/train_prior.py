@@ -46,8 +46,9 @@ def main(arguments: Arguments) -> None:
     from generators.figures.grid import save_grid
     from generators.models.surface import SurfaceNet, drawn_conditions
     from generators.models.view_transformer import Frames, ViewTransformer
+    from generators.priors.embedded import VIEW_STEPS
     from generators.training.loop import Loop, LoopConfig, load_weights
-    from generators.training.prior import draw_mode, prior_loss, sample_frames
+    from generators.training.prior import draw_mode, prior_loss, sample_frames, true_moves
     from generators.training.toy_bank import ToyBank, render_toy
 
     torch.set_flush_denormal(True)
@@ -94,16 +95,16 @@ def main(arguments: Arguments) -> None:
         instant = (shown["times"][:, -1] * 7).round().long()
         videos = torch.tensor([[0, 1, 2, 3, 4, 5, 6]] * 4)
         views = torch.cat([instant[:, None], torch.arange(8, 14).expand(4, -1)], dim=1)
-        for chosen, words in ((views, False), (videos, False), (views, True)):
+        for chosen, moves in ((views, None), (videos, true_moves(shown, videos))):
             row = torch.arange(4)[:, None]
             clean = shown["rgba"][row, chosen].float() / 127.5 - 1
             known = torch.zeros(chosen.shape, dtype=torch.bool)
-            known[:, 0] = not words
+            known[:, 0] = True
             viewmats, Ks = shown["viewmats"][row, chosen], shown["Ks"][row, chosen]
-            tokens = shown["tokens"].long() * int(words)
-            drawn = None if words else drawn_conditions(surface, clean[:, 0] * 0.5 + 0.5, viewmats, Ks)
-            frames = Frames(rays_of(viewmats, Ks), shown["times"][row, chosen], known, tokens, drawn)
-            made = sample_frames(model, clean, known, frames, 1 if arguments.regression else 8)
+            drawn = drawn_conditions(surface, clean[:, 0] * 0.5 + 0.5, viewmats, Ks, moves)
+            silent = torch.zeros_like(shown["tokens"].long())
+            frames = Frames(rays_of(viewmats, Ks), shown["times"][row, chosen], known, silent, drawn)
+            made = sample_frames(model, clean, known, frames, 1 if arguments.regression else VIEW_STEPS)
             rows += [item for pair in zip(clean, made) for item in pair]
         save_grid(path, torch.stack(rows) * 0.5 + 0.5)
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from gaussian4d.toys.captions import VOCABULARY
 
 from .noise import wiener
-from .view_transformer import Block, Caption, ViewTransformerConfig, coarse_rays, patches, waves
+from .view_transformer import Block, Caption, ViewTransformerConfig, coarse_rays, modulation, patches, waves
 
 STEPS = 7
 """Times that trajectories are given at, k / 7 of the clip for k = 1..7; at 0 all is where the picture shows it."""
@@ -63,11 +63,7 @@ class MotionNet(nn.Module):
         self.words_in = nn.Embedding(c.words, D)
         self.word_place = nn.Parameter(0.02 * torch.randn(c.caption_length, D))
         self.caption_in = Caption(c.words, c.caption_length, D)
-        rise = nn.Linear(D, 6 * D)
-        nn.init.normal_(rise.weight, std=0.02)
-        with torch.no_grad():
-            rise.bias.zero_().view(6, D)[[2, 5]] = 0.1
-        self.modulation = nn.Sequential(nn.SiLU(), rise)
+        self.modulation = modulation(D)
         self.blocks = nn.ModuleList(Block(ViewTransformerConfig(width=D, heads=c.heads)) for _ in range(c.layers))
         self.norm = nn.LayerNorm(D)
         self.out = nn.Linear(D, 4 * STEPS * 3)
@@ -90,9 +86,9 @@ class MotionNet(nn.Module):
         count = x.shape[1]
         x = torch.cat([x, self.words_in(words) + self.word_place[: words.shape[1]]], dim=1)
         signal = self.level_in(waves(levels, 128, 1000.0)) + self.caption_in(words)
-        modulation = self.modulation(signal)[:, None].unflatten(-1, (6, -1))
+        gates = self.modulation(signal)[:, None].unflatten(-1, (6, -1))
         for block in self.blocks:
-            x = block(x, modulation, count)
+            x = block(x, gates, count)
         return _anchors(given + self.out(self.norm(x[:, :count])))
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from gaussian4d.toys.captions import VOCABULARY
 
 from .noise import TRAIN_STEPS, fresh_step, scheduler, wiener
-from .view_transformer import Block, Caption, ViewTransformerConfig, coarse_rays, waves
+from .view_transformer import Block, Caption, ViewTransformerConfig, coarse_rays, modulation, waves
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,11 +78,7 @@ class PictureNet(nn.Module):
         self.words_in = nn.Embedding(c.words, D)
         self.word_place = nn.Parameter(0.02 * torch.randn(c.caption_length, D))
         self.caption_in = Caption(c.words, c.caption_length, D)
-        rise = nn.Linear(D, 6 * D)
-        nn.init.normal_(rise.weight, std=0.02)
-        with torch.no_grad():
-            rise.bias.zero_().view(6, D)[[2, 5]] = 0.1
-        self.modulation = nn.Sequential(nn.SiLU(), rise)
+        self.modulation = modulation(D)
         self.blocks = nn.ModuleList(Block(ViewTransformerConfig(width=D, heads=c.heads)) for _ in range(c.layers))
         self.norm = nn.LayerNorm(D)
         self.quarter_out = nn.Conv2d(D, 4 * quarter, 1)
@@ -111,9 +107,9 @@ class PictureNet(nn.Module):
         x = x + self.rays_in(coarse_rays(rays[:, None], c.size // 8))[:, 0] + self.place
         text = self.words_in(words) + self.word_place[: words.shape[1]]
         x = torch.cat([x, text], dim=1)
-        modulation = self.modulation(signal)[:, None].unflatten(-1, (6, -1))
+        gates = self.modulation(signal)[:, None].unflatten(-1, (6, -1))
         for block in self.blocks:
-            x = block(x, modulation, count)
+            x = block(x, gates, count)
         x = self.norm(x[:, :count]).transpose(1, 2).unflatten(2, (c.size // 8, c.size // 8))
         quarter = quarter + nn.functional.pixel_shuffle(self.quarter_out(x), 2)
         quarter = self.up[1](self.up[0](quarter, act), act)

@@ -99,6 +99,16 @@ class Block(nn.Module):
         return x + (torch.cat([gated, update[:, count:]], dim=1) if x.shape[1] > count else gated)
 
 
+def modulation(width: int) -> nn.Sequential:
+    """Returns the layers that turn a signal into the shifts, scales and gates of every block."""
+    rise = nn.Linear(width, 6 * width)
+    nn.init.normal_(rise.weight, std=0.02)
+    with torch.no_grad():
+        # Gates start at a tenth: nearly the identity, but gradients flow.
+        rise.bias.zero_().view(6, width)[[2, 5]] = 0.1
+    return nn.Sequential(nn.SiLU(), rise)
+
+
 class Caption(nn.Module):
     """A whole caption as one vector that modulates: what its words say reaches every layer from the first step on."""
 
@@ -160,12 +170,7 @@ class ViewTransformer(nn.Module):
         self.time_in = nn.Sequential(nn.Linear(64, D), nn.SiLU(), nn.Linear(D, D))
         self.words_in = nn.Embedding(c.words, D)
         self.word_place = nn.Parameter(0.02 * torch.randn(c.caption_length, D))
-        rise = nn.Linear(D, 6 * D)
-        nn.init.normal_(rise.weight, std=0.02)
-        with torch.no_grad():
-            # Gates start at a tenth: nearly the identity, but gradients flow.
-            rise.bias.zero_().view(6, D)[[2, 5]] = 0.1
-        self.modulation = nn.Sequential(nn.SiLU(), rise)
+        self.modulation = modulation(D)
         self.blocks = nn.ModuleList(Block(c) for _ in range(c.layers))
         self.norm = nn.LayerNorm(D)
         self.pixels_out = nn.Linear(D, c.head_channels * c.patch**2)
@@ -207,13 +212,13 @@ class ViewTransformer(nn.Module):
             x = x + self.conditions_in(patches(frames.conditions, c.patch))
         signal = self.level_in(waves(levels, 128, 1000.0)) + self.time_in(waves(frames.times, 64, 12.0))
         signal = signal + self.known_in(frames.known.long())
-        modulation = self.modulation(signal.expand(B, F, -1)).unflatten(-1, (6, -1))
+        gates = self.modulation(signal.expand(B, F, -1)).unflatten(-1, (6, -1))
         count, x = x.shape[2], x.flatten(1, 2)
         if frames.words is not None:
             text = self.words_in(frames.words) + self.word_place[: frames.words.shape[1]]
             x = torch.cat([x, text.expand(B, -1, -1)], dim=1)
         for block in self.blocks:
-            x = block(x, modulation, count)
+            x = block(x, gates, count)
         return self.norm(x[:, : F * count]).unflatten(1, (F, count))
 
     def picture(self, tokens: Float[Tensor, "B F P D"], images: Tensor, frames: Frames) -> Float[Tensor, "B F 4 H W"]:

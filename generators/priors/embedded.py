@@ -266,7 +266,7 @@ class EmbeddedPrior:
                     first, last = processor.fusion.steps
                     processor.active = first <= k / steps and (k + 0.5) / steps < last
                 level = torch.tensor((float(t) + 1) / TRAIN_STEPS)
-                x0 = self._predict(x.expand(T, -1, -1, -1, -1), known, frames, level, guidance).clamp(-1, 1)
+                x0 = self._predict(x, known, frames, level, guidance).clamp(-1, 1)
                 if hook is not None:
                     views = [hook(row * 0.5 + 0.5, cameras, k, steps) * 2 - 1 for row in x0]
                     x0 = torch.stack(views)

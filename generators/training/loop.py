@@ -43,7 +43,7 @@ class LoopConfig:
     ema: float = 0.998
     seed: int = 0
     fast: bool = False
-    """Compiled, and with products in bfloat16: for GPUs, and CPUs with AMX (1.9 to 2.5 times as fast there)."""
+    """Compiled, and with products in bfloat16: for GPUs, and CPUs with AMX."""
 
 
 class Loop:

@@ -55,10 +55,7 @@ def prior_loss(
     noise = torch.zeros_like(clean) if regression else torch.randn_like(clean)
     given = noised(clean, noise, levels)
     viewmats, Ks = batch["viewmats"][row, views], batch["Ks"][row, views]
-    moves = None
-    if mode == "video":
-        moves = [Moves(owner[0].long(), move[:, chosen].transpose(0, 1)) for owner, move, chosen in
-                 zip(batch["start_owner"], batch["moves"], views)]  # fmt: skip
+    moves = true_moves(batch, views) if mode == "video" else None
     drawn = drawn_conditions(surface, clean[:, 0] * 0.5 + 0.5, viewmats, Ks, moves)
     frames = Frames(rays_of(viewmats, Ks), batch["times"][row, views], known, words, drawn)
     predicted = model(given, levels, frames)
@@ -73,6 +70,14 @@ def prior_loss(
             with torch.no_grad():
                 figures["psnr of views from noise"] = decibels((predicted - clean)[pure].square().mean())
     return loss, B, figures
+
+
+def true_moves(batch: dict[str, Tensor], views: Tensor) -> list[Moves]:
+    """Returns how the pieces that each toy's first view shows move to its `views` [B, F], all of the input camera."""
+    return [
+        Moves(owner[0].long(), move[:, chosen].transpose(0, 1))
+        for owner, move, chosen in zip(batch["start_owner"], batch["moves"], views)
+    ]
 
 
 def draw_mode(progress: float, rng: np.random.Generator, regression: bool = False) -> tuple[str, int, int]:
