@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from .session import Session
 
 
-# Viewer units around the eye in which no camera is drawn.
-_CLEAR = 0.2
+CLEAR = 0.2
+"""Viewer units around the eye in which no camera is drawn: its lines would cross the whole picture."""
 
 
 class CameraPanel:
@@ -31,7 +31,9 @@ class CameraPanel:
         gui = session.client.gui
         with gui.add_folder("Cameras"):
             visible = gui.add_checkbox("show", True)
-            chosen = gui.add_dropdown("camera", tuple(camera.id for camera in cameras), initial_value=cameras[0].id)
+            chosen = self.chosen = gui.add_dropdown(
+                "camera", tuple(camera.id for camera in cameras), initial_value=cameras[0].id, hint="F for the next"
+            )
             reset = gui.add_button("Reset view")
         self.frustums = {camera.id: self._frustum(camera, thumbnails.get(camera.id)) for camera in cameras}
 
@@ -48,15 +50,14 @@ class CameraPanel:
 
         @reset.on_click
         def _(_: viser.GuiEvent) -> None:
-            session.jump(self._cameras[0])
+            session.first_view()
 
         command = gui.add_command("Next camera", hotkey="F")
         command.on_trigger(lambda _: self.next())
 
     def next(self) -> None:
         """Looks through the next recorded camera."""
-        self._at = (self._at + 1) % len(self._cameras)
-        self._session.jump(self._cameras[self._at])
+        self._look(self._cameras[(self._at + 1) % len(self._cameras)].id)
 
     def set_thumbnail(self, id: str, picture: np.ndarray) -> None:
         """Puts a camera's picture into its frustum."""
@@ -69,7 +70,7 @@ class CameraPanel:
         near = {
             camera.id
             for camera in self._cameras
-            if np.linalg.norm(units.viewer_from_world(camera.position) - eye) < _CLEAR
+            if np.linalg.norm(units.viewer_from_world(camera.position) - eye) < CLEAR
         }
         for id in near ^ self._near:
             self.frustums[id].visible = self._shown and id not in near
@@ -79,6 +80,7 @@ class CameraPanel:
         for index, camera in enumerate(self._cameras):
             if camera.id == id:
                 self._at = index
+                self.chosen.value = id
                 self._session.jump(camera)
 
     def _frustum(self, camera: Camera, picture: np.ndarray | None) -> viser.CameraFrustumHandle:

@@ -86,6 +86,8 @@ class Film:
         def progress(done: int, total: int) -> None:
             left = (time.monotonic() - began) / done * (total - done)
             self.bar.value = 100.0 * done / total
+            # On the button, too: what is below it may be out of sight.
+            self.button.label = f"Stop film ({done} of {total}, {left:.0f} s left)"
             self.status.content = f"picture {done} of {total}, {left:.0f} s left"
 
         with contextlib.ExitStack() as stack:
@@ -100,7 +102,9 @@ class Film:
                     self._session.client.send_file_download(out.name, out.read_bytes())
                     self.status.content = "done"
                 else:
-                    self.status.content = f"wrote {out}"
+                    file = self._session.workspace.shown(out)
+                    self.status.content = f"wrote {file}"
+                    self._session.tell("Film written", str(file))
             except Exception as error:
                 self.status.content = f"the film failed: {error}"
         self._job = None

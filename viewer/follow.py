@@ -29,7 +29,9 @@ class Follower:
         self._server, self._run, self._scene, self._seconds = server, run, scene, seconds
         self._ended = threading.Event()
         self._seen = self._mark()
-        with server.server.gui.add_folder("Fit", order=-1.0, expand_by_default=False):
+        # Of a fit that is over the curves are no news.
+        going_on = self._seen is None or not self._seen[0].endswith(".g4d")
+        with server.server.gui.add_folder("Fit", order=-1.0, expand_by_default=going_on):
             self.status = server.server.gui.add_markdown("")
             self.curves = Curves(server.server.gui, run / "metrics.jsonl")
         self.curves.update()

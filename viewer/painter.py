@@ -23,6 +23,8 @@ from .render_loop import View
 # How far from the scene's centre its cameras stand in the browser. Browsers clip and dolly in fixed units; scenes come
 # in millimetres as well as in metres.
 _VIEWER_RADIUS = 3.0
+FIRST_FOV = math.radians(50.0)
+"""Of the first view: room for the scene, and for some of the cameras around it."""
 
 # Radians plus gap over distance within which a view is taken to be through a recorded camera.
 _SAME_PLACE = 0.02
@@ -104,6 +106,11 @@ class Painter:
             self._cropped[box] = found
         return found
 
+    @property
+    def first_position(self) -> np.ndarray:
+        """Where the first view stands [3], viewer units; it looks at the middle."""
+        return self.units.viewer_from_world(self.rig.position(self.rig.start))
+
     def camera(self, view: View, scale: float) -> Camera:
         """Returns the camera of `view` for a picture of `scale` times the full side."""
         width, height = max(round(view.width * scale), 1), max(round(view.height * scale), 1)
@@ -128,7 +135,7 @@ class Painter:
             if stand is not None:
                 # Through a browser a pose comes back with fewer digits; the two halves must meet exactly.
                 camera = camera.transformed(stand.viewmat)
-                truth = self.truth.picture(camera, view.time, self._behind(view))
+                truth = self.truth.picture(camera, view.time, self.behind(view))
                 seen = self.truth.covered(camera)
         # Those who no longer want a picture leave the queue at once, not when their turn comes.
         while not self.lock.acquire(timeout=_IMPATIENCE):
@@ -153,7 +160,8 @@ class Painter:
             return picture
         return _split(np.where(seen[..., None], truth, picture), picture, view.split)
 
-    def _behind(self, view: View) -> tuple[float, float, float]:
+    def behind(self, view: View) -> tuple[float, float, float]:
+        """Returns the colour behind the Gaussians."""
         behind = view.background or self.background
         if behind is None:
             behind = (0.0, 0.0, 0.0) if self.model.background is None else self.model.background.tolist()

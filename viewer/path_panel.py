@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import shlex
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from gaussian4d.cameras import Camera
 from gaussian4d.errors import UserError
 from gaussian4d.keyframes import Keyframe, KeyframePath
 
-from .camera_panel import add_frustum, guarded
+from .camera_panel import CLEAR, add_frustum, guarded
 from .film import Film
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 _LARGEST_UPLOAD = 1_000_000
 _CURVE_POINTS = 12
 _NEW: str = "(new)"
+_CHOOSE = "(choose)"
 
 
 class PathPanel:
@@ -34,7 +36,9 @@ class PathPanel:
         self._session = session
         self.keyframes: list[Keyframe] = []
         self._lock = threading.RLock()
-        self._drawn: list[viser.SceneNodeHandle] = []
+        self._drawn: list[tuple[viser.SceneNodeHandle, np.ndarray]] = []
+        """What is drawn in the scene, and the points [P, 3] it goes through, viewer units."""
+        self._eye: np.ndarray | None = None
         self._preview = threading.Event()
         self.film = Film(session)
         gui = session.client.gui
@@ -45,16 +49,22 @@ class PathPanel:
             self.chosen = gui.add_dropdown("keyframe", options, initial_value=_NEW)
             self.time = gui.add_slider("time of keyframe", 0.0, 1.0, 0.001, 0.0)
             self.fov = gui.add_slider("fov of keyframe", 5.0, 120.0, 0.5, 50.0, hint="vertical, degrees")
-            edit = gui.add_button_group("change", ("go to", "set to view", "remove", "clear"))
+            edit = gui.add_button_group(
+                "change",
+                ("go to", "set to view", "remove", "clear", "spread times"),
+                hint="spread times: from the clip's start to its end, evenly",
+            )
             self.smoothness = gui.add_slider("smoothness", 0.0, 1.0, 0.05, 1.0)
             self.loop = gui.add_checkbox("loop path", False)
             self.seconds = gui.add_number("seconds", 4.0, min=0.1, max=600.0, step=0.5)
             self.fps = gui.add_number("frames per second", 24, min=1, max=120, step=1)
             self.width = gui.add_number("width", 640, min=16, max=4096, step=2)
             self.height = gui.add_number("height", 360, min=16, max=4096, step=2)
-            preview = gui.add_button("Preview", hint="again to stop")
+            self.preview = preview = gui.add_button("Preview", hint="again to stop")
             self.name = gui.add_text("name", "path")
             files = gui.add_button_group("file", ("save", "load", "download"))
+            self.note = gui.add_markdown("", visible=False)
+            self.saved = gui.add_dropdown("saved paths", (_CHOOSE,), initial_value=_CHOOSE)
             upload = gui.add_upload_button("Open a path file", mime_type="application/json")
             self.film.add_controls(gui)
 
@@ -73,6 +83,14 @@ class PathPanel:
 
         self.time.on_update(change)
         self.fov.on_update(change)
+
+        @self.saved.on_update
+        def _(event: viser.GuiEvent) -> None:
+            if event.client is not None and self.saved.value != _CHOOSE:
+                self.name.value = str(self.saved.value)
+                guarded(session, lambda: self.file("load"))(event)
+
+        self._list_saved()
         self.smoothness.on_update(lambda _: self._redraw())
         self.loop.on_update(lambda _: self._redraw())
         add.on_click(guarded(session, self.add))
@@ -90,10 +108,18 @@ class PathPanel:
         self._listed(at)
 
     def edit(self, what: str) -> None:
-        """Looks through the chosen keyframe ("go to"), moves it to the view, removes it, or removes all ("clear")."""
+        """Looks through the chosen keyframe ("go to"), moves it to the view, removes it; "clear" removes all of them.
+
+        "spread times" gives all of them times that go evenly from the clip's start to its end.
+        """
         index = self._index()
         if what == "clear":
             self.keyframes = []
+        elif what == "spread times":
+            with self._lock:
+                # On the way home of a loop the clip goes on to its end.
+                times = np.linspace(0.0, 1.0, len(self.keyframes), endpoint=not self.loop.value).round(3).tolist()
+                self.keyframes = [dataclasses.replace(key, time=at) for key, at in zip(self.keyframes, times)]
         elif index is None:
             raise UserError("choose a keyframe first")
         elif what == "go to":
@@ -128,7 +154,11 @@ class PathPanel:
         elif what == "save":
             file = workspace.file("paths", name, ".json")
             self.path().save(file)
-            self._session.tell("Path saved", f"gaussian4d render {workspace.source} --out film.mp4 --path {file}")
+            shown = workspace.shown(file)
+            self._session.tell("Path saved", str(shown))
+            command = ["gaussian4d", "render", str(workspace.source), "--out", f"{name}.mp4", "--path", str(shown)]
+            self.note.content, self.note.visible = f"```\n{shlex.join(command)}\n```", True
+            self._list_saved()
         else:
             file = workspace.file("paths", name, ".json")
             if not file.exists():
@@ -163,7 +193,14 @@ class PathPanel:
             return
         path = self.path()
         self._preview.set()
+        self.preview.label = "Stop preview"
+        self._show_drawn()
         threading.Thread(target=self._fly, args=(path,), name="viewer-preview", daemon=True).start()
+
+    def keep_clear(self, eye: np.ndarray) -> None:
+        """Hides what of the path is at `eye` [3] in viewer units, as it would cross the whole picture."""
+        self._eye = eye
+        self._show_drawn()
 
     def stop(self, wait: bool = False) -> None:
         """Ends preview and film."""
@@ -182,6 +219,8 @@ class PathPanel:
             self._session.timeline.go(moment)
             time.sleep(1.0 / min(fps, 24.0))
         self._preview.clear()
+        self.preview.label = "Preview"
+        self._show_drawn()
 
     def _present(self) -> Keyframe:
         """Returns the view of the browser as a keyframe."""
@@ -221,20 +260,35 @@ class PathPanel:
         self._list.content = "  \n".join(lines) or "no keyframes yet"
         self._redraw()
 
+    def _list_saved(self) -> None:
+        """Offers the paths there are in the run folder."""
+        names = self._session.workspace.names("paths", ".json")
+        self.saved.options, self.saved.value, self.saved.visible = (_CHOOSE, *names), _CHOOSE, bool(names)
+
     def _redraw(self) -> None:
         """Draws the path and its keyframes into the scene of this browser."""
-        for node in self._drawn:
-            node.remove()
-        self._drawn = []
-        if not self.keyframes:
-            return
-        scene, units = self._session.client.scene, self._session.painter.units
-        for k, key in enumerate(self.keyframes):
-            self._drawn.append(add_frustum(self._session, f"/path/{k}", self._camera(key), (60, 130, 220)))
-        path = self.path()
-        if path.legs > 0:
-            cameras = path.cameras(path.legs * _CURVE_POINTS)
-            points = np.stack([units.viewer_from_world(camera.position) for camera, _ in cameras])
-            self._drawn.append(
-                scene.add_spline_catmull_rom("/path/curve", points, closed=path.loop, color=(60, 130, 220))
-            )
+        scene, units, colour = self._session.client.scene, self._session.painter.units, (60, 130, 220)
+        with self._lock:
+            for node, _ in self._drawn:
+                node.remove()
+            self._drawn = []
+            if not self.keyframes:
+                return
+            for k, key in enumerate(self.keyframes):
+                camera = self._camera(key)
+                frustum = add_frustum(self._session, f"/path/{k}", camera, colour)
+                self._drawn.append((frustum, units.viewer_from_world(camera.position)[None]))
+            path = self.path()
+            if path.legs > 0:
+                cameras = path.cameras(path.legs * _CURVE_POINTS)
+                points = np.stack([units.viewer_from_world(camera.position) for camera, _ in cameras])
+                curve = scene.add_spline_catmull_rom("/path/curve", points, closed=path.loop, color=colour)
+                self._drawn.append((curve, points))
+            self._show_drawn()
+
+    def _show_drawn(self) -> None:
+        """Shows what of the path is not in the way; nothing during the preview."""
+        with self._lock:
+            for node, points in self._drawn:
+                near = self._eye is not None and np.linalg.norm(points - self._eye, axis=1).min() < CLEAR
+                node.visible = not near and not self._preview.is_set()

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 RESOLUTIONS = {"640": 640, "960": 960, "1280": 1280, "1920": 1920}
 _DEFAULT = 960
+_ALONE = "  \nnothing was recorded from here to compare with; F looks through a camera"
 
 
 class PicturePanel:
@@ -102,10 +103,13 @@ class PicturePanel:
         self._shown.append(now)
         recent = [at for at in self._shown if now - at < 2.0]
         rate = f", {(len(recent) - 1) / max(recent[-1] - recent[0], 1e-6):.0f} frames/s" if len(recent) > 4 else ""
-        model = self._session.painter.model
+        painter = self._session.painter
+        model = painter.model
+        alone = drawn.view.split is not None and painter.recorded(painter.camera(drawn.view, 1.0)) is None
         self.stats.content = (
             f"{len(model):,} Gaussians, {width}x{height}, {1000 * drawn.seconds:.0f} ms{rate}, "
             f"time {drawn.view.time:.3f}{self._alive(drawn.view.time) if drawn.scale == 1.0 else ''}"
+            f"{_ALONE if alone else ''}"
         )
 
     def _alive(self, at: float) -> str:

@@ -16,7 +16,7 @@ import viser
 from gaussian4d.cameras import Camera
 from gaussian4d.model import DynamicGaussians
 
-from .painter import Painter
+from .painter import FIRST_FOV, Painter
 from .session import BrowserGone, Session
 from .workspace import Workspace
 
@@ -101,11 +101,10 @@ class ViewerServer:
             self.server.stop()
 
     def _place_first_view(self) -> None:
-        rig, units = self._painter.rig, self._painter.units
-        self.server.scene.set_up_direction(rig.up)
-        self.server.initial_camera.position = units.viewer_from_world(rig.position(rig.start))
-        self.server.initial_camera.look_at = np.zeros(3)
-        self.server.initial_camera.up = rig.up
+        up, start = self._painter.rig.up, self.server.initial_camera
+        self.server.scene.set_up_direction(up)
+        start.position, start.look_at, start.up = self._painter.first_position, np.zeros(3), up
+        start.fov = FIRST_FOV
 
     def _connect(self, client: viser.ClientHandle) -> None:
         with self._lock:

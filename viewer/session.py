@@ -16,7 +16,7 @@ from gaussian4d.cameras import Camera
 
 from .camera_panel import CameraPanel
 from .crop_panel import CropPanel
-from .painter import Painter
+from .painter import FIRST_FOV, Painter
 from .path_panel import PathPanel
 from .picture_panel import PicturePanel
 from .render_loop import Drawn, RenderLoop, View
@@ -126,16 +126,23 @@ class Session:
         with self.client.atomic():
             mine.position = position
             mine.look_at = position + distance * camera.forward
-            mine.up_direction = camera.up
+            mine.up_direction = _orbit_up(camera, self.painter.rig.up)
             mine.fov = 2.0 * math.atan(0.5 * camera.height / camera.K[1, 1])
+
+    def first_view(self) -> None:
+        """Goes back to where the page began."""
+        mine = self.client.camera
+        with self.client.atomic():
+            mine.position = self.painter.first_position
+            mine.look_at = np.zeros(3)
+            mine.up_direction = self.painter.rig.up
+            mine.fov = FIRST_FOV
 
     def switch_splats(self, on: bool) -> None:
         """Lets the browser draw the Gaussians itself, or shows pictures of ours again."""
         node, self._node = self._node, SplatNode(self) if on else None
         if node is not None:
             node.remove()
-        if on:
-            self.client.scene.set_background_image(None)
         self.request()
 
     def tell(self, title: str, body: str) -> None:
@@ -153,12 +160,16 @@ class Session:
     def _moved(self) -> None:
         view = self.view()
         if view is not None:
-            self.cameras.keep_clear(np.array(view.position))
+            eye = np.array(view.position)
+            self.cameras.keep_clear(eye)
+            self.path.keep_clear(eye)
             self.request()
 
     def _draw(self, view: View, scale: float) -> np.ndarray | None:
         node = self._node
-        if node is None:
+        if node is None or not node.can_show(view):
+            if node is not None:
+                node.hide()
             # Browsers that left while others were served must not keep the rest waiting.
             return self.painter(view, scale, lambda: not self.closed)
         if node.update(view):
@@ -169,7 +180,7 @@ class Session:
         return None
 
     def _show(self, drawn: Drawn) -> None:
-        if self.closed or self._node is not None:
+        if self.closed:
             return
         quality = 90 if drawn.scale == 1.0 else 70
         self.client.scene.set_background_image(drawn.picture, format="jpeg", jpeg_quality=quality)
@@ -181,3 +192,17 @@ class Session:
             self.failed = True
             traceback.print_exception(error, file=sys.stderr)
         self.picture.stats.content = f"the picture failed: {error}"
+
+
+def _orbit_up(camera: Camera, up: np.ndarray) -> np.ndarray:
+    """Returns the direction [3] that a view through `camera` is to be turned around.
+
+    All directions between the camera's own up and its axis give the same picture; the one nearest to the scene's up
+    keeps the ground level when the view is turned afterwards.
+    """
+    upright = up - (up @ camera.viewmat[0, :3]) * camera.viewmat[0, :3]
+    length = float(np.linalg.norm(upright))
+    if length < 0.1 or (upright @ camera.up) / length < 0.1:
+        # Straight down, on its side or on its head: the scene's up is no help there.
+        return camera.up
+    return upright / length

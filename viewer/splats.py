@@ -7,13 +7,16 @@ scaled back.
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+import viser
 
 from diff_rasterizer import spherical_harmonics
 from gaussian4d.gaussians import Gaussians, rotation_matrices
+from gaussian4d.io.pictures import rgb_picture
 
 from .render_loop import View
 
@@ -32,14 +35,22 @@ class SplatNode:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._handle = None
+        self._handle: viser.GaussianSplatHandle | None = None
         self._sent: tuple[object, ...] | None = None
+        self._removed = False
+        self._lock = threading.Lock()
         self.count = 0
+
+    @staticmethod
+    def can_show(view: View) -> bool:
+        """Returns whether splats show what the view asks for: only colours, and none beside a recorded picture."""
+        return view.output == "rgb" and view.split is None
 
     def update(self, view: View) -> bool:
         """Sends the splats of the view's time unless they are there already; returns whether it sent any."""
         painter = self._session.painter
-        key = (id(painter.model), view.time, view.crop)
+        behind = painter.behind(view)
+        key = (id(painter.model), view.time, view.crop, behind)
         if key == self._sent:
             return False
         with painter.lock, torch.no_grad():
@@ -47,19 +58,34 @@ class SplatNode:
         units = painter.units
         eye = torch.as_tensor(units.world_from_viewer(np.array(view.position)), dtype=torch.float32)
         data = splat_arrays(state, eye, units.center, units.scale)
-        self.count = len(data[0])
-        if self._handle is None:
-            self._handle = self._session.client.scene.add_gaussian_splats("/splats", *data, scale=1.0 / _MAGNIFIED)
-        else:
-            self._handle.set_gaussians(*data)
-        self._sent = key
+        with self._lock:
+            # They may have been taken away meanwhile, and must not come back.
+            if self._removed:
+                return False
+            self.count = int((data[3] > 0.0).sum())
+            scene = self._session.client.scene
+            scene.set_background_image(_plain(behind), format="png")
+            if self._handle is None:
+                self._handle = scene.add_gaussian_splats("/splats", *data, scale=1.0 / _MAGNIFIED)
+            else:
+                self._handle.set_gaussians(*data)
+                self._handle.visible = True
+            self._sent = key
         return True
 
+    def hide(self) -> None:
+        """Leaves the place to pictures of ours until the next `update`."""
+        with self._lock:
+            self._sent = None
+            if self._handle is not None and not self._removed:
+                self._handle.visible = False
+
     def remove(self) -> None:
-        """Takes the splats away."""
-        if self._handle is not None:
-            self._handle.remove()
-            self._handle, self._sent = None, None
+        """Takes the splats away for good."""
+        with self._lock:
+            self._removed = True
+            if self._handle is not None:
+                self._handle.remove()
 
 
 def splat_arrays(
@@ -67,17 +93,19 @@ def splat_arrays(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Returns centres [M, 3] and covariances [M, 3, 3] in magnified viewer units, colours [M, 3], opacities [M, 1].
 
+    M is that of `state`, at most `MOST`: what cannot be seen at this time stays in with opacity 0. When M changes the
+    browser begins anew, and draws in a wrong order until it has sorted.
+
     Args:
         state: Gaussians in world units.
         eye: [3] where colours are seen from, world units.
         center: [3] of the viewer's world.
         scale: viewer units per world unit.
     """
-    weight = state.opacities * state.scales.prod(dim=1).pow(2.0 / 3.0)
-    rows = torch.nonzero(state.opacities > _VISIBLE)[:, 0]
-    if len(rows) > MOST:
-        rows = rows[weight[rows].topk(MOST).indices]
-    state = state.select(rows)
+    opacities = torch.where(state.opacities > _VISIBLE, state.opacities, 0.0)
+    if len(opacities) > MOST:
+        rows = (opacities * state.scales.prod(dim=1).pow(2.0 / 3.0)).topk(MOST).indices
+        state, opacities = state.select(rows), opacities[rows]
     magnified = scale * _MAGNIFIED
     centers = (state.means.double() - torch.as_tensor(center)) * magnified
     axes = rotation_matrices(state.quats.double()) * (state.scales.double() * magnified)[:, None, :]
@@ -86,5 +114,10 @@ def splat_arrays(
         centers.float().numpy(),
         (axes @ axes.transpose(1, 2)).float().numpy(),
         colors.clamp(0.0, 1.0).numpy(),
-        state.opacities[:, None].clamp(0.0, 1.0).numpy(),
+        opacities[:, None].clamp(0.0, 1.0).numpy(),
     )
+
+
+def _plain(colour: tuple[float, float, float]) -> np.ndarray:
+    """Returns a small picture of one colour, which the browser stretches behind the splats."""
+    return np.tile(rgb_picture(np.array(colour, dtype=np.float32)), (2, 2, 1))

@@ -42,6 +42,11 @@ class Workspace:
             raise UserError(f"a name is made of letters, digits, spaces, '.', '-' and '_', got {name[:80]!r}")
         return inside(self.folder / kind, f"{name}{ending}")
 
+    def shown(self, file: Path) -> Path:
+        """Returns a file below the run folder as the user would write it, from the folder that was opened."""
+        assert self.folder is not None
+        return self.folder / file.relative_to(self.folder.resolve())
+
     def names(self, kind: str, ending: str) -> list[str]:
         """Returns the names of the files there are."""
         if self.folder is None:

@@ -49,6 +49,10 @@ def write_report(
     run = Path(run)
     if not (run / "config.json").exists():
         raise UserError(f"expected {run} to be a run folder with a config.json, found none; fit a scene first")
+    from ..fitting.config import load_scene_options
+
+    # Says so when this is the config.json of something else.
+    load_scene_options(run / "config.json")
     out = Path(out) if out is not None else run / "report.html"
     config = read_json(run / "config.json")
     steps = _steps(run / "metrics.jsonl")

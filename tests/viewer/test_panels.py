@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Iterable, Iterator
@@ -18,12 +19,13 @@ pytest.importorskip("viser")
 
 from gaussian4d.crop import CropBox
 from gaussian4d.desk import Desk, Shot, render_to
+from gaussian4d.motion import FreeTime
 from gaussian4d.paths import load_path
 from gaussian4d.rendering import render
 from gaussian4d.video_out import write_video
 from viewer.painter import Painter
 from viewer.session import Session
-from viewer.splats import splat_arrays
+from viewer.splats import SplatNode, splat_arrays
 from viewer.workspace import Workspace
 
 
@@ -137,6 +139,47 @@ def test_keyframes_are_edited_and_loaded(session: Session) -> None:
     assert session.path.keyframes == [] and nodes["/path/curve"].removed
 
 
+def test_times_are_spread_over_the_clip(session: Session) -> None:
+    for index in (0, 1, 3):
+        look(session, index, 0.2)
+        control(session, "Add keyframe").by_hand()
+    control(session, "change").by_hand("spread times")
+    assert [key.time for key in session.path.keyframes] == [0.0, 0.5, 1.0]
+    control(session, "loop path").by_hand(True)
+    control(session, "change").by_hand("spread times")
+    # The way home takes the last third.
+    assert [key.time for key in session.path.keyframes] == [0.0, 0.333, 0.667]
+    assert session.path.path().cameras()[-1][1] > 0.98
+
+
+def test_saved_paths_are_offered_and_the_line_that_renders_them_can_be_read(session: Session) -> None:
+    assert not session.path.saved.visible
+    file = drawn_path(session)
+    run = session.workspace.folder
+    assert f"gaussian4d render {run} --out path.mp4 --path {file}" in session.path.note.content
+    assert session.path.note.visible and session.path.saved.options == ("(choose)", "path")
+    control(session, "change").by_hand("clear")
+    control(session, "saved paths").by_hand("path")
+    assert [key.time for key in session.path.keyframes] == [0.0, 0.5, 1.0]
+
+
+def test_what_of_the_path_is_at_the_eye_is_not_drawn(session: Session) -> None:
+    drawn_path(session)
+    client = session.client
+    frustums = [client.frustums[f"/path/{k}"] for k in range(3)]  # type: ignore[attr-defined]
+    curve = client.nodes["/path/curve"]  # type: ignore[attr-defined]
+    look(session, 3)
+    client.moved(None)  # type: ignore[attr-defined]
+    assert [node.visible for node in (*frustums, curve)] == [True, True, False, False]
+    look(session, 5)
+    client.moved(None)  # type: ignore[attr-defined]
+    assert [node.visible for node in (*frustums, curve)] == [True, True, True, True]
+    control(session, "Preview").by_hand()
+    assert control(session, "Preview").label == "Stop preview" and not any(node.visible for node in frustums)
+    control(session, "Preview").by_hand()
+    assert wait_until(lambda: control(session, "Preview").label == "Preview" and all(n.visible for n in frustums))
+
+
 @pytest.mark.parametrize("name", ["../outside", "/etc/passwd", "a/b", "", ".", "x" * 200])
 def test_files_stay_below_the_run_folder(session: Session, tmp_path: Path, name: str) -> None:
     drawn_path(session)
@@ -198,9 +241,13 @@ def test_compare_shows_the_recorded_picture_of_that_time_on_the_left(session: Se
         coloured_blobs(), ring()[2].resized(80, 60), 0.9, background=(0.1, 0.2, 0.3), backend="reference"
     ).rgb
     assert np.abs(picture[:, 42:] / 255.0 - expected.clamp(0, 1).numpy()[:, 42:]).max() < 0.02
-    # Away from all cameras there is nothing to compare with.
+    # Away from all cameras there is nothing to compare with, and it is said.
+    assert wait_until(lambda: "80x60" in session.picture.stats.content)
+    assert "nothing was recorded" not in session.picture.stats.content
     session.client.camera.position = session.client.camera.position * 0.7
     assert not np.all(session.painter(session.view(), 1.0)[:, :38] == 70)  # type: ignore[arg-type]
+    session.request()
+    assert wait_until(lambda: "nothing was recorded" in session.picture.stats.content)
 
 
 def test_backgrounds(session: Session) -> None:
@@ -227,6 +274,48 @@ def test_splats_are_sent_once_per_time_and_taken_away(session: Session) -> None:
     assert wait_until(lambda: node.data is not None)
     control(session, "splats in the browser").by_hand(False)
     assert node.removed and wait_until(lambda: "80x60" in session.picture.stats.content)
+
+
+def test_splats_lie_before_the_background_and_leave_the_place_to_other_outputs(session: Session) -> None:
+    client = session.client
+    control(session, "splats in the browser").by_hand(True)
+    assert wait_until(lambda: "/splats" in client.nodes)  # type: ignore[attr-defined]
+    node, pictures = client.nodes["/splats"], client.pictures  # type: ignore[attr-defined]
+    assert pictures[-1].shape == (2, 2, 3) and pictures[-1][0, 0].tolist() == [26, 51, 77]
+    control(session, "background").by_hand("white")
+    assert wait_until(lambda: pictures[-1][0, 0].tolist() == [255, 255, 255])
+    control(session, "output").by_hand("depth")
+    assert wait_until(lambda: not node.visible and pictures[-1].shape == (60, 80, 3))
+    control(session, "output").by_hand("rgb")
+    assert wait_until(lambda: node.visible and pictures[-1].shape == (2, 2, 3))
+
+
+def test_splats_that_are_taken_away_while_they_are_computed_do_not_come_back(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look(session, 0)
+    node, view = SplatNode(session), session.view()
+
+    def slow(*data: object) -> object:
+        node.remove()
+        return splat_arrays(*data)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("viewer.splats.splat_arrays", slow)
+    assert view is not None and not node.update(view)
+    assert "/splats" not in session.client.nodes  # type: ignore[attr-defined]
+
+
+def test_as_many_splats_are_sent_at_all_times() -> None:
+    model = coloured_blobs()
+    columns = {
+        "velocities": torch.zeros(4, 3),
+        "times": torch.tensor([0.0, 0.3, 0.6, 1.0]),
+        "durations": torch.zeros(4),
+    }
+    model = dataclasses.replace(model, params={**model.params, **columns}, motion=FreeTime())
+    sent = [splat_arrays(model.at(time), torch.zeros(3), np.zeros(3), 1.0) for time in (0.0, 0.5, 1.0)]
+    assert {len(array) for data in sent for array in data} == {4}
+    assert not np.array_equal(sent[0][3], sent[2][3])
 
 
 def test_tiny_splats_survive_half_floats() -> None:

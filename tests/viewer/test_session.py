@@ -11,7 +11,8 @@ from viewer_helpers import coloured_blobs, ring, wait_until
 
 pytest.importorskip("viser")
 
-from viewer.painter import Painter
+from gaussian4d.cameras import Camera
+from viewer.painter import FIRST_FOV, Painter
 from viewer.session import Session
 
 
@@ -68,6 +69,39 @@ def test_a_click_on_a_camera_looks_through_it(session: Session) -> None:
     towards = (mine.look_at - mine.position) / np.linalg.norm(mine.look_at - mine.position)
     assert np.allclose(towards, camera.forward) and np.allclose(mine.up_direction, camera.up)
     assert np.tan(mine.fov / 2) == pytest.approx(24 / 60)
+
+
+def test_the_list_of_cameras_follows_and_the_first_view_comes_back(session: Session) -> None:
+    session.client.frustums["/cameras/cam2"].by_hand()  # type: ignore[attr-defined]
+    assert control(session, "camera").value == "cam2"
+    session.cameras.next()
+    assert control(session, "camera").value == "cam3"
+    control(session, "Reset view").by_hand()
+    mine = session.client.camera
+    assert np.allclose(mine.position, session.painter.first_position) and np.allclose(mine.look_at, 0.0)
+    assert np.allclose(mine.up_direction, [0, 0, 1]) and mine.fov == FIRST_FOV
+
+
+def test_a_view_through_a_camera_that_looks_down_is_turned_around_the_scenes_up(session: Session) -> None:
+    def around(camera: Camera) -> np.ndarray:
+        session.jump(camera)
+        mine = session.client.camera
+        # Whatever it is turned around, the picture is the camera's.
+        forward = (mine.look_at - mine.position) / np.linalg.norm(mine.look_at - mine.position)
+        right = np.cross(forward, mine.up_direction)
+        assert np.allclose(right / np.linalg.norm(right), camera.viewmat[0, :3], atol=1e-6)
+        return mine.up_direction
+
+    def looking(place: list[float], up: list[float]) -> Camera:
+        return Camera.look_at(np.array(place), np.zeros(3), np.array(up), width=64, height=48, focal=60.0)
+
+    assert np.allclose(around(looking([2.0, 0.0, 2.0], [0, 0, 1])), [0, 0, 1])
+    tilted = looking([2.0, 0.0, 2.0], [0, 0.1, 1])
+    assert around(tilted)[2] > 0.99 > tilted.up[2]
+    # On its head, on its side, straight down: the camera's own.
+    for place, up in (([2.0, 0.0, 2.0], [0, 0, -1]), ([2.0, 0.0, 0.0], [0, 1, 0]), ([0.0, 0.0, 3.0], [1, 0, 0])):
+        camera = looking(place, up)
+        assert np.allclose(around(camera), camera.up)
 
 
 def test_cameras_can_be_hidden(session: Session) -> None:

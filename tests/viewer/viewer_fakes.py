@@ -60,7 +60,8 @@ class FakeGui:
         kind = name.removeprefix("add_")
 
         def add(*arguments: Any, initial_value: Any = None, **fields: Any) -> FakeControl:
-            label = kind if kind in ("markdown", "progress_bar") else arguments[0]
+            nameless = kind in ("markdown", "progress_bar")
+            label = kind if nameless else arguments[0]
             first = {"slider": 4, "rgb": 1, "vector3": 1, "number": 1, "text": 1, "checkbox": 1, "markdown": 0}.get(
                 kind
             )
@@ -70,7 +71,9 @@ class FakeGui:
             if kind == "button_group":
                 value = arguments[1][0]
             fields.pop("label", None)
-            return self.controls.setdefault(label, FakeControl(value, label, **fields))
+            made = FakeControl(value, label, **fields)
+            kept = self.controls.setdefault(label, made)
+            return made if nameless else kept
 
         return add
 

@@ -81,6 +81,14 @@ def test_a_run_without_its_scene_or_figures_still_has_a_report(run: Path, tmp_pa
         write_report(tmp_path)
 
 
+@pytest.mark.parametrize("content", ["{}", "[1]", "no JSON"])
+def test_a_folder_with_another_config_is_no_run(tmp_path: Path, content: str) -> None:
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(UserError, match=r"config\.json"):
+        write_report(tmp_path)
+    assert not (tmp_path / "report.html").exists()
+
+
 def test_a_report_that_fails_does_not_cost_the_fit(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
