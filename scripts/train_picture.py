@@ -12,68 +12,29 @@ from pathlib import Path
 import tyro
 
 from generators.training.allocator import keep_large_blocks
+from generators.training.start import TrainingArguments, shown_toys, start
 
 
 @dataclasses.dataclass
-class Arguments:
-    bank: Path
-    """Folder of shards; more may appear while this runs."""
-    out: Path
-    minutes: float = 60.0
-    lr: float = 2e-3
-    muon_lr: float = 5e-3
-    decay: float = 0.5
-    """Share of the time, at its end, in which the rates fall."""
+class Arguments(TrainingArguments):
     toys: int = 16
     """Toys per step, two pictures of each."""
-    initial: Path | None = None
-    """Weights to start from."""
-    fast: bool = False
-    """Compile, and multiply in bfloat16: on GPUs, and CPUs with AMX."""
-    seed: int = 0
 
 
 def main(arguments: Arguments) -> None:
-    import numpy as np
     import torch
-    from accelerate import Accelerator
 
     from generators.cameras import rays_of
     from generators.figures.grid import save_grid
     from generators.models.picture import PictureNet, sample_pictures
-    from generators.training.loop import Loop, LoopConfig, load_weights
     from generators.training.picture import picture_loss
-    from generators.training.toy_bank import ToyBank, render_toy
 
-    torch.set_flush_denormal(True)
-    torch.manual_seed(arguments.seed)
-    accelerator = Accelerator()
     model = PictureNet()
-    if arguments.initial:
-        load_weights(model, arguments.initial)
-    loop = Loop(
-        model,
-        LoopConfig(
-            arguments.out,
-            arguments.minutes,
-            arguments.decay,
-            arguments.lr,
-            arguments.muon_lr,
-            seed=arguments.seed,
-            fast=arguments.fast,
-        ),
-        accelerator,
-    )
-    rng = np.random.default_rng([arguments.seed, loop.step, accelerator.process_index])
-    torch.manual_seed(int(rng.integers(2**31)))
-    bank = ToyBank(arguments.bank, int(rng.integers(2**31)))
-    print(f"{bank.toys} toys so far, {sum(p.numel() for p in model.parameters()):,} parameters", flush=True)
-    toys = [render_toy(k, "test") for k in range(1000, 1008)]
-    shown = {key: torch.from_numpy(np.stack([toy[key] for toy in toys])) for key in toys[0]}
+    begun = start(arguments, model)
+    shown = shown_toys(8)
 
     def loss_of(wrapped: torch.nn.Module, progress: float):
-        batch = {key: value.to(accelerator.device) for key, value in next(bank.batches(arguments.toys)).items()}
-        return picture_loss(wrapped, batch, rng)
+        return picture_loss(wrapped, begun.batch(arguments.toys), begun.rng)
 
     def sample(path: Path) -> None:
         rays = rays_of(shown["start_viewmats"][:, 0], shown["start_Ks"][:, 0])
@@ -86,7 +47,7 @@ def main(arguments: Arguments) -> None:
             rows.append(made * 0.5 + 0.5)
         save_grid(path, torch.stack(rows))
 
-    loop.run(loss_of, sample)
+    begun.loop.run(loss_of, sample)
 
 
 if __name__ == "__main__":

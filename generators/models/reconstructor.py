@@ -47,11 +47,18 @@ class Reconstructor(nn.Module):
         """Returns means, quats, scales, opacities, rgb one per 2x2 pixels, and `depth` [B, V, h, w]."""
         B, V = views.shape[:2]
         c = self.trunk.config
-        size = c.size // BLOCK
         known = torch.ones(B, V, dtype=torch.bool, device=views.device)
         zeros = torch.zeros(B, V, device=views.device)
         tokens = self.trunk.features(views * 2 - 1, zeros, Frames(rays, zeros, known))
-        maps = unpatched(self.out(tokens), c.patch // BLOCK, size)
+        maps = unpatched(self.out(tokens), c.patch // BLOCK, c.size // BLOCK).float()
+        # Where the rest may be multiplied in bfloat16, places may not.
+        with torch.autocast(views.device.type, enabled=False):
+            return self._placed(maps, views, viewmats, Ks)
+
+    def _placed(self, maps: Tensor, views: Tensor, viewmats: Tensor, Ks: Tensor) -> dict[str, Tensor]:
+        """Returns the Gaussians that the network's maps [B, V, C, h, w] stand for."""
+        B, V = views.shape[:2]
+        size = self.trunk.config.size // BLOCK
         depth, opacity, scale, quat, color, place = maps.split(_CHANNELS, dim=2)
 
         seen = nn.functional.avg_pool2d(views.flatten(0, 1), BLOCK).unflatten(0, (B, V))

@@ -175,11 +175,12 @@ class Fast(nn.Module):
         super().__init__()
         self.compiled, self.device = torch.compile(model, dynamic=False), device
 
-    def forward(self, *args: Any) -> Tensor:
+    def forward(self, *args: Any) -> Any:
         # The backward pass of the fused attention for CPUs takes three times as long as plain products do.
         plain = sdpa_kernel(SDPBackend.MATH) if self.device == "cpu" else contextlib.nullcontext()
         with torch.autocast(self.device, torch.bfloat16), plain:
-            return self.compiled(*args).float()
+            made = self.compiled(*args)
+        return {name: value.float() for name, value in made.items()} if isinstance(made, dict) else made.float()
 
 
 class _Averaged:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
 from diff_rasterizer import rasterization
 
 from ..cameras import rays_of
 from ..models.reconstructor import BLOCK, psnr
+from .loop import load_weights
 from .toy_bank import OTHERS, TIMES
 
 NEAR = 0.1
@@ -82,3 +86,10 @@ def _softened(views: Tensor, rng: np.random.Generator) -> Tensor:
     tint = 1.0 + 0.06 * torch.from_numpy(rng.standard_normal((*soft.shape[:2], 3, 1, 1))).float()
     alpha = soft[:, :, 3:]
     return torch.cat([views[:, :1], torch.cat([(soft[:, :, :3] * tint).minimum(alpha), alpha], dim=2)], dim=1)
+
+
+def load_reconstructor(model: torch.nn.Module, path: Path) -> None:
+    """Loads a reconstructor's weights, or those of a view prior into its trunk."""
+    with safe_open(path, "pt") as file:
+        own = any(name.startswith("trunk.") for name in file.keys())  # noqa: SIM118
+    load_weights(model if own else model.get_submodule("trunk"), path)
