@@ -1,4 +1,6 @@
-"""Parts that move as solid bodies: what animated nodes of a glTF file hold (`io.gltf_motion`). Read, never fitted.
+"""Parts that move as solid bodies: what animated nodes of a glTF file hold (`io.gltf_motion`), and generated assets.
+
+How the parts move is given, never fitted; the Gaussians they carry can be.
 
 A part has a pivot c, and at every instant a rotation R and an offset d:
 
@@ -82,7 +84,7 @@ class RigidParts(MotionModel):
         # The last entry is for what stands still.
         rest = torch.tensor([[1.0, 0.0, 0.0, 0.0]]).to(turns)
         zero = torch.zeros_like(offsets[:1]) if len(offsets) else params["means"].new_zeros(1, 3)
-        pivots, offsets = torch.cat([params[PIVOTS], zero]), torch.cat([offsets, zero])
+        pivots, offsets = torch.cat([params[PIVOTS].detach(), zero.detach()]), torch.cat([offsets, zero])
         turns = torch.cat([turns, rest])
         local = params["means"] - pivots[index]
         moved = torch.einsum("nij,nj->ni", rotation_matrices(turns)[index], local) + pivots[index] + offsets[index]
@@ -94,6 +96,7 @@ class RigidParts(MotionModel):
             colors=_turned(colors_of(params, sh_degree), index, turns),
         )
 
+    @torch.no_grad()
     def poses(self, params: Params, time: float) -> tuple[Float[Tensor, "P 3"], Float[Tensor, "P 4"]]:
         """Returns the offsets and the unit quaternions of all parts at clip time `time`."""
         times = self.config.times

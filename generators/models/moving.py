@@ -48,9 +48,10 @@ def sample_moves(
     pixels, there = anchor_pixels(solid)
     everywhere = lifted(depth, viewmats, torch.from_numpy(camera.K).float()[None])[0]
     points = everywhere[pixels[0]][there[0]]
+    surface_points = torch.where(solid[0, ..., None], everywhere.view(*solid.shape[1:], 3), torch.nan)
     if len(points) < 3:
         still = torch.eye(4)[:3].expand(len(times), 1, 3, 4)
-        return Moves(torch.zeros(solid.shape[1:], dtype=torch.long), still)
+        return Moves(torch.zeros(solid.shape[1:], dtype=torch.long), still, surface_points)
     moved = points + displacements[there[0]].transpose(0, 1)
     owner, transforms = pieces_of(points, moved)
     # The clip's start, where everything is as the picture shows it.
@@ -58,7 +59,7 @@ def sample_moves(
     middles = torch.stack([points[owner == p].mean(0) for p in range(len(transforms))])
     at = at_times(torch.cat([still, transforms], dim=1), middles, times)
     nearest = torch.cdist(everywhere, points).argmin(dim=1)
-    return Moves(owner[nearest].view(solid.shape[1:]), at)
+    return Moves(owner[nearest].view(solid.shape[1:]), at, surface_points)
 
 
 def _trajectories(

@@ -26,14 +26,24 @@ _NEARNESS = 0.15
 
 @dataclasses.dataclass
 class Moves:
-    """How the pieces of an object that one picture shows move.
-
-    `owner` [H, W]: the piece of every pixel; `transforms` [V, P, 3, 4]: from where the picture shows a piece to where
-    it is in each of V frames, world frame.
-    """
+    """How the pieces of an object that one picture shows move."""
 
     owner: Int[Tensor, "H W"]
+    """The piece of every pixel."""
     transforms: Float[Tensor, "V P 3 4"]
+    """From where the picture shows a piece to where it is in each of V frames, world frame."""
+    points: Float[Tensor, "H W 3"] | None = None
+    """Where the surface is that every pixel shows, world frame; NaN where it shows none. What no pixel shows, such as
+    the far side, moves as the nearest of these."""
+
+    def pieces_at(self, places: Float[Tensor, "N 3"]) -> Int[Tensor, " N"]:
+        """Returns the pieces of other places of the object, at the instant of the picture."""
+        assert self.points is not None, "these moves do not say where the picture's surface is"
+        points = self.points.flatten(0, 1)
+        there = points.isfinite().all(dim=1)
+        if not there.any():
+            return torch.zeros(len(places), dtype=torch.long)
+        return self.owner.flatten()[there][torch.cdist(places, points[there]).argmin(dim=1)]
 
 
 def rigid_fit(points: Float[Tensor, "M 3"], moved: Float[Tensor, "S M 3"]) -> Float[Tensor, "S 3 4"]:

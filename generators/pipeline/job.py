@@ -19,7 +19,7 @@ from gaussian4d.files import atomic_write, read_json, write_json
 
 from ..cameras import orbit_camera, orbit_cameras
 from ..inputs.recentre import recentre
-from ..priors.base import CleanViewsHook, DistillationPrior, Fusion, StepCallback
+from ..priors.base import CleanViewsHook, DistillationPrior, Fusion, MotionPrior, StepCallback
 from . import parts, results
 from .detail import sharpened
 from .estimate import Speed, sampling_seconds, spoken
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from gaussian4d.model import DynamicGaussians
 
     from ..inputs import Subject
+    from ..models.pieces import Moves
     from .settings import Settings
 
 T = TypeVar("T")
@@ -66,6 +67,10 @@ class Job:
         self.seed = settings.seed if settings.pick is None else settings.pick
         self.moving = not settings.static and (subject is None or len(subject.frames) == 1)
         """Whether a video prior has to make the picture move."""
+        self.rigid = self.moving and settings.motion in (None, RIGID) and isinstance(priors.video, MotionPrior)
+        """Whether the motion is known before the fit: one asset at rest is moved, and no later anchors are needed."""
+        if settings.motion == RIGID and self.moving and not self.rigid:
+            raise UserError(f"--motion {RIGID} needs a video prior that says how things move; leave it out")
         self.still = settings.static
         self._left: dict[str, float] = {}
         self._began = time.monotonic()
@@ -105,10 +110,14 @@ class Job:
         if self.moving:
             add("static", {"prior": own.prior, "preset": own.preset, **feedback, **camera, **seed}, "input")
             add("video", {"prior": own.video_prior, "frames": own.frames, **camera, **seed}, "input")
-        last = "video" if self.moving else "input"
-        add("anchors", {"prior": own.prior, "views": VIEWS, "still": self.still, **feedback, **camera, **seed}, last)
         fit = {"preset": own.preset, "motion": own.motion, "minutes": own.max_minutes, "backend": own.backend}
-        add("asset", {**fit, "still": self.still, **seed}, "anchors")
+        if self.rigid:
+            add("asset", {**fit, "rigid": True, **seed}, "static", "video")
+        else:
+            last = "video" if self.moving else "input"
+            made = {"prior": own.prior, "views": VIEWS, "still": self.still}
+            add("anchors", {**made, **feedback, **camera, **seed}, last)
+            add("asset", {**fit, "still": self.still, **seed}, "anchors")
         add("results", {"background": own.background, **camera}, "asset")
         return order
 
@@ -123,18 +132,24 @@ class Job:
             self._choose(frames[0])
             if self.still:
                 frames = frames[:1]
+        moves = None
         if self.moving:
             self._stage("static", lambda folder: self._make_static(folder, frames[0]), lambda folder: None)
-            frames = self._stage("video", lambda folder: self._make_video(folder, frames[0]), load_frames)
+            frames, moves = self._stage("video", lambda folder: self._make_video(folder, frames[0]), self._load_video)
         times = clip_times(len(frames))
         camera = self._camera(frames.shape[-1])
-        anchors = self._stage(
-            "anchors",
-            lambda folder: self._make_anchors(folder, frames, times),
-            lambda folder: parts.load_anchors(folder),
-        )
+        if self.rigid:
+            anchors = parts.load_anchors(self._at_rest / "anchors")
+        else:
+            anchors = self._stage(
+                "anchors",
+                lambda folder: self._make_anchors(folder, frames, times),
+                lambda folder: parts.load_anchors(folder),
+            )
         model = self._stage(
-            "asset", lambda _: self._make_asset(frames, times, camera, anchors), lambda _: self._load_asset()
+            "asset",
+            lambda _: self._make_asset(frames, times, camera, anchors, moves),
+            lambda _: load_asset(self.folder),
         )
         self._stage("results", lambda _: self._make_results(model, frames, times), lambda _: self._check_results())
 
@@ -254,21 +269,34 @@ class Job:
             model.save(self.folder / "model.g4d")
         self.say(f"  a static asset is ready: gaussian4d view {run}")
 
-    def _make_video(self, folder: Path, image: Float[Tensor, "4 S S"]) -> Float[Tensor, "T 4 S S"]:
-        own = self.settings
+    @property
+    def _at_rest(self) -> Path:
+        """The stage with the asset of the picture alone, and the views it was made of."""
+        return self.stages.folder / "static"
+
+    def _make_video(self, folder: Path, image: Float[Tensor, "4 S S"]) -> tuple[Float[Tensor, "T 4 S S"], Moves | None]:
+        own, prior, camera = self.settings, self._video_prior(), self._camera(image.shape[-1])
+        told: dict[str, Any] = {"caption": self.caption, "seed": self.seed}
+        moves = None
         with self._progress("video", 1) as progress:
-            video = self._video_prior().sample_video(
-                image, self._camera(image.shape[-1]), own.frames, caption=self.caption, seed=self.seed,
-                progress=callback(progress),
-            )  # fmt: skip
+            if self.rigid:
+                moves = prior.sample_moves(image, camera, clip_times(own.frames), **told)
+                parts.save_moves(folder / MOVES, moves)
+                told["moves"] = moves
+            video = prior.sample_video(image, camera, own.frames, progress=callback(progress), **told)
         frames = sharpened(video.float().cpu(), image)
         save_frames(folder, frames)
-        return frames
+        return frames, moves
+
+    def _load_video(self, folder: Path) -> tuple[Float[Tensor, "T 4 S S"], Moves | None]:
+        return load_frames(folder), parts.load_moves(folder / MOVES) if self.rigid else None
 
     def _make_anchors(self, folder: Path, frames: Float[Tensor, "T 4 S S"], times: list[float]) -> Any:
         return self._sample_anchors(folder, frames, times, "anchors")
 
-    def _make_asset(self, frames: Float[Tensor, "T 4 S S"], times: list[float], camera: Camera, anchors: Any) -> Any:
+    def _make_asset(
+        self, frames: Float[Tensor, "T 4 S S"], times: list[float], camera: Camera, anchors: Any, moves: Moves | None
+    ) -> Any:
         # The record says that the stage was begun; the fit's own files say how far it came, and with what settings.
         begun = self.folder / "stages" / "asset" / "fit_began"
         resume = begun.is_file() and (self.folder / "config.json").is_file()
@@ -281,11 +309,12 @@ class Job:
                     path.unlink(missing_ok=True)
             begun.touch()
         minutes = self._minutes_left()
-        config = self._fit_config("static" if self.still else self.settings.motion, minutes)
+        config = self._fit_config("static" if self.still else RIGID if self.rigid else self.settings.motion, minutes)
+        known = {} if moves is None else {"moves": moves, "rest": load_asset(self._at_rest / "run")}
         return parts.fit_asset(
             frames, times, camera, self.priors.views, self.folder, config,
             anchors=anchors, reconstructor=self.priors.reconstructor, resume=resume,
-            fps=None if self.subject is None else self.subject.fps, caption=self.caption,
+            fps=None if self.subject is None else self.subject.fps, caption=self.caption, **known,
         )  # fmt: skip
 
     def _minutes_left(self) -> float | None:
@@ -294,11 +323,6 @@ class Job:
             return None
         spent = time.monotonic() - self._began + self._left.get("results", 0.0)
         return max(60.0 * self.settings.max_minutes - spent, LEAST_FIT_SECONDS) / 60.0
-
-    def _load_asset(self) -> DynamicGaussians:
-        from gaussian4d.model import load_model
-
-        return load_model(self.folder / "model.g4d")
 
     def _make_results(self, model: DynamicGaussians, frames: Float[Tensor, "T 4 S S"], times: list[float]) -> None:
         own = self.settings
@@ -378,7 +402,8 @@ class Job:
 
     def _fit_config(self, motion: str | None, minutes: float | None, *, minutes_only: bool = True) -> Any:
         own = self.settings
-        sds = isinstance(self.priors.views, DistillationPrior)
+        # Distillation asks about each instant for itself; what moves as a solid is the same at all.
+        sds = isinstance(self.priors.views, DistillationPrior) and motion != RIGID
         return parts.fit_config(
             own.preset, motion=motion, seed=self.seed, backend=own.backend, sds=sds,
             max_minutes=minutes, minutes_only=minutes_only,
@@ -402,6 +427,9 @@ class Job:
         assert self.priors.video is not None
         return self.priors.video
 
+
+MOVES = "moves.safetensors"
+RIGID = "rigid-parts"
 
 PRESET_SECONDS = {"quick": 90.0, "balanced": 360.0}
 """What the presets of the fit take, and at most take, on the machine for which they are stated."""
@@ -439,6 +467,13 @@ def callback(progress: Any) -> StepCallback:
         progress.update(done)
 
     return note
+
+
+def load_asset(run: Path) -> DynamicGaussians:
+    """Returns the asset of a run folder."""
+    from gaussian4d.model import load_model
+
+    return load_model(run / "model.g4d")
 
 
 def save_frames(folder: Path, frames: Float[Tensor, "T 4 S S"]) -> None:

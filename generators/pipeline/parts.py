@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from gaussian4d.gaussians import Gaussians
     from gaussian4d.model import DynamicGaussians
 
+    from ..models.pieces import Moves
     from ..priors.base import (
         CleanViewsHook,
         Fusion,
@@ -156,6 +157,30 @@ def load_anchors(folder: Path) -> Any:
     return stag4d.load_anchors(folder)
 
 
+def save_moves(path: Path, moves: Moves) -> None:
+    """Writes how the pieces of a picture move."""
+    from safetensors.torch import save_file
+
+    from gaussian4d.files import atomic_write
+
+    assert moves.points is not None
+    with atomic_write(path) as temporary:
+        save_file({name: value.contiguous() for name, value in vars(moves).items()}, temporary)
+
+
+def load_moves(path: Path) -> Moves:
+    """Returns what `save_moves` wrote; raises `UserError` when it is damaged."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    from ..models.pieces import Moves
+
+    try:
+        return Moves(**load_file(path))
+    except (SafetensorError, OSError, TypeError) as error:
+        raise UserError(f"{path}: {error}") from None
+
+
 def fit_asset(
     frames: Float[Tensor, "T 4 H W"],
     times: Sequence[float],
@@ -169,8 +194,11 @@ def fit_asset(
     resume: bool,
     fps: float | None = None,
     caption: str | None = None,
+    moves: Moves | None = None,
+    rest: DynamicGaussians | None = None,
 ) -> DynamicGaussians:
-    """Returns the asset fitted to frames and anchors; `out` is left as a run folder.
+    """Returns the asset fitted to frames and anchors; `out` is left as a run folder. For `moves` and `rest` see
+    `stag4d.fit_asset`.
 
     Raises `KeyboardInterrupt` after saving when the user stopped it.
     """
@@ -180,6 +208,7 @@ def fit_asset(
         return stag4d.fit_asset(
             frames, times, camera, prior, out, config,
             reconstructor=reconstructor, anchors=anchors, resume=resume, fps=fps, caption=caption,
+            moves=moves, rest=rest,
         )  # fmt: skip
     except stag4d.Interrupted:
         raise KeyboardInterrupt from None

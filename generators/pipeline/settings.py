@@ -46,8 +46,8 @@ class Settings:
     """Share of the framed picture that the object fills."""
     preset: Literal["quick", "balanced"] = "quick"
     """How long to fit: a minute and a half, or about six minutes."""
-    motion: Literal["hexplane", "free-time"] | None = None
-    """How Gaussians move. Default: the preset's."""
+    motion: Literal["rigid-parts", "hexplane", "free-time"] | None = None
+    """How Gaussians move. Default: as rigid parts where the video prior says how these move, else free-time."""
     static: bool = False
     """Make an asset that does not move."""
     feedback: bool = False
@@ -104,6 +104,8 @@ class Settings:
             raise UserError("--mask belongs to an image or a video; leave it out with --text")
         if self.mask is not None and len(self.inputs) > 1:
             raise UserError("--mask belongs to one input; give the inputs one by one, or pictures with alpha")
+        if self.motion == "rigid-parts" and self.kind == "video":
+            raise UserError("--motion rigid-parts is for pictures and words: how a video moves is not known before")
         if self.static and self.motion is not None:
             raise UserError("--static and --motion do not go together; leave one out")
         for name in ("prior", "video_prior", "image_prior"):

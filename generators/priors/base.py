@@ -16,6 +16,8 @@ from torch import Tensor
 
 from gaussian4d.cameras import Camera
 
+from ..models.pieces import Moves
+
 StepCallback = Callable[[int, int], None]
 """Called with (denoising steps done, steps in all)."""
 
@@ -116,6 +118,29 @@ class VideoPrior(Protocol):
         progress: StepCallback | None = None,
     ) -> Float[Tensor, "T 4 h w"]:
         """Returns `frames` pictures at even clip times; the first shows `image` where one is given."""
+        ...
+
+
+@runtime_checkable
+class MotionPrior(Protocol):
+    """How the rigid pieces of an object in a picture move: motion as geometry, before any later picture is made."""
+
+    info: PriorInfo
+
+    def sample_moves(
+        self,
+        image: Float[Tensor, "4 H W"],
+        camera: Camera,
+        times: Sequence[float],
+        *,
+        caption: str | None = None,
+        seed: int = 0,
+        guidance: float | None = None,
+    ) -> Moves:
+        """Returns the pieces that `image`, taken by `camera` at clip time 0, shows, and where they are at `times`.
+
+        What it returns has its `points`.
+        """
         ...
 
 

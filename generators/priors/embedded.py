@@ -43,7 +43,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 class EmbeddedPrior:
-    """Implements `MultiViewPrior`, `VideoPrior`, `ImagePrior` and `DistillationPrior`; see `priors.base`.
+    """Implements all the priors of `priors.base`: views, motion, video, pictures, and the teacher of distillation.
 
     Words become a picture first; a picture's surface is lifted, moved for a video, and drawn by all cameras; the view
     transformer makes pictures of the drawings.
@@ -134,7 +134,9 @@ class EmbeddedPrior:
         steps: int | None = None,
         guidance: float | None = None,
         progress: StepCallback | None = None,
+        moves: Moves | None = None,
     ) -> Float[Tensor, "T 4 h w"]:
+        """See `VideoPrior`. Args: `moves` of all frames, from `sample_moves`; None draws them."""
         if frames < 1:
             raise UserError(f"expected at least one frame, got {frames}")
         if image is None and caption is None:
@@ -146,19 +148,8 @@ class EmbeddedPrior:
         if frames == 1:
             return first
         clock = torch.linspace(0.0, 1.0, frames)
-        square = camera.resized(self.info.size, self.info.size)
-        words = self.words(caption)
-        moves = sample_moves(
-            self.motion,
-            self.surface,
-            first[0],
-            square,
-            words,
-            clock,
-            steps=MOTION_STEPS,
-            guidance=1.0 if caption is None else MOTION_GUIDANCE,
-            seed=seed,
-        )
+        if moves is None:
+            moves = self.sample_moves(image, camera, clock.tolist(), caption=caption, seed=seed)
         made = self._sample(
             (first * 2 - 1)[:, None],
             [camera],
@@ -175,6 +166,31 @@ class EmbeddedPrior:
             moves=moves,
         )[0]
         return torch.cat([first, made])
+
+    @torch.no_grad()
+    def sample_moves(
+        self,
+        image: Float[Tensor, "4 H W"],
+        camera: Camera,
+        times: Sequence[float],
+        *,
+        caption: str | None = None,
+        seed: int = 0,
+        guidance: float | None = None,
+    ) -> Moves:
+        if guidance is None:
+            guidance = 1.0 if caption is None else MOTION_GUIDANCE
+        return sample_moves(
+            self.motion,
+            self.surface,
+            resized(image[None], self.info.size)[0],
+            camera.resized(self.info.size, self.info.size),
+            self.words(caption),
+            torch.tensor(list(times)),
+            steps=MOTION_STEPS,
+            guidance=guidance,
+            seed=seed,
+        )
 
     @torch.no_grad()
     def sample_image(

@@ -11,7 +11,8 @@ from gaussian4d.files import read_json, write_json
 from gaussian4d.fitting.config import FitConfig
 
 SCHEMA_VERSION = 1
-MOTIONS = ("hexplane", "free-time", "static")
+RIGID = "rigid-parts"
+MOTIONS = ("hexplane", "free-time", "static", RIGID)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +25,8 @@ class StagConfig:
 
     preset: str = "quick"
     motion: str = "free-time"
-    """`free-time`: Gaussians of every instant that come and go; `hexplane`: those of one instant, moved (published)."""
+    """`free-time`: Gaussians of every instant that come and go; `hexplane`: those of one instant, moved (published);
+    `rigid-parts`: those of the clip's start, carried by pieces whose motion is known before the fit."""
     motion_config: dict[str, Any] = dataclasses.field(default_factory=dict)
     """Settings of the motion model that differ from `fit_settings`'s choice."""
     max_steps: int | None = 1500
@@ -196,7 +198,8 @@ def fit_settings(config: StagConfig, frames: int) -> FitConfig:
         motion_config = {**defaults, **motion_config}
     return FitConfig(
         preset=config.preset,
-        motion=config.motion,
+        # What moves by itself is at rest for the fit.
+        motion="static" if config.motion == RIGID else config.motion,
         motion_config=motion_config,
         sh_degree=0,
         max_steps=config.max_steps,

@@ -17,13 +17,15 @@ from gaussian4d.fitting.checkpoint import list_checkpoints, load_checkpoint
 from gaussian4d.fitting.progress import Reporter
 from gaussian4d.fitting.run import graceful_interrupt
 from gaussian4d.model import DynamicGaussians
-from gaussian4d.motion import make_motion
+from gaussian4d.motion import Static, make_motion
 
 from ..cameras import orbit_cameras
+from ..models.pieces import Moves
 from ..priors.base import DistillationPrior, Fusion, GaussianReconstructor, MultiViewPrior
 from .anchors import Anchors, make_anchors
-from .config import StagConfig, fit_settings, load_run_config, save_run_config
+from .config import RIGID, StagConfig, fit_settings, load_run_config, save_run_config
 from .initialise import start_params
+from .rigid import moved_params, rigid_motion
 from .scene import write_scene
 from .trainer import StagTrainer, canonical_instant
 
@@ -46,6 +48,8 @@ def fit_asset(
     *,
     reconstructor: GaussianReconstructor | None = None,
     anchors: Anchors | None = None,
+    moves: Moves | None = None,
+    rest: DynamicGaussians | None = None,
     resume: bool = False,
     reporter: Reporter | None = None,
     fps: float | None = None,
@@ -67,6 +71,9 @@ def fit_asset(
         config: See `StagConfig`; `resume` takes the saved one instead.
         reconstructor: Gives the start; None carves the outlines of the anchors.
         anchors: Views of the prior made before; None makes them, in `out / "anchors"`.
+        moves: How the object moves, where that is known (motion `rigid-parts`): then anchors are of the first instant
+            only, and resuming needs them again.
+        rest: With `moves`, an asset at rest to start from, at the first instant.
         resume: Go on from the newest checkpoint in `out`.
         reporter: Who is told; None opens one for `out`.
         fps: Frames per second of the clip.
@@ -84,9 +91,10 @@ def fit_asset(
         config = load_run_config(out / "config.json")
     elif (out / "config.json").exists():
         raise UserError(f"{out} already holds a fit; resume it, or choose another folder")
-    _check(frames, times, camera, prior, config, anchors)
     if len(frames) == 1 and config.motion != "static":
-        config = config.replace(motion="static", motion_config={})
+        config, moves = config.replace(motion="static", motion_config={}), None
+    _check(frames, times, camera, prior, config, anchors, moves)
+    seen = slice(1) if config.motion == RIGID else slice(None)
     out.mkdir(parents=True, exist_ok=True)
     frames = frames.detach().float().contiguous()
     own = Reporter(out) if reporter is None else None
@@ -96,10 +104,10 @@ def fit_asset(
         own.__enter__()
     try:
         if config.anchors and anchors is None:
-            report.say(f"anchors: {config.anchor_views} views at {len(frames)} instants")
+            report.say(f"anchors: {config.anchor_views} views at {len(frames[seen])} instants")
             anchors = make_anchors(
-                frames,
-                times,
+                frames[seen],
+                times[seen],
                 camera,
                 prior,
                 orbit_cameras(config.anchor_views, elevation=config.anchor_elevation, size=prior.info.size),
@@ -112,18 +120,25 @@ def fit_asset(
         if not (out / "scene" / "transforms.json").exists():
             write_scene(out / "scene", frames, times, camera, used, fps)
         save_run_config(out / "config.json", config, {"path": str((out / "scene").resolve())})
-        motion = make_motion(*_motion(config, len(frames)))
         settings = fit_settings(config, len(frames))
-        canonical = canonical_instant(len(frames))
+        motion = make_motion(settings.motion, settings.motion_config) if moves is None else rigid_motion(moves, times)
+        canonical = canonical_instant(len(frames)) if moves is None else 0
         checkpoints = list_checkpoints(out / "checkpoints") if resume else []
         if checkpoints:
             tensors, state = load_checkpoint(checkpoints[-1])
             params = {name[7:]: value for name, value in tensors.items() if name.startswith("params/")}
         else:
             tensors, state = {}, {}
-            params = start_params(
-                config, settings, motion, frames, times, camera, used, reconstructor, canonical, report.say
-            )
+            still = motion if moves is None else Static()
+            if moves is not None and rest is not None:
+                params = rest.params
+                report.say(f"start: {len(rest):,} Gaussians of the asset at rest")
+            else:
+                params = start_params(
+                    config, settings, still, frames, times, camera, used, reconstructor, canonical, report.say
+                )
+            if moves is not None:
+                params = moved_params(params, moves)
 
         def at_rest(model: DynamicGaussians) -> None:
             model.save(out / "model.g4d")
@@ -137,6 +152,7 @@ def fit_asset(
             used,
             prior if config.sds else None,
             params,
+            motion,
             out,
             report,
             fps=fps,
@@ -167,18 +183,22 @@ def fit_asset(
             own.__exit__(None, None, None)
 
 
-def _motion(config: StagConfig, frames: int) -> tuple[str, dict[str, Any]]:
-    settings = fit_settings(config, frames)
-    return settings.motion, settings.motion_config
-
-
 def _check(
-    frames: Tensor, times: Sequence[float], camera: Camera, prior: Any, config: StagConfig, anchors: Anchors | None
+    frames: Tensor,
+    times: Sequence[float],
+    camera: Camera,
+    prior: Any,
+    config: StagConfig,
+    anchors: Anchors | None,
+    moves: Moves | None,
 ) -> None:
     """Raises `UserError` for an input that cannot be fitted."""
     if frames.ndim != 4 or frames.shape[1] != 4 or len(frames) == 0:
         raise UserError(f"expected pictures [T, 4, H, W] with alpha, got {list(frames.shape)}")
-    if len(times) != len(frames) or (config.anchors and anchors is not None and len(anchors.times) != len(times)):
+    if (config.motion == RIGID) != (moves is not None):
+        raise UserError(f"the motion {RIGID} and moves known before the fit go together; give both, or neither")
+    expected = list(times[:1] if moves is not None else times)
+    if len(times) != len(frames) or (config.anchors and anchors is not None and len(anchors.times) != len(expected)):
         raise UserError(f"expected a time, and anchors if any, for each of {len(frames)} pictures, got {len(times)}")
     if tuple(frames.shape[-2:]) != (camera.height, camera.width):
         raise UserError(
@@ -194,5 +214,5 @@ def _check(
             "score distillation needs a prior that predicts clean views, and this one does not; switch sds off"
         )
     given = anchors if config.anchors else None
-    if given is not None and not np.allclose(given.times, times, atol=1e-4):
-        raise UserError(f"the anchors are not of the instants of the pictures: {given.times} and {list(times)}")
+    if given is not None and not np.allclose(given.times, expected, atol=1e-4):
+        raise UserError(f"the anchors are not of the instants of the pictures: {given.times} and {expected}")

@@ -27,11 +27,11 @@ from gaussian4d.fitting.schedule import progress_of
 from gaussian4d.fitting.table import ParameterTable
 from gaussian4d.gaussians import Gaussians
 from gaussian4d.model import DynamicGaussians
-from gaussian4d.motion import MotionModel, Params, Static, is_shared, make_motion
+from gaussian4d.motion import MotionModel, Params, Static, is_shared
 
 from ..priors.base import DistillationPrior
 from .anchors import Anchors, angles_to
-from .config import StagConfig, fit_settings
+from .config import RIGID, StagConfig, fit_settings
 from .distillation import Distillation
 from .drawing import NEAR, Cameras, Drawing, draw
 from .losses import anisotropy, picture_loss, squared_error
@@ -59,6 +59,7 @@ class StagTrainer:
         anchors: Anchors | None,
         prior: DistillationPrior | None,
         params: Params,
+        motion: MotionModel,
         out: Path,
         reporter: Narrator,
         *,
@@ -73,15 +74,16 @@ class StagTrainer:
         self.frames, self.times, self.camera = frames, [float(value) for value in times], camera
         self.fps, self.meta, self.at_rest = fps, meta or {}, at_rest
         self.settings = fit_settings(config, len(frames))
-        self.motion = make_motion(self.settings.motion, self.settings.motion_config)
+        self.motion = motion
         self.table = ParameterTable(params, learning_rates(config, self.motion))
         names = ("frames", "anchors", "background", "densify", "distillation")
         self.generators = {name: torch.Generator().manual_seed(config.seed * 1000 + k) for k, name in enumerate(names)}
         self.sampler = FrameSampler(len(frames), self.generators["frames"])
         self.densifier = Densifier(self.settings, self.motion, self.generators["densify"])
         self.canonical = canonical_instant(len(frames))
-        # Gaussians that come and go have no pose at rest.
-        self.first_stage = config.canonical if len(frames) > 1 and not self.motion.windowed else 0.0
+        # Gaussians that come and go have no pose at rest, and those whose motion is known need none.
+        rests = not motion.windowed and config.motion != RIGID
+        self.first_stage = config.canonical if len(frames) > 1 and rests else 0.0
         self.anchors, self.anchor_odds = _usable(anchors, camera, config)
         self.anchor_cameras = None if self.anchors is None else Cameras.of(self.anchors.cameras)
         self.distillation = None
@@ -190,6 +192,9 @@ class StagTrainer:
         assert self.anchors is not None and self.anchor_cameras is not None
         count = min(self.config.anchors_per_step, int((self.anchor_odds > 0).sum()))
         chosen = torch.multinomial(self.anchor_odds, count, generator=self.generators["anchors"])
+        if len(self.anchors.views) == 1 and index > 0:
+            # All anchors are of the first instant; what moves as a solid can be seen there as well as at its own.
+            index, state = 0, self.motion.at(self.table.params, self.times[0])
         drawing = draw(state, self.anchor_cameras.rows(chosen), self.config.backend)
         drawings.append(drawing)
         target = self.anchors.views[index][chosen]

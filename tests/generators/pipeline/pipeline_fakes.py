@@ -15,6 +15,7 @@ from PIL import Image
 from gaussian4d.errors import UserError
 from gaussian4d.model import DynamicGaussians
 from gaussian4d.motion import make_motion
+from generators.models.pieces import Moves
 from generators.pipeline import job, parts, results
 from generators.priors.base import PriorInfo
 
@@ -43,7 +44,7 @@ class FakePrior:
 
     def sample_video(self, image: Any, camera: Any, frames: int, *, seed: int = 0, **options: Any) -> Any:
         self._steps(options.get("progress"))
-        self.calls.append(f"video {seed}")
+        self.calls.append(f"video {seed}{' of moves' if 'moves' in options else ''}")
         small = torch.nn.functional.interpolate(image[None], (16, 16), mode="area")[0]
         return torch.stack([small.roll(k, dims=2) for k in range(frames)])
 
@@ -58,6 +59,16 @@ class FakePrior:
         return images
 
 
+class MovingPrior(FakePrior):
+    """A prior that says how things move before it shows it."""
+
+    def sample_moves(self, image: Any, camera: Any, times: Sequence[float], *, seed: int = 0, **options: Any) -> Moves:
+        self.calls.append(f"moves {seed}")
+        transforms = torch.eye(4)[:3].repeat(len(times), 1, 1, 1)
+        transforms[:, 0, 0, 3] = torch.tensor(list(times))
+        return Moves(torch.zeros(16, 16, dtype=torch.long), transforms, torch.zeros(16, 16, 3))
+
+
 class FakeParts:
     """Everything that `parts` builds, with a record of what was asked for."""
 
@@ -65,6 +76,7 @@ class FakeParts:
         self.calls: list[str] = []
         self.prior = FakePrior(self.calls)
         self.interrupt = False
+        self.known: tuple[Any, Any] = (None, None)
         self.inside = True
         self.configs: list[dict[str, Any]] = []
 
@@ -86,6 +98,7 @@ class FakeParts:
         self, frames: Any, times: Any, camera: Any, prior: Any, out: Path, config: Any, **options: Any
     ) -> Any:
         self.calls.append(f"fit {config['motion']} {len(frames)}{' resumed' if options['resume'] else ''}")
+        self.known = options.get("moves"), options.get("rest")
         assert not (out / "config.json").exists() or options["resume"]
         out.mkdir(parents=True, exist_ok=True)
         (out / "config.json").write_text(json.dumps({"fake": True}))

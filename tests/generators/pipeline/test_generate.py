@@ -8,8 +8,9 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
 from PIL import Image
-from pipeline_fakes import FakeParts, draw
+from pipeline_fakes import FakeParts, MovingPrior, draw
 
 from gaussian4d.cli import app
 from gaussian4d.cli.app import main
@@ -45,6 +46,30 @@ def test_an_image_becomes_a_run_folder(
     }  # fmt: skip
     assert (out / "model.g4d").is_file() and (out / "stages/static/run/model.g4d").is_file()
     assert json.loads((out / "generate.json").read_text())["settings"]["frames"] == 5
+
+
+def test_what_is_known_to_move_is_made_at_rest_and_moved(
+    fakes: FakeParts, picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fakes.prior = MovingPrior(fakes.calls)
+    out = tmp_path / "run"
+    assert generate("--image", picture, "--out", out, "--frames", 4) == 0
+    work = [call for call in fakes.calls if call.startswith(("fit", "anchors", "moves", "video"))]
+    # The estimate's video is the first.
+    assert work[-5:] == ["anchors 1", "fit static 1", "moves 0", "video 0 of moves", "fit rigid-parts 4"]
+    assert not fakes.configs[-1]["sds"] and not (out / "stages/anchors").exists()
+    moves, rest = fakes.known
+    assert moves.transforms[:, 0, 0, 3].tolist() == pytest.approx([0, 1 / 3, 2 / 3, 1]) and len(rest) == 2
+    # What was drawn is used again, and a damaged file is noticed.
+    assert generate("--out", out, "--resume", "--preset", "balanced") == 0
+    assert fakes.calls[-1] == "fit rigid-parts 4" and torch.equal(fakes.known[0].transforms, moves.transforms)
+    (out / "stages/video/moves.safetensors").write_bytes(b"cut")
+    capsys.readouterr()
+    assert generate("--out", out, "--resume") == 0
+    assert "video: what was kept cannot be read" in capsys.readouterr().out
+    # Another motion is fitted to the frames as before.
+    assert generate("--out", out, "--resume", "--motion", "free-time") == 0
+    assert fakes.calls[-1] == "fit free-time 4" and fakes.known == (None, None)
 
 
 def test_resume_does_only_what_changed(
@@ -171,6 +196,8 @@ def test_outside_the_domain_is_warned_of(
         (["--image", "{cat}", "--mask", "{missing}"], "missing.png"),
         (["--image", "{cat}", "--max-minutes", "0"], "--max-minutes"),
         (["--image", "{cat}", "--static", "--motion", "hexplane"], "leave one out"),
+        (["--image", "{cat}", "--motion", "rigid-parts"], "needs a video prior that says how things move"),
+        (["--video", "{cat}", "--motion", "rigid-parts"], "is for pictures and words"),
         (["--text", " "], "empty --text"),
         (["--resume"], "holds no generation"),
         (["--image", "{cat}", "--backend", "cuda"], "--backend cuda cannot be used"),
