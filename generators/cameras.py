@@ -22,14 +22,20 @@ FRAMED_RADIUS = 1.05
 
 
 def orbit_camera(
-    azimuth: float, elevation: float, *, fov: float = 35.0, size: int = 64, id: str | None = None
+    azimuth: float,
+    elevation: float,
+    *,
+    fov: float = 35.0,
+    size: int = 64,
+    radius: float = FRAMED_RADIUS,
+    id: str | None = None,
 ) -> Camera:
     """Returns the square pinhole camera at (azimuth, elevation) that frames the object, looking at the origin.
 
     Args:
         azimuth: Degrees; 0 is the side of the input picture.
         elevation: Degrees above the horizon, -89..89.
-        fov: Degrees over the width. The distance follows: the sphere of `FRAMED_RADIUS` just fits.
+        fov: Degrees over the width. The distance follows: the sphere of `radius` around the origin just fits.
         size: Width and height in pixels.
     """
     if not 1.0 <= fov <= 120.0:
@@ -38,17 +44,23 @@ def orbit_camera(
         raise UserError(f"expected an elevation of -89 to 89 degrees, got {elevation:g}")
     half = np.radians(fov) / 2
     a, e = np.radians(azimuth), np.radians(elevation)
-    eye = FRAMED_RADIUS / np.sin(half) * np.array([np.cos(e) * np.cos(a), np.cos(e) * np.sin(a), np.sin(e)])
+    eye = radius / np.sin(half) * np.array([np.cos(e) * np.cos(a), np.cos(e) * np.sin(a), np.sin(e)])
     name = f"a{azimuth:g}_e{elevation:g}" if id is None else id
     up = np.array([0.0, 0.0, 1.0])
     return Camera.look_at(eye, np.zeros(3), up, width=size, height=size, focal=0.5 * size / np.tan(half), id=name)
 
 
 def orbit_cameras(
-    count: int = 8, *, elevation: float = 15.0, start: float = 0.0, fov: float = 35.0, size: int = 64
+    count: int = 8,
+    *,
+    elevation: float = 15.0,
+    start: float = 0.0,
+    fov: float = 35.0,
+    size: int = 64,
+    radius: float = FRAMED_RADIUS,
 ) -> list[Camera]:
     """Returns `count` cameras at even azimuths, the first at `start` degrees."""
-    return [orbit_camera(start + 360.0 * k / count, elevation, fov=fov, size=size) for k in range(count)]
+    return [orbit_camera(start + 360.0 * k / count, elevation, fov=fov, size=size, radius=radius) for k in range(count)]
 
 
 def pluecker_rays(cameras: Sequence[Camera], size: int | None = None) -> Float[Tensor, "V 6 H W"]:

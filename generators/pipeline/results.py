@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gaussian4d.files import atomic_write
 
-from ..cameras import orbit_camera, orbit_cameras
+from ..cameras import FRAMED_RADIUS, orbit_camera, orbit_cameras
 from .detail import resized
 
 if TYPE_CHECKING:
@@ -56,10 +56,22 @@ def write_orbit(
     from gaussian4d.video_out import write_video
 
     count = round(ORBIT_SECONDS * ORBIT_FPS)
-    cameras = orbit_cameras(count, elevation=elevation, fov=fov, size=ORBIT_SIZE)
+    cameras = orbit_cameras(count, elevation=elevation, fov=fov, size=ORBIT_SIZE, radius=room(model))
     route = list(zip(cameras, clip_times(count).tolist()))
     frames = pictures(model, route, ("rgb",), background=BACKGROUNDS[background], backend=backend)
     return write_video(path, track(frames, "orbit", total=count), ORBIT_FPS)
+
+
+def room(model: DynamicGaussians) -> float:
+    """Returns the radius of a sphere around the origin in which the asset stays: what moves may leave the usual one."""
+    farthest = FRAMED_RADIUS
+    for time in [0.0] if model.times is None else model.times:
+        state = model.at(float(time))
+        reach = (state.means.norm(dim=-1) + state.scales.amax(dim=-1))[state.opacities > 0.1]
+        if len(reach):
+            # A few stray ones do not count.
+            farthest = max(farthest, float(reach.quantile(0.995)))
+    return farthest
 
 
 def write_plys(folder: Path, model: DynamicGaussians) -> int:
@@ -92,8 +104,9 @@ def write_sheet(
     behind = BACKGROUNDS[background]
     rows = [[over(picture, behind) for picture in resized(frames[columns], SHEET_SIZE)]]
     rows[0][0] = captioned(rows[0][0], "input")
+    radius = room(model)
     for azimuth in SHEET_AZIMUTHS:
-        camera = orbit_camera(azimuth, elevation, fov=fov, size=SHEET_SIZE)
+        camera = orbit_camera(azimuth, elevation, fov=fov, size=SHEET_SIZE, radius=radius)
         route = [(camera, float(times[column])) for column in columns]
         row = list(pictures(model, route, ("rgb",), background=behind, backend=backend))
         rows.append([captioned(row[0], f"{azimuth} degrees"), *row[1:]])

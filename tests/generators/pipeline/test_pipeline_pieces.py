@@ -5,14 +5,19 @@ from __future__ import annotations
 import types
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from generators.pipeline import estimate
+from gaussian4d.model import DynamicGaussians
+from generators.cameras import FRAMED_RADIUS
+from generators.models.pieces import Moves
+from generators.pipeline import estimate, results
 from generators.pipeline.detail import sharpened
 from generators.pipeline.estimate import sampling_seconds, spoken
 from generators.pipeline.run import folder_names
 from generators.pipeline.stages import Stages
+from generators.stag4d.rigid import moved_params, rigid_motion
 
 
 def test_a_stage_follows_what_it_was_made_from(tmp_path: Path) -> None:
@@ -93,3 +98,21 @@ def test_texture_returns_where_nothing_moved() -> None:
 
 def test_folder_names_are_plain_and_different() -> None:
     assert folder_names(["a cat!", "a cat?", "../x", "***"]) == ["a_cat", "a_cat_2", "x", "input"]
+
+
+def test_the_orbit_has_room_for_what_moves_away() -> None:
+    params = {
+        "means": torch.tensor([[0.5, 0.0, 0.0], [9.0, 0.0, 0.0]]), "quats": torch.tensor([[1.0, 0, 0, 0]] * 2),
+        "scales": torch.full((2, 3), 0.01).log(), "opacities": torch.tensor([4.0, -4.0]),
+        "sh0": torch.zeros(2, 1, 3), "shN": torch.zeros(2, 0, 3),
+    }  # fmt: skip
+    moves = Moves(torch.zeros(1, 1, dtype=torch.long), torch.eye(4)[:3].repeat(2, 1, 1, 1), torch.zeros(1, 1, 3))
+    times = np.array([0.0, 1.0])
+
+    def asset() -> DynamicGaussians:
+        return DynamicGaussians(moved_params(params, moves), rigid_motion(moves, times.tolist()), times=times)
+
+    # What nobody sees takes no room.
+    assert results.room(asset()) == FRAMED_RADIUS
+    moves.transforms[1, 0, 0, 3] = 2.0
+    assert results.room(asset()) == pytest.approx(2.51, abs=0.01)
