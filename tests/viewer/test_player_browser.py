@@ -199,6 +199,40 @@ def test_mouse_and_keys_move_the_camera(browser: Any, moving_page: Path) -> None
     assert opened.state()["position"] == pytest.approx(before["position"])
 
 
+def test_a_key_pressed_shorter_than_a_picture_takes_flies_too(browser: Any, moving_page: Path) -> None:
+    opened = Opened(browser, moving_page, "#t=0.5")
+    before = opened.state()
+    # No frame of the browser lies between the two events.
+    opened.page.evaluate("""() => {
+        const send = (kind) => window.dispatchEvent(new KeyboardEvent(kind, { code: "KeyW" }));
+        send("keydown");
+        const begun = performance.now();
+        while (performance.now() - begun < 80);
+        send("keyup");
+    }""")
+    after = opened.state()
+    moved = np.linalg.norm(np.subtract(after["position"], before["position"]))
+    reach = np.linalg.norm(np.subtract(before["target"], before["position"]))
+    assert 0.07 < moved / reach < 0.11
+    opened.page.wait_for_timeout(200)
+    assert opened.state()["position"] == pytest.approx(after["position"]), "it stops when the key is up"
+
+
+def test_on_a_phone_the_slider_is_wide_and_the_help_is_for_fingers(browser: Any, moving_page: Path) -> None:
+    context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    page = context.new_page()
+    page.goto(moving_page.as_uri() + "#t=0.5")
+    page.evaluate("g4d.ready")
+    slider, play = (page.locator(name).bounding_box() for name in ("#time", "#play"))
+    assert slider is not None and play is not None
+    assert slider["width"] > 0.8 * 390 and min(play["width"], play["height"]) >= 40
+    page.locator("#help").tap()
+    assert "two fingers" in page.locator("#help-text").inner_text()
+    assert "W A S D" not in page.locator("#help-text").inner_text()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    context.close()
+
+
 def test_two_fingers_zoom(browser: Any, moving_page: Path) -> None:
     opened = Opened(browser, moving_page, "#t=0.5")
     before = opened.state()

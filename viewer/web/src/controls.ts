@@ -13,6 +13,8 @@ const KEYS: Record<string, [number, number, number]> = {
 
 const RADIANS_PER_PIXEL = 0.006;
 const ZOOM_PER_PIXEL = 0.0015;
+// Seconds that one frame flies at most, however long it took.
+const LONGEST_STEP = 0.1;
 
 export class Controls {
   /** Whether a drag turns the camera on its place instead of around the target. */
@@ -20,7 +22,8 @@ export class Controls {
   /** Milliseconds from each input event to its handling, the last ones. */
   readonly delays: number[] = [];
   private readonly pointers = new Map<number, { x: number; y: number; pan: boolean }>();
-  private readonly held = new Set<string>();
+  /** Keys held, with the time of the press until a frame has flown by them: a short press between frames counts too. */
+  private readonly held = new Map<string, number | null>();
   private lastTap = 0;
 
   constructor(
@@ -43,11 +46,15 @@ export class Controls {
 
   /** Flies by the keys held for `elapsed` seconds. */
   advance(elapsed: number): void {
-    if (this.held.size === 0) return;
+    if (this.held.size > 0) this.flyBy([...this.held.keys()], elapsed);
+    for (const code of this.held.keys()) this.held.set(code, null);
+  }
+
+  private flyBy(codes: string[], seconds: number): void {
     // A second crosses what lies between the camera and its target.
-    const step = Math.min(elapsed, 0.1) * this.camera.distance;
+    const step = Math.min(seconds, LONGEST_STEP) * this.camera.distance;
     const sum = [0, 0, 0];
-    for (const code of this.held) KEYS[code].forEach((value, i) => (sum[i] += value));
+    for (const code of codes) KEYS[code].forEach((value, i) => (sum[i] += value));
     this.camera.move(step * sum[0], step * sum[1], step * sum[2]);
     this.changed();
   }
@@ -110,7 +117,10 @@ export class Controls {
   private key(event: KeyboardEvent, pressed: boolean): void {
     if (!(event.code in KEYS) || event.ctrlKey || event.metaKey || event.altKey) return;
     this.record(event);
-    if (pressed) this.held.add(event.code);
-    else this.held.delete(event.code);
+    const since = this.held.get(event.code);
+    if (!pressed) {
+      if (typeof since === "number") this.flyBy([event.code], (event.timeStamp - since) / 1000);
+      this.held.delete(event.code);
+    } else if (since === undefined) this.held.set(event.code, event.timeStamp);
   }
 }
