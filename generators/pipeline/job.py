@@ -38,6 +38,9 @@ T = TypeVar("T")
 
 VIEWS = 8
 """Cameras of the anchors around the object."""
+SOLID_STEPS = {"quick": 400, "balanced": 1500}
+"""Of fits of one object at rest, which need fewer than one that is another at every instant: longer ones learn the
+errors of the views (docs/generation.md)."""
 STATIC_MINUTES = 0.5
 """Of the fit of the static asset, which comes first when the input is a picture or words."""
 LEAST_FIT_SECONDS = 15.0
@@ -170,12 +173,13 @@ class Job:
                 picture[None], camera, cameras, seed=self.seed, hook=self._feedback(), progress=note
             )
         )
+        anchors = views * self.priors.views.info.samples
         each = {
             "input": made,
             "previews": own.seeds * (made + views),
-            "static": views + self._fit_seconds(speed, still=True),
-            "anchors": frames * views,
-            "asset": self._fit_seconds(speed, still=self.still),
+            "static": anchors + self._fit_seconds(speed, solid=True, limit=60.0 * STATIC_MINUTES),
+            "anchors": frames * anchors,
+            "asset": self._fit_seconds(speed, solid=self.still or self.rigid),
             "results": speed.draw * (results.ORBIT_SIZE / 128) ** 2 * 130 + 0.1 * frames,
         }
         seconds |= {name: each[name] for name in todo if each.get(name)}
@@ -404,16 +408,18 @@ class Job:
         own = self.settings
         # Distillation asks about each instant for itself; what moves as a solid is the same at all.
         sds = isinstance(self.priors.views, DistillationPrior) and motion != RIGID
+        solid = motion in ("static", RIGID)
         return parts.fit_config(
             own.preset, motion=motion, seed=self.seed, backend=own.backend, sds=sds,
-            max_minutes=minutes, minutes_only=minutes_only,
+            max_steps=SOLID_STEPS[own.preset] if solid else None, max_minutes=minutes, minutes_only=minutes_only,
         )  # fmt: skip
 
-    def _fit_seconds(self, speed: Speed, still: bool) -> float:
+    def _fit_seconds(self, speed: Speed, solid: bool, limit: float | None = None) -> float:
         """Returns what a fit takes: the presets end after their steps or their time, whichever is first."""
-        most = PRESET_SECONDS[self.settings.preset]
-        limit = 60.0 * STATIC_MINUTES if still and not self.still else most
-        return min(limit, max(speed.factor, 0.2) * most)
+        preset = self.settings.preset
+        most = PRESET_SECONDS[preset]
+        share = SOLID_STEPS[preset] / PRESET_STEPS[preset] if solid else 1.0
+        return min(most if limit is None else limit, share * max(speed.factor, 0.2) * most)
 
     def _warn_of_domain(self, image: Float[Tensor, "4 S S"]) -> None:
         if self.settings.prior == "embedded":
@@ -431,6 +437,7 @@ class Job:
 MOVES = "moves.safetensors"
 RIGID = "rigid-parts"
 
+PRESET_STEPS = {"quick": 1500, "balanced": 5000}
 PRESET_SECONDS = {"quick": 90.0, "balanced": 360.0}
 """What the presets of the fit take, and at most take, on the machine for which they are stated."""
 

@@ -57,6 +57,8 @@ class PriorInfo:
     """Edge of the pictures it makes, in pixels."""
     fixed_cameras: tuple[tuple[float, float], ...] | None = None
     """(azimuth, elevation) pairs in degrees of a prior that knows no others; None for any camera."""
+    samples: int = 1
+    """How many samples make the best views, as their mean: those of a small prior scatter about the right one."""
 
 
 @runtime_checkable

@@ -35,6 +35,8 @@ WEIGHTS = Path(__file__).parents[1] / "weights"
 STEPS = 8
 VIEW_STEPS = 2
 """Of views and frames from a picture: the drawings say so much that further steps add errors (docs/generation.md)."""
+VIEW_SAMPLES = 4
+"""Of which views that an asset is fitted to are the mean (docs/generation.md)."""
 PICTURE_STEPS, PICTURE_GUIDANCE = 25, 2.5
 """Of pictures from words."""
 MOTION_STEPS, MOTION_GUIDANCE = 25, 3.0
@@ -62,7 +64,7 @@ class EmbeddedPrior:
         self.surface = surface.eval().requires_grad_(False)
         self.motion = motion.eval().requires_grad_(False)
         self.picture = picture.eval().requires_grad_(False)
-        self.info = PriorInfo("toy view prior", source, "Apache-2.0", size=model.config.size)
+        self.info = PriorInfo("toy view prior", source, "Apache-2.0", size=model.config.size, samples=VIEW_SAMPLES)
 
     @classmethod
     def load(cls, path: Path | None = None) -> EmbeddedPrior:

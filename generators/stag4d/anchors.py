@@ -29,6 +29,8 @@ from ..priors.base import CleanViewsHook, Fusion, MultiViewPrior, StepCallback
 
 SCHEMA_VERSION = 1
 _FILE = "anchors.json"
+_APART = 100_003
+"""Between the seeds of the samples whose mean is taken, so that neighbouring seeds share none."""
 
 
 @dataclasses.dataclass
@@ -90,7 +92,7 @@ def make_anchors(
         input_camera: Where they were taken from.
         cameras: Square cameras; they are resized to what the prior makes.
         fusion: Ties the instants to the first; None treats them apart.
-        seed: Of the one noise of all instants.
+        seed: Of the one noise of all instants; priors that say so are asked with several, and the mean is taken.
         progress: Called with denoising steps done and in all, over all chunks.
         caption: What the object is, for priors that listen.
         folder: Stage folder: instants already there are kept, and each chunk is written as it is done. What comes back
@@ -120,22 +122,25 @@ def make_anchors(
         lead = [] if fusion is None or row[0] == 0 else [0]
         asked = [*lead, *row]
 
-        def tell(step: int, steps: int, index: int = index) -> None:
-            if progress is not None:
-                progress(index * steps + step, len(rows) * steps)
+        total = torch.zeros(())
+        for sample in range(prior.info.samples):
 
-        views = prior.sample_views(
-            frames[asked],
-            input_camera,
-            cameras,
-            caption=caption,
-            times=[times[t] for t in asked],
-            seed=seed,
-            fusion=fusion,
-            hook=hook,
-            progress=tell,
-        )[len(lead) :]
-        for t, view in zip(row, views):
+            def tell(step: int, steps: int, done: int = index * prior.info.samples + sample) -> None:
+                if progress is not None:
+                    progress(done * steps + step, len(rows) * prior.info.samples * steps)
+
+            total = total + prior.sample_views(
+                frames[asked],
+                input_camera,
+                cameras,
+                caption=caption,
+                times=[times[t] for t in asked],
+                seed=seed + sample * _APART,
+                fusion=fusion,
+                hook=hook,
+                progress=tell,
+            )
+        for t, view in zip(row, (total / prior.info.samples)[len(lead) :]):
             made[t] = view.detach().float()
             if folder is not None:
                 _write_instant(folder, t, made[t])
@@ -165,7 +170,7 @@ def _about(
     return {
         "pictures": hashlib.sha256(pixels.tobytes()).hexdigest(),
         "input_camera": _camera_dict(camera),
-        "prior": [prior.info.name, prior.info.source, prior.info.size],
+        "prior": [prior.info.name, prior.info.source, prior.info.size, prior.info.samples],
         "fusion": None if fusion is None else [fusion.anchor, fusion.previous, fusion.layers, list(fusion.steps)],
         "seed": seed,
         "caption": caption,

@@ -60,7 +60,8 @@ def test_instants_with_equal_pictures_are_equal_and_a_batch_changes_nothing(prio
     views = prior.sample_views(same, INPUT, CAMERAS, steps=2, times=[0.2, 0.2, 0.2])
     torch.testing.assert_close(views[0], views[2])
     alone = prior.sample_views(same[:1], INPUT, CAMERAS, steps=2, times=[0.2])
-    torch.testing.assert_close(views[:1], alone, atol=1e-5, rtol=1e-4)
+    # Products of other sizes round otherwise, by how much depends on the processor; leaking instants would be tenths.
+    torch.testing.assert_close(views[:1], alone, atol=2e-4, rtol=0)
 
 
 def test_fusion_leaves_the_first_instant_alone_and_pulls_the_others_towards_it(prior):

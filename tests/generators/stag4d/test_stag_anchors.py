@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
-from stag_oracle import INPUT, TIMES, toy_input
+from stag_oracle import INPUT, TIMES, OraclePrior, toy_input
 
 from gaussian4d.errors import UserError
 from generators.cameras import orbit_cameras
@@ -56,3 +58,24 @@ def test_angles_are_between_directions():
     assert angles_to(orbit_cameras(4, elevation=0.0)[0], orbit_cameras(4, elevation=0.0)) == pytest.approx(
         [0, 90, 180, 90], abs=1e-4
     )
+
+
+def test_priors_whose_samples_scatter_are_asked_several_times_and_averaged(tmp_path):
+    class Scattering(OraclePrior):
+        def sample_views(self, images, input_camera, cameras, *, seed=0, progress=None, **options):
+            self.asked.append(seed)
+            for step in (1, 2):
+                progress(step, 2)
+            views = torch.zeros(len(images), len(cameras), 4, 32, 32)
+            return views + {0: 0.2}.get(seed, 0.4)
+
+    frames, prior = toy_input()
+    prior = Scattering(prior.world)
+    prior.info = dataclasses.replace(prior.info, samples=3)
+    steps = []
+    anchors = make_anchors(
+        frames, TIMES, INPUT, prior, orbit_cameras(2), None, 0, lambda *done: steps.append(done), chunk=2
+    )
+    assert len(set(prior.asked)) == 3 and prior.asked[:3] == prior.asked[3:]
+    torch.testing.assert_close(anchors.views, torch.full((len(TIMES), 2, 4, 32, 32), 1 / 3))
+    assert steps == [(k + 1, 12) for k in range(12)]
