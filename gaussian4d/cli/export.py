@@ -136,20 +136,25 @@ def save_model(
     **options: Any,
 ) -> None:
     """Writes a model in any format and prints what was written and what was lost."""
+    from ..io.cubic import instants_of, own_instants
     from ..io.registry import write_model
     from ..paths import clip_times
     from .console import size
 
     chosen, as_frames = check_target(path, format)
-    recorded = 1 if model.times is None else len(model.times)
-    times = (clip_times(count or recorded) if count or model.times is None else model.times).tolist()
+    moves = model.motion.name != "static"
+    if count or not moves:
+        times = clip_times(count or 1).tolist()
+    else:
+        times = instants_of(model, least=1).tolist()
+        if (as_frames or chosen.name == "usd") and own_instants(model) is None:
+            print(f"it does not say at which instants it was recorded: {len(times)}, evenly spread, are written")
     if as_frames:
         _sequence(model, path, chosen, times, options)
         return
     if chosen.name == "usd" and count:
         options["times"] = times
     written = write_model(path, model, format=chosen, time=time, say=print, **options)
-    moves = model.motion.name != "static"
     if moves and not chosen.moves and chosen.parts is None:
         print(f"{chosen.title} holds no motion: this is the instant {time:g} of the clip", flush=True)
     motion = f", motion {model.motion.name}" if chosen.moves else ""
@@ -174,7 +179,10 @@ def _sequence(
 
 def shown_instants(model: DynamicGaussians) -> list[float]:
     """Returns the first, the middle and the last clip time of a model: some formats hold its own instants only."""
-    times = [0.0, 0.5, 1.0] if model.times is None else model.times.tolist()
+    from ..io.cubic import own_instants
+
+    own = own_instants(model)
+    times = [0.0, 0.5, 1.0] if own is None else own.tolist()
     return sorted({times[0], times[len(times) // 2], times[-1]})
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..model import DynamicGaussians
-from ..motion import PerFrame, Spacetime
+from ..motion import PerFrame, RigidParts, Spacetime
 from ..motion.base import Params
 from ..motion.spacetime import SpacetimeConfig
 
@@ -69,15 +69,25 @@ def is_exact(model: DynamicGaussians) -> bool:
 
 def instants_of(model: DynamicGaussians, least: int = 2) -> np.ndarray:
     """Returns the clip times to sample `model` at: its own, at least `least` of them."""
-    if model.times is not None and len(model.times) >= least:
+    times = own_instants(model)
+    return times if times is not None and len(times) >= least else np.linspace(0.0, 1.0, max(least, _INSTANTS))
+
+
+def own_instants(model: DynamicGaussians) -> np.ndarray | None:
+    """Returns the clip times that `model` was fitted to or that its motion is given at, None where it has none."""
+    if model.times is not None:
         return np.asarray(model.times, np.float64)
-    return np.linspace(0.0, 1.0, max(least, _INSTANTS))
+    if isinstance(model.motion, PerFrame | RigidParts):
+        keys = np.asarray(model.motion.config.times, np.float64)
+        return keys[(keys >= 0.0) & (keys <= 1.0)]
+    return None
 
 
 def duration_of(model: DynamicGaussians) -> float:
     """Returns the seconds the clip lasts, one where that is not known."""
-    if model.fps and model.times is not None and len(model.times) > 1:
-        return (len(model.times) - 1) / model.fps
+    times = own_instants(model)
+    if model.fps and times is not None and len(times) > 1:
+        return (len(times) - 1) / model.fps
     return 1.0
 
 

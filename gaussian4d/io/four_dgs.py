@@ -7,6 +7,7 @@ Attributes are quantised to errors that the file declares; the finest profile is
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import os
@@ -20,11 +21,12 @@ import torch
 from ..errors import UserError
 from ..files import atomic_write
 from ..model import DynamicGaussians
-from ..motion import FreeTime, Params, PerFrame, Windows
+from ..motion import FreeTime, Params, PerFrame, RigidParts, Static, Windows, is_shared
 from ..motion.per_frame import PerFrameConfig
+from ..motion.rigid_parts import COLUMN
 from ..optional import require
 from .bells import pieces
-from .cubic import as_cubic, duration_of, fitted, is_exact
+from .cubic import as_cubic, duration_of, fitted, instants_of, is_exact
 from .splats import REST_COUNTS, check_finite, color_from_sh0, log_scales, logit, sh0_from_color, sigmoid, unit
 
 PIECES = 8
@@ -42,8 +44,9 @@ _FPS = 30.0
 def write_4dgs(path: str | os.PathLike[str], model: DynamicGaussians) -> None:
     """Writes the model, atomically; needs `fourdgs`.
 
-    `free-time` and `static` keep their motion, `spacetime` is cut into pieces, others are fitted in each piece.
-    Spherical harmonics beyond degree 3 are left out. Times are in seconds where the model knows its frame rate.
+    `free-time` and `static` keep their motion, `spacetime` is cut into pieces, others are fitted in each piece, which of
+    rigid parts goes from one instant to the next. Spherical harmonics beyond degree 3 are left out. Times are in seconds
+    where the model knows its frame rate.
     """
     fourdgs = require("fourdgs")
     seconds = duration_of(model)
@@ -172,7 +175,26 @@ def _spans(model: DynamicGaussians) -> Iterable[tuple[float, float, Params]]:
     if is_exact(model) or isinstance(model.motion, PerFrame):
         return [(0.0, 1.0, as_cubic(model).params)]
     edges = np.linspace(0.0, 1.0, PIECES + 1)
+    if isinstance(model.motion, RigidParts):
+        return _part_spans(model, edges)
     return ((a, b, fitted(model, np.linspace(a, b, 5))) for a, b in itertools.pairwise(edges.tolist()))
+
+
+def _part_spans(model: DynamicGaussians, edges: np.ndarray) -> Iterable[tuple[float, float, Params]]:
+    """Yields the spans of rigid parts: what stands still in one, the rest in pieces that no given instant lies inside.
+
+    `edges` are clip times at which there is a piece's end where the instants are further apart.
+    """
+    moving = model.params[COLUMN] >= 0
+    still = {name: value if is_shared(name) else value[~moving] for name, value in model.params.items()}
+    yield 0.0, 1.0, as_cubic(dataclasses.replace(model, params=still, motion=Static())).params
+    rows = {name: value if is_shared(name) else value[moving] for name, value in model.params.items()}
+    parts = dataclasses.replace(model, params=rows)
+    keys = np.unique(np.concatenate([[0.0], instants_of(dataclasses.replace(parts, times=None)), [1.0]]))
+    for start, end in itertools.pairwise(keys.tolist()) if bool(moving.any()) else ():
+        inside = edges[(edges > start) & (edges < end)] if len(keys) <= PIECES else []
+        for a, b in itertools.pairwise([start, *inside, end]):
+            yield a, b, fitted(parts, np.linspace(a, b, 5))
 
 
 def _pieces(table: dict[str, np.ndarray], start: float, end: float) -> list[dict[str, np.ndarray]]:

@@ -22,7 +22,7 @@ from .cubic import duration_of, instants_of
 from .glb import Builder, Document
 from .gltf import glb_node, glb_turn, joined, placed_nodes, save_glb, write_glb
 from .gltf_animation import Animation
-from .rigid import LOOSE, STILL, RigidSplit, find_rigid_parts
+from .rigid import LOOSE, STILL, RigidSplit, find_rigid_parts, own_parts
 from .sequence import ply_columns
 from .splats import Splats
 
@@ -50,6 +50,8 @@ def write_moving(
     """
     if isinstance(model.motion, PerFrame):
         split, why = None, "nothing connects the Gaussians of separate instants"
+    elif isinstance(model.motion, RigidParts):
+        split, why = own_parts(model, time), "nothing in this model moves"
     else:
         times = np.unique(np.concatenate([[0.0], np.clip(instants_of(model), 0.0, 1.0), [1.0]]))
         split = find_rigid_parts(model, times, time)
@@ -62,8 +64,8 @@ def write_moving(
     shown = [int((split.visible & (split.part == index)).sum()) for index in range(-2, len(split.rotations))]
     loose, still, *parts = shown
     say(
-        f"{len(parts)} rigid parts move ({sum(parts):,} Gaussians), {still:,} Gaussians stand still, {loose:,} move in"
-        f" other ways and stand as at the instant {time:g} of the clip"
+        f"{sum(count > 0 for count in parts)} rigid parts move ({sum(parts):,} Gaussians), {still:,} Gaussians stand "
+        f"still, {loose:,} move in other ways and stand as at the instant {time:g} of the clip"
     )
     _write_parts(path, split, time, duration_of(model), vertical_axis)
     return sum(shown)
@@ -88,7 +90,10 @@ def _write_parts(
             continue
         columns = _columns(split, chosen)
         means = columns["means"].astype(np.float64)
-        pivot = _pivot(split.rotations[index], split.offsets[index], means)
+        if split.pivots is not None:
+            pivot = split.pivots[index]
+        else:
+            pivot = _pivot(split.rotations[index], split.offsets[index], means)
         columns["means"] = (means - pivot).astype(np.float32)
         size = float(np.abs(columns["means"]).max())
         _add(builder, nodes, meshes, columns, vertical_axis)

@@ -21,6 +21,8 @@ from torch import Tensor
 from ..gaussians import Gaussians, rotation_matrices
 from ..harmonics import rotated_harmonics
 from ..model import DynamicGaussians
+from ..motion import RigidParts
+from ..motion.rigid_parts import COLUMN, PIVOTS
 from .sequence import VISIBLE_OPACITY
 from .splats import SH_C0
 
@@ -59,6 +61,9 @@ class RigidSplit:
     state: Gaussians
     """All rows at the reference instant. For those not loose, opacity, size and colour are means over the clip, of
     harmonics in the axes of the part."""
+    pivots: np.ndarray | None = None
+    """[P, 3] the points, at the reference instant, that move straight from one instant to the next while the part
+    turns about them; None where that is not known."""
 
     @property
     def visible(self) -> np.ndarray:
@@ -112,6 +117,33 @@ def find_rigid_parts(
         nearest = np.minimum(nearest, distance)
     turns = [not np.array_equal(rotations, identity) for rotations, _ in found]
     return _followed(model, times, base, part, turns, reach)
+
+
+@torch.no_grad()
+def own_parts(model: DynamicGaussians, reference: float) -> RigidSplit:
+    """Returns the parts of a model with the motion `rigid-parts`, at its own instants and the ends of the clip.
+
+    They need not be found: however small or many they are, nothing of their motion is lost.
+
+    Args:
+        model: Of the motion `rigid-parts`.
+        reference: As in `find_rigid_parts`.
+    """
+    model, motion = model.to("cpu"), model.motion
+    assert isinstance(motion, RigidParts)
+    keys = np.asarray(motion.config.times)
+    times = np.unique(np.concatenate([[0.0], keys[(keys > 0.0) & (keys < 1.0)], [1.0]]))
+    poses = [motion.poses(model.params, float(time)) for time in [*times, reference]]
+    places = torch.stack([offsets for offsets, _ in poses], dim=1).double() + model.params[PIVOTS].double()[:, None]
+    turns = rotation_matrices(torch.stack([quats for _, quats in poses], dim=1).double())
+    rotations = (turns[:, :-1] @ turns[:, -1:].transpose(-1, -2)).numpy()
+    still = np.abs(rotations - np.eye(3)).max(axis=(1, 2, 3), initial=0.0) < 1e-6
+    rotations[still] = np.eye(3)
+    pivots, places = places[:, -1].numpy(), places[:, :-1].numpy()
+    part = model.params[COLUMN].long().numpy()
+    part = np.where((part >= 0) & (part < len(rotations)), part, STILL)
+    offsets = places - (rotations @ pivots[:, None, :, None])[..., 0]
+    return RigidSplit(part, times, rotations, offsets, model.at(reference), pivots)
 
 
 class _Steady:

@@ -11,9 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from player_models import moving_cloud
 
 from gaussian4d.cli import main
+from gaussian4d.model import DynamicGaussians
+from gaussian4d.motion import make_motion
 from viewer.player.export import PAGE
 from viewer.player.packing import WORDS, pack
 from viewer.player.segments import direct_segments
@@ -90,3 +93,28 @@ def test_a_broken_exporter_is_named_and_takes_nothing_down(
     assert main(["export", str(tmp_path / "scene.g4d"), "--to", str(tmp_path / "a.ply")]) == 0
     assert "no_such_package" in capsys.readouterr().err
     assert (tmp_path / "a.ply").exists()
+
+
+def test_rigid_parts_move_on_the_page_as_they_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # A part that turns about its own end and one that stands still, known at twelve instants.
+    count, times = 120, np.linspace(0.0, 1.0, 12)
+    cloud = moving_cloud("static", count)
+    turns = torch.zeros(1, 12, 4)
+    angle = torch.from_numpy(1.2 * np.sin(2.0 * np.pi * times)).float()
+    turns[0, :, 0], turns[0, :, 3] = torch.cos(angle / 2), torch.sin(angle / 2)
+    own = {
+        "parts": torch.arange(count).remainder(2).float() - 1.0,
+        "shared.pivots": torch.tensor([[0.5, 0.0, 0.0]]),
+        "shared.offsets": torch.from_numpy(0.3 * times).float()[None, :, None].repeat(1, 1, 3),
+        "shared.turns": turns,
+    }
+    motion = make_motion("rigid-parts", {"times": times.tolist(), "parts": 1})
+    model = DynamicGaussians({**cloud.params, **own}, motion, background=cloud.background, times=times, fps=12.0)
+    model.save(tmp_path / "scene.g4d")
+    assert main(["export", str(tmp_path / "scene.g4d"), "--to", str(tmp_path / "scene.html")]) == 0
+    found = re.search(r"loss +(\d+\.\d) dB PSNR on average, (\d+\.\d) dB at worst", capsys.readouterr().out)
+    assert found and float(found[2]) > 38.0
+    header, _ = scene_of((tmp_path / "scene.html").read_text(encoding="ascii"))
+    # What stands still is one row for the whole clip.
+    whole = [group for group in header["groups"] if group[0] < 0.0 and group[1] > 1.0]
+    assert len(whole) == 1 and whole[0][3] >= count // 2
