@@ -44,9 +44,9 @@ _FPS = 30.0
 def write_4dgs(path: str | os.PathLike[str], model: DynamicGaussians) -> None:
     """Writes the model, atomically; needs `fourdgs`.
 
-    `free-time` and `static` keep their motion, `spacetime` is cut into pieces, others are fitted in each piece. Pieces of
-    rigid parts go from one instant to the next. Spherical harmonics beyond degree 3 are left out. Times are in seconds
-    where the model knows its frame rate.
+    `free-time` and `static` keep their motion, `spacetime` is cut into pieces, others are fitted in each piece: pieces
+    of rigid parts go from one instant to the next. Spherical harmonics beyond degree 3 are left out. Times are in
+    seconds where the model knows its frame rate.
     """
     fourdgs = require("fourdgs")
     seconds = duration_of(model)
