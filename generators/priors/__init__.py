@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from ..models.pieces import Moves
 from .base import (
     CleanViewsHook,
     DistillationPrior,
     Fusion,
     GaussianReconstructor,
     ImagePrior,
+    MotionPrior,
     MultiViewPrior,
     PriorInfo,
     StepCallback,
@@ -20,6 +22,8 @@ __all__ = [
     "Fusion",
     "GaussianReconstructor",
     "ImagePrior",
+    "MotionPrior",
+    "Moves",
     "MultiViewPrior",
     "PriorInfo",
     "StepCallback",
