@@ -79,6 +79,8 @@ class RenderLoop:
         self._waiting: View | None = None
         self._stopped = False
         self._seconds_per_pixel: float | None = None
+        self.resting = False
+        """Whether what is drawn now is drawn because nothing has moved for a while."""
         self._thread = threading.Thread(target=self._run, name="viewer-render", daemon=True)
 
     def start(self) -> None:
@@ -115,20 +117,22 @@ class RenderLoop:
                 if self._stopped:
                     return
                 view, self._waiting = self._waiting, None
+            self.resting = view is None
             if view is not None:
                 scale = self.moving_scale(view)
-                self._picture(view, scale)
-                owed = view if scale < 1.0 else None
+                drawn = self._picture(view, scale)
+                owed = view if scale < 1.0 or not drawn else None
             elif owed is not None:
                 self._picture(owed, 1.0)
                 owed = None
 
-    def _picture(self, view: View, scale: float) -> None:
+    def _picture(self, view: View, scale: float) -> bool:
+        """Draws and shows; returns whether there was a picture."""
         start = time.perf_counter()
         try:
             picture = self._draw(view, scale)
             if picture is None:
-                return
+                return False
             seconds = time.perf_counter() - start
             cost = seconds / max(picture.shape[0] * picture.shape[1], 1)
             old = self._seconds_per_pixel
@@ -139,3 +143,4 @@ class RenderLoop:
                 traceback.print_exc()
             else:
                 self._fail(error)
+        return True

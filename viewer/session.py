@@ -172,7 +172,7 @@ class Session:
                 node.hide()
             # Browsers that left while others were served must not keep the rest waiting.
             return self.painter(view, scale, lambda: not self.closed)
-        if node.update(view):
+        if node.update(view, self.loop.resting):
             self.picture.stats.content = (
                 f"{len(self.painter.model):,} Gaussians, {node.count:,} splats drawn by the browser, "
                 f"time {view.time:.3f}"

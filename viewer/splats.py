@@ -1,12 +1,13 @@
 """The Gaussians of an instant as splats that the browser draws itself: fast to turn around, an approximation.
 
-Viser's splats have one colour each, so colours are those seen from where the camera stands when they are sent. Their
+Viser's splats have one colour each, so colours are those seen from where the camera stood when it last rested. Their
 covariances travel as 16-bit floats, in which those of small Gaussians vanish; they are sent magnified and the node is
 scaled back.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,8 @@ MOST = 150_000
 
 _MAGNIFIED = 100.0
 _VISIBLE = 1.0 / 255.0
+_TURNED = 0.05
+"""Viewer units (cameras stand about 3 from the middle) from which on colours are sent again."""
 
 
 class SplatNode:
@@ -37,6 +40,7 @@ class SplatNode:
         self._session = session
         self._handle: viser.GaussianSplatHandle | None = None
         self._sent: tuple[object, ...] | None = None
+        self._eye = (0.0, 0.0, 0.0)
         self._removed = False
         self._lock = threading.Lock()
         self.count = 0
@@ -46,15 +50,21 @@ class SplatNode:
         """Returns whether splats show what the view asks for: only colours, and none beside a recorded picture."""
         return view.output == "rgb" and view.split is None
 
-    def update(self, view: View) -> bool:
-        """Sends the splats of the view's time unless they are there already; returns whether it sent any."""
+    def update(self, view: View, resting: bool = False) -> bool:
+        """Sends the splats of the view's time unless they are there already; returns whether it sent any.
+
+        Where colours depend on the side they are seen from, the view's are sent once it is `resting`.
+        """
         painter = self._session.painter
         behind = painter.behind(view)
         key = (id(painter.model), view.time, view.crop, behind)
-        if key == self._sent:
+        turned = resting and math.dist(view.position, self._eye) > _TURNED
+        if key == self._sent and not turned:
             return False
         with painter.lock, torch.no_grad():
             state = painter.cropped(view.crop).at(view.time)
+        if key == self._sent and state.sh_degree == 0:
+            return False
         units = painter.units
         eye = torch.as_tensor(units.world_from_viewer(np.array(view.position)), dtype=torch.float32)
         data = splat_arrays(state, eye, units.center, units.scale)
@@ -70,7 +80,7 @@ class SplatNode:
             else:
                 self._handle.set_gaussians(*data)
                 self._handle.visible = True
-            self._sent = key
+            self._sent, self._eye = key, view.position
         return True
 
     def hide(self) -> None:

@@ -276,6 +276,26 @@ def test_splats_are_sent_once_per_time_and_taken_away(session: Session) -> None:
     assert node.removed and wait_until(lambda: "80x60" in session.picture.stats.content)
 
 
+@pytest.mark.parametrize("degree", [0, 1])
+def test_colours_of_splats_are_sent_again_once_a_turned_view_rests(session: Session, degree: int) -> None:
+    painter = session.painter
+    painter.model.params["shN"] = torch.full((4, (degree + 1) ** 2 - 1, 3), 0.3)
+    look(session, 0)
+    control(session, "splats in the browser").by_hand(True)
+    assert wait_until(lambda: "/splats" in session.client.nodes)  # type: ignore[attr-defined]
+    node = session.client.nodes["/splats"]  # type: ignore[attr-defined]
+    first = node.data[2]
+    look(session, 3)
+    session.client.moved(None)  # type: ignore[attr-defined]
+    if degree == 0:
+        assert not wait_until(lambda: node.data[2] is not first, 1.0)
+        return
+    assert wait_until(lambda: node.data[2] is not first)
+    eye = torch.as_tensor(ring()[3].position, dtype=torch.float32)
+    expected = splat_arrays(painter.model.at(0.0), eye, np.zeros(3), 1.0)[2]
+    assert np.allclose(node.data[2], expected, atol=1e-5) and np.abs(expected - first).max() > 0.1
+
+
 def test_splats_lie_before_the_background_and_leave_the_place_to_other_outputs(session: Session) -> None:
     client = session.client
     control(session, "splats in the browser").by_hand(True)
