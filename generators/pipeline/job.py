@@ -38,9 +38,6 @@ T = TypeVar("T")
 
 VIEWS = 8
 """Cameras of the anchors around the object."""
-SOLID_STEPS = {"quick": 400, "balanced": 1500}
-"""Of fits of one object at rest, which need fewer than one that is another at every instant: longer ones learn the
-errors of the views (docs/generation.md)."""
 STATIC_MINUTES = 0.5
 """Of the fit of the static asset, which comes first when the input is a picture or words."""
 LEAST_FIT_SECONDS = 15.0
@@ -406,19 +403,20 @@ class Job:
 
     def _fit_config(self, motion: str | None, minutes: float | None, *, minutes_only: bool = True) -> Any:
         own = self.settings
+        solid = motion in ("static", RIGID) and self.priors.reconstructor is not None
         # Distillation asks about each instant for itself; what moves as a solid is the same at all.
-        sds = isinstance(self.priors.views, DistillationPrior) and motion != RIGID
-        solid = motion in ("static", RIGID)
+        sds = isinstance(self.priors.views, DistillationPrior) and not solid and motion != RIGID
         return parts.fit_config(
-            own.preset, motion=motion, seed=self.seed, backend=own.backend, sds=sds,
-            max_steps=SOLID_STEPS[own.preset] if solid else None, max_minutes=minutes, minutes_only=minutes_only,
+            own.preset, motion=motion, seed=self.seed, backend=own.backend, sds=sds, solid=solid,
+            max_minutes=minutes, minutes_only=minutes_only,
         )  # fmt: skip
 
     def _fit_seconds(self, speed: Speed, solid: bool, limit: float | None = None) -> float:
         """Returns what a fit takes: the presets end after their steps or their time, whichever is first."""
         preset = self.settings.preset
         most = PRESET_SECONDS[preset]
-        share = SOLID_STEPS[preset] / PRESET_STEPS[preset] if solid else 1.0
+        # Few steps, see `stag4d.solid`, where a reconstructor gives the start.
+        share = 0.13 if solid and self.priors.reconstructor is not None else 1.0
         return min(most if limit is None else limit, share * max(speed.factor, 0.2) * most)
 
     def _warn_of_domain(self, image: Float[Tensor, "4 S S"]) -> None:
@@ -437,7 +435,6 @@ class Job:
 MOVES = "moves.safetensors"
 RIGID = "rigid-parts"
 
-PRESET_STEPS = {"quick": 1500, "balanced": 5000}
 PRESET_SECONDS = {"quick": 90.0, "balanced": 360.0}
 """What the presets of the fit take, and at most take, on the machine for which they are stated."""
 

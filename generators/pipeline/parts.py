@@ -87,29 +87,27 @@ def fit_config(
     seed: int,
     backend: str,
     sds: bool,
-    max_steps: int | None = None,
+    solid: bool = False,
     max_minutes: float | None = None,
     minutes_only: bool = False,
 ) -> Any:
     """Returns the `StagConfig` of a preset with what the user chose.
 
-    `max_steps` takes the place of the preset's. `max_minutes` is a limit beside the steps; with `minutes_only` it takes
-    their place.
+    `solid`: see `stag4d.solid`. `max_minutes` is a limit beside the steps; with `minutes_only` it takes their place.
     """
     from .. import stag4d
 
     chosen: dict[str, Any] = {"seed": seed, "backend": backend}
     if motion is not None:
         chosen["motion"] = motion
-    if max_steps is not None:
-        chosen["max_steps"] = max_steps
     if max_minutes is not None:
         chosen["max_minutes"] = max_minutes
         if minutes_only:
             chosen["max_steps"] = None
     if not sds:
         chosen["sds"] = False
-    return stag4d.preset(preset, **chosen)
+    config = stag4d.preset(preset)
+    return (stag4d.solid(config) if solid else config).replace(**chosen)
 
 
 def make_anchors(

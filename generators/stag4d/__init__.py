@@ -7,7 +7,7 @@ Zeng et al., "STAG4D: Spatial-Temporal Anchored Generative 4D Gaussians", ECCV 2
 from __future__ import annotations
 
 from .anchors import Anchors, load_anchors, make_anchors
-from .config import PRESETS, StagConfig, balanced, preset, quick
+from .config import PRESETS, StagConfig, balanced, preset, quick, solid
 from .fit import Interrupted, fit_asset
 
 __all__ = [
@@ -21,4 +21,5 @@ __all__ = [
     "make_anchors",
     "preset",
     "quick",
+    "solid",
 ]

@@ -7,7 +7,16 @@ import json
 import pytest
 
 from gaussian4d.errors import UserError
-from generators.stag4d.config import StagConfig, balanced, fit_settings, load_run_config, preset, quick, save_run_config
+from generators.stag4d.config import (
+    StagConfig,
+    balanced,
+    fit_settings,
+    load_run_config,
+    preset,
+    quick,
+    save_run_config,
+    solid,
+)
 
 
 def test_settings_survive_json(tmp_path):
@@ -40,3 +49,10 @@ def test_adaptive_densification_takes_a_share_of_any_gradient():
     adaptive, absolute = fit_settings(StagConfig(), 8), fit_settings(StagConfig(adaptive_densification=False), 8)
     assert (adaptive.densify_fraction, adaptive.densify_grad) == (0.025, 0.0)
     assert (absolute.densify_fraction, absolute.densify_grad) == (1.0, 2e-4)
+
+
+def test_what_begins_near_the_truth_is_fitted_with_care():
+    for name in ("quick", "balanced"):
+        plain, careful = preset(name), solid(preset(name))
+        assert careful.max_steps * 5 <= plain.max_steps and careful.anchor_weight < plain.anchor_weight
+        assert fit_settings(careful, 1).densify_stop == 0.0 and careful.sizes == plain.sizes
