@@ -12,6 +12,7 @@ from tyro.conf import Positional
 if TYPE_CHECKING:
     from ..fitting import FitResult
     from ..fitting.hooks import FitHook
+    from ..scene import Scene
 
 Backend = Literal["auto", "cpu", "cuda", "gsplat", "reference"]
 
@@ -76,12 +77,24 @@ class Fit:
 
     def run(self) -> int:
         """Fits, and prints where the results lie; returns 130 when it was interrupted."""
-        from ..fitting import fit
         from ..scene import load_scene
 
         check_backend(self.backend)
         hooks = [_view_hook()] if self.view else []
         scene = load_scene(self.scene, downscale=self.downscale, frames=self.frames, cache_mb=self.cache_mb)
+        try:
+            code = self._fit(scene, hooks)
+            if self.view and sys.stdin.isatty():
+                # Without a terminal nobody could end it.
+                hooks[0].wait()  # type: ignore[attr-defined]
+            return code
+        finally:
+            for hook in hooks:
+                hook.close()  # type: ignore[attr-defined]
+
+    def _fit(self, scene: Scene, hooks: list[FitHook]) -> int:
+        from ..fitting import fit
+
         result = fit(
             scene,
             preset=self.preset or ("balanced" if (self.max_minutes or 0.0) >= _BALANCED_MINUTES else "quick"),
@@ -100,11 +113,7 @@ class Fit:
             jobs=self.jobs,
             callbacks=hooks,
         )
-        code = self._conclude(result)
-        if self.view and sys.stdin.isatty():
-            # Without a terminal nobody could end it.
-            hooks[0].wait()  # type: ignore[attr-defined]
-        return code
+        return self._conclude(result)
 
     def _conclude(self, result: FitResult) -> int:
         """Prints where the results lie; returns the exit code."""

@@ -17,6 +17,7 @@ from viewer_helpers import wait_until
 
 pytest.importorskip("viser")
 
+from gaussian4d.cli import main
 from gaussian4d.errors import UserError
 from gaussian4d.fitting import fit
 from gaussian4d.fitting.hooks import GROUP
@@ -98,6 +99,21 @@ def test_the_hook_is_registered_where_fit_looks_for_it() -> None:
     module, name = project["entry-points"][GROUP]["view"].split(":")
     made = getattr(importlib.import_module(module), name)
     assert isinstance(made(), LiveFit) and made() is not made()
+
+
+def test_a_fit_without_a_terminal_ends_its_server(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    hook, ports = LiveFit(port=free_port()), []
+    monkeypatch.setattr("gaussian4d.cli.fit._view_hook", lambda: hook)
+    real = hook._open
+    monkeypatch.setattr(hook, "_open", lambda trainer: (real(trainer), ports.append(hook.server.port)))
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: False))
+    assert main(["fit", str(scene.path), "--out", str(tmp_path / "run"), "--max-steps", "5", "--view"]) == 0
+    assert hook.server is None and len(ports) == 1
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", ports[0])) != 0
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_a_paused_fit_can_be_stopped(scene: Scene, tmp_path: Path) -> None:
