@@ -37,15 +37,15 @@ from gaussian4d.motion.rigid_parts import RigidPartsConfig
 from gaussian4d.paths import cameras_around
 
 ALSO_READ_BY = {
-    "ply": "splat-transform",
+    "ply": "splat-transform, open3d",
     "compressed-ply": "splat-transform",
-    "splat": "splat-transform",
+    "splat": "splat-transform, open3d",
     "spz": "splat-transform",
     "sog": "splat-transform",
     "4dgs": "fourdgs",
     "usd": "usd-core",
 }
-"""Programs that read our files, as scripts/check_interchange.sh showed."""
+"""Programs that read our files, as scripts/check_interchange.sh and scripts/check_interop.sh showed."""
 
 
 def main() -> None:
