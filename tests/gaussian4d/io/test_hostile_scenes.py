@@ -121,6 +121,7 @@ def point_file(folder: Path) -> Path:
 CASES: dict[str, tuple[Callable[[Path], Path], Callable[[Path], object]]] = {
     "g4d-free-time": g4d("free-time"),
     "g4d-dual-domain": g4d("dual-domain"),
+    "g4d-rigid-parts": g4d("rigid-parts"),
     "transforms": scene_file(transforms),
     **{
         f"colmap-{name}": scene_file(lambda folder, name=name: colmap_text(folder, name))
