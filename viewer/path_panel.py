@@ -68,12 +68,7 @@ class PathPanel:
             upload = gui.add_upload_button("Open a path file", mime_type="application/json")
             self.film.add_controls(gui)
 
-        @self.chosen.on_update
-        def _(_: viser.GuiEvent) -> None:
-            index = self._index()
-            if index is not None:
-                key = self.keyframes[index]
-                self.time.value, self.fov.value = key.time, key.fov
+        self.chosen.on_update(lambda _: self._show_chosen())
 
         def change(event: viser.GuiEvent) -> None:
             index = self._index()
@@ -157,7 +152,7 @@ class PathPanel:
             shown = workspace.shown(file)
             self._session.tell("Path saved", str(shown))
             command = ["gaussian4d", "render", str(workspace.source), "--out", f"{name}.mp4", "--path", str(shown)]
-            self.note.content, self.note.visible = f"```\n{shlex.join(command)}\n```", True
+            self.note.content, self.note.visible = f"`{shlex.join(command)}`", True
             self._list_saved()
         else:
             file = workspace.file("paths", name, ".json")
@@ -256,9 +251,18 @@ class PathPanel:
         options = tuple(str(k + 1) for k in range(len(keys))) or (_NEW,)
         self.chosen.options = options
         self.chosen.value = options[chosen if chosen is not None and chosen < len(options) else -1]
+        # The same one chosen again may hold other values.
+        self._show_chosen()
         lines = [f"{k + 1}. time {key.time:.3f}, fov {key.fov:.0f}" for k, key in enumerate(keys)]
         self._list.content = "  \n".join(lines) or "no keyframes yet"
         self._redraw()
+
+    def _show_chosen(self) -> None:
+        """Puts the chosen keyframe's values into its sliders."""
+        index = self._index()
+        if index is not None:
+            key = self.keyframes[index]
+            self.time.value, self.fov.value = key.time, key.fov
 
     def _list_saved(self) -> None:
         """Offers the paths there are in the run folder."""

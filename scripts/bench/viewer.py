@@ -2,6 +2,7 @@
 
     python scripts/bench/viewer.py demo_run/run                           frames/s while scrubbing, and to rest
     python scripts/bench/viewer.py demo_run/run --clients 20 --minutes 2  what 20 restless clients leave behind
+    python scripts/bench/viewer.py demo_run/scene --fit 200 --repeats 5   what `fit --view` costs when nobody looks
 
 Scrubbing: one client moves the time slider, waits for the next picture of 640x360 (drawn smaller where the machine is
 slow, as always while something moves), and moves it again; then it stops and waits for the full picture. What a browser
@@ -10,11 +11,16 @@ needs to unpack and show a picture is not in these figures.
 Restless clients connect, scrub, turn, send nonsense and leave, some without a goodbye, at random. Printed are resident
 memory, threads and open files of this process (the clients' own share included) while they come and go and after all
 have left, twice. Exits with 1 when the second time leaves more behind than the first, or nobody is served afterwards.
+
+The cost of `fit --view`: the same fit (seed, steps) is begun over and over, without and with the hook in turns, so that
+other load of the machine meets both; the first steps, in which the web server starts and everything warms up, are left
+out. Printed are the wall-clock and the processor time of a step.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import io
 import logging
@@ -22,6 +28,7 @@ import math
 import random
 import statistics
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -117,16 +124,20 @@ class Client:
 def main() -> int:
     """Runs one of the two measurements; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="run folder, such as the demo's")
+    parser.add_argument("run", type=Path, help="run folder, such as the demo's; a scene with --fit")
     parser.add_argument("--clients", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=2.0)
     parser.add_argument("--seconds", type=float, default=10.0, help="of scrubbing")
+    parser.add_argument("--fit", type=int, metavar="STEPS", help="measure the cost of fit --view over so many steps")
+    parser.add_argument("--repeats", type=int, default=5, help="of --fit, each without and with")
     options = parser.parse_args()
     # Our clients leave without a goodbye on purpose; their library reports that as an error of its own.
     logging.getLogger("websockets.client").setLevel(logging.CRITICAL)
     # This folder comes first on the path of a script, and this file's name would hide the package it measures.
     here = Path(__file__).parent.resolve()
     sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != here]
+    if options.fit:
+        return cost_of_fit(options.run, options.fit, options.repeats)
     from viewer.server import ViewerServer
     from viewer.workspace import Workspace
 
@@ -167,6 +178,58 @@ def scrub(server: ViewerServer, seconds: float) -> int:
     print(f"full after stopping  {statistics.median(waits):.2f} s median, {max(waits):.2f} s at most, of {len(waits)}")
     client.close()
     return 0
+
+
+def cost_of_fit(folder: Path, steps: int, repeats: int) -> int:
+    """Prints what a step of a fit takes without and with `--view`, and the difference; returns 0."""
+    from gaussian4d.fitting import fit
+    from gaussian4d.scene import load_scene
+    from viewer.live import LiveFit
+
+    scene = load_scene(folder)
+    taken: dict[bool, list[tuple[float, float]]] = {False: [], True: []}
+    starts = []
+    for number in range(2 * repeats):
+        viewed = number % 2 == 1
+        # Both clocks after every step; the first one comes after the server has started.
+        marks: list[tuple[float, float]] = []
+
+        def clock(trainer: Any, event: str, marks: list[tuple[float, float]] = marks) -> None:
+            if event == "step":
+                marks.append((time.perf_counter(), time.process_time()))
+                # A fit that is stopped is not evaluated.
+                trainer.stop_requested = trainer.stop_requested or len(marks) > steps + WARM_UP
+
+        with tempfile.TemporaryDirectory() as out, contextlib.redirect_stdout(io.StringIO()):
+            hook = LiveFit(port=8620)
+            before = time.perf_counter()
+            if viewed:
+                open_server = hook._open
+
+                def opened(trainer: Any, open_server: Any = open_server) -> None:
+                    began = time.perf_counter()
+                    open_server(trainer)
+                    starts.append(time.perf_counter() - began)
+
+                hook._open = opened  # type: ignore[method-assign]
+            fit(scene, out=Path(out) / "run", max_steps=10**6, callbacks=[hook, clock] if viewed else [clock])
+            hook.close()
+        wall, cpu = ((marks[-1][kind] - marks[WARM_UP][kind]) / (len(marks) - 1 - WARM_UP) * 1000.0 for kind in (0, 1))
+        taken[viewed].append((wall, cpu))
+        print(
+            f"{'with --view' if viewed else 'without':12}{wall:8.1f} ms a step, {cpu:8.1f} ms of processor "
+            f"({time.perf_counter() - before:.0f} s in all)",
+            flush=True,
+        )
+    for kind, name in enumerate(("wall clock", "processor")):
+        plain, live = (statistics.median(row[kind] for row in taken[viewed]) for viewed in (False, True))
+        print(f"{name:12} {plain:.1f} ms without, {live:.1f} ms with: {100.0 * (live / plain - 1.0):+.1f} %, medians")
+    print(f"starting the web server once: {statistics.median(starts):.2f} s")
+    return 0
+
+
+WARM_UP = 20
+"""Steps of a fit that are not counted."""
 
 
 def crowd(server: ViewerServer, count: int, minutes: float) -> int:

@@ -145,6 +145,7 @@ def test_times_are_spread_over_the_clip(session: Session) -> None:
         control(session, "Add keyframe").by_hand()
     control(session, "change").by_hand("spread times")
     assert [key.time for key in session.path.keyframes] == [0.0, 0.5, 1.0]
+    assert control(session, "keyframe").value == "3" and control(session, "time of keyframe").value == 1.0
     control(session, "loop path").by_hand(True)
     control(session, "change").by_hand("spread times")
     # The way home takes the last third.

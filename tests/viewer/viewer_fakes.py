@@ -10,7 +10,7 @@ import numpy as np
 
 
 class FakeControl:
-    """A control that remembers its callback, and calls it when the program sets a value, as viser's do."""
+    """A control that remembers its callback, and calls it when the program sets another value, as viser's do."""
 
     def __init__(self, value: Any = None, label: str = "", **fields: Any) -> None:
         self.callback: Callable[[Any], None] = lambda event: None
@@ -23,8 +23,9 @@ class FakeControl:
 
     @value.setter
     def value(self, value: Any) -> None:
-        self._value = value
-        self.callback(SimpleNamespace(client=None))
+        same, self._value = value is self._value or bool(np.all(value == self._value)), value
+        if not same:
+            self.callback(SimpleNamespace(client=None))
 
     def on_update(self, callback: Callable[[Any], None]) -> None:
         self.callback = callback
