@@ -136,19 +136,16 @@ def save_model(
     **options: Any,
 ) -> None:
     """Writes a model in any format and prints what was written and what was lost."""
-    from ..io.cubic import instants_of, own_instants
+    from ..io.cubic import own_instants, written_instants
     from ..io.registry import write_model
     from ..paths import clip_times
     from .console import size
 
     chosen, as_frames = check_target(path, format)
     moves = model.motion.name != "static"
-    if count or not moves:
-        times = clip_times(count or 1).tolist()
-    else:
-        times = instants_of(model, least=1).tolist()
-        if (as_frames or chosen.name == "usd") and own_instants(model) is None:
-            print(f"it does not say at which instants it was recorded: {len(times)}, evenly spread, are written")
+    times = (clip_times(count) if count else written_instants(model)).tolist()
+    if moves and not count and (as_frames or chosen.name == "usd") and own_instants(model) is None:
+        print(f"it does not say at which instants it was recorded: {len(times)}, evenly spread, are written")
     if as_frames:
         _sequence(model, path, chosen, times, options)
         return

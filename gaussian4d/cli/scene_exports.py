@@ -88,12 +88,10 @@ def _mesh_morph(opened: Opened, path: Path, options: Export) -> None:
 
 
 def _times(opened: Opened, options: Export) -> Sequence[float]:
+    from ..io.cubic import written_instants
     from ..paths import clip_times
 
-    recorded = opened.model.times
-    if options.count is None and recorded is not None:
-        return recorded.tolist()
-    return clip_times(options.count or 1).tolist()
+    return (clip_times(options.count) if options.count else written_instants(opened.model)).tolist()
 
 
 def _tracks(opened: Opened, path: Path, options: Export) -> None:

@@ -73,6 +73,11 @@ def instants_of(model: DynamicGaussians, least: int = 2) -> np.ndarray:
     return times if times is not None and len(times) >= least else np.linspace(0.0, 1.0, max(least, _INSTANTS))
 
 
+def written_instants(model: DynamicGaussians) -> np.ndarray:
+    """Returns the clip times of the frames that `model` is written as: its own, one where nothing moves."""
+    return np.zeros(1) if model.motion.name == "static" else instants_of(model, least=1)
+
+
 def own_instants(model: DynamicGaussians) -> np.ndarray | None:
     """Returns the clip times that `model` was fitted to or that its motion is given at, None where it has none."""
     if model.times is not None:

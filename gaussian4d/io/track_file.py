@@ -17,6 +17,7 @@ from ..errors import UserError
 from ..files import atomic_write
 from ..model import DynamicGaussians
 from ..tracks import track_points
+from .cubic import written_instants
 from .splats import SH_C0
 
 # Share of the largest opacity: tracks are of what is seen, not of the haze around it.
@@ -45,7 +46,7 @@ def write_tracks(
     highest = float(model.at(start).opacities.detach().amax()) if len(model) else 0.0
     points = points_of(model, start, least=max(_SOLID * highest, 0.01), most=count)
     if times is None:
-        times = np.zeros(1) if model.times is None else model.times
+        times = written_instants(model)
     xyz = track_points(model, points.xyz, start, times).numpy().astype(np.float32)
     with atomic_write(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(

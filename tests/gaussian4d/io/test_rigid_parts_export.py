@@ -132,6 +132,9 @@ def test_motion_without_instants_becomes_a_clip_of_frames(tmp_path: Path, capsys
     assert back.times is None
     assert main(["convert", str(tmp_path / "a.splatv"), str(tmp_path / "frames")]) == 0
     assert "does not say at which instants" in capsys.readouterr().out
+    assert main(["export", str(tmp_path / "a.splatv"), "--to", str(tmp_path / "tracks.npz"), "--points", "5"]) == 0
+    with np.load(tmp_path / "tracks.npz") as tracks:
+        assert len(tracks["times"]) == 24 and tracks["xyz"].shape[0] == 24
     clip = load_model(tmp_path / "frames")
     assert clip.times is not None and len(clip.times) == 24
     assert decibels(back, clip, tuple(clip.times[::8])) > 110
