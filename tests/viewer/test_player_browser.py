@@ -168,6 +168,28 @@ def test_it_plays_pauses_steps_and_loops(browser: Any, moving_page: Path) -> Non
     assert not opened.problems
 
 
+def test_a_fit_of_some_frames_plays_those(browser: Any, tmp_path: Path) -> None:
+    model = moving_cloud("free-time")
+    model.times = np.linspace(0.25, 0.5, 6)
+    opened = Opened(browser, exported(model, tmp_path))
+    slider = opened.page.get_by_role("slider", name="time")
+    assert (slider.get_attribute("min"), slider.get_attribute("max")) == ("0.25", "0.5")
+    opened.page.evaluate("window.last = 0; window.fell = false")
+    opened.wait("(() => { const t = g4d.state().time; if (t < last) fell = true; last = t; return fell; })()")
+    assert 0.25 <= opened.state()["time"] <= 0.5
+    opened.page.keyboard.press("End")
+    opened.page.keyboard.press("ArrowLeft")
+    assert opened.state()["time"] == pytest.approx(0.45) and not opened.state()["playing"]
+    opened.wait("g4d.state().shown === g4d.state().time")
+    # Five intervals at ten frames a second.
+    assert opened.page.locator("#clock").inner_text() == "0.40 / 0.50 s"
+    opened.page.keyboard.press("Home")
+    assert opened.state()["time"] == 0.25
+    # A link to a moment that was not recorded shows the nearest one that was.
+    assert Opened(browser, tmp_path / "scene.html", "#t=0.9").state()["time"] == 0.5
+    assert not opened.problems
+
+
 def test_mouse_and_keys_move_the_camera(browser: Any, moving_page: Path) -> None:
     opened = Opened(browser, moving_page, "#t=0.5")
     assert not opened.state()["playing"]

@@ -18,6 +18,7 @@ import torch
 from gaussian4d import __version__
 from gaussian4d.errors import UserError
 from gaussian4d.files import atomic_write
+from gaussian4d.io.cubic import own_instants
 from gaussian4d.motion import MotionModel, Params, Static
 from gaussian4d.paths import rig_from_cameras
 from gaussian4d.rendering import render
@@ -83,7 +84,7 @@ def page_header(
     model: DynamicGaussians, cameras: Sequence[Camera], background: Sequence[float], seconds: float
 ) -> dict[str, Any]:
     """Returns what a page says about the scene, besides its rows; see docs/player.md."""
-    rig = rig_from_cameras(cameras)
+    rig, times = rig_from_cameras(cameras), own_instants(model)
     chosen = [camera for camera in cameras if camera.model == "pinhole"] or list(cameras)
     views = [
         {
@@ -96,7 +97,8 @@ def page_header(
         "near": model.near,
         "background": [float(c) for c in background],
         "seconds": seconds,
-        "frames": 1 if isinstance(model.motion, Static) else 31 if model.times is None else len(model.times),
+        "span": recorded_span(model),
+        "frames": 1 if isinstance(model.motion, Static) else 31 if times is None else len(times),
         "about": f"{len(model):,} Gaussians, motion {model.motion.name}. Made with gaussian4d {__version__}.",
         "up": [float(c) for c in rig.up],
         "center": [float(c) for c in rig.center],
@@ -133,7 +135,8 @@ def fidelity(
     page = page_model(model, segments)
     chosen = spread(list(cameras), _COMPARED)
     # Between the frames too, and not at the ends of windows, where a fit is best.
-    times = (np.arange(len(chosen)) + 0.37) / len(chosen)
+    first, last = recorded_span(model)
+    times = first + (last - first) * (np.arange(len(chosen)) + 0.37) / len(chosen)
     figures = []
     for camera, time in zip(chosen, times):
         if camera.width > _COMPARED_WIDTH:
@@ -143,6 +146,15 @@ def fidelity(
         if value is not None:
             figures.append(value)
     return Fidelity(float(np.mean(figures)), min(figures), len(figures)) if figures else None
+
+
+def recorded_span(model: DynamicGaussians) -> tuple[float, float]:
+    """Returns the clip times between which `model` was recorded: a fit of some frames of a clip knows only those."""
+    times = own_instants(model)
+    if isinstance(model.motion, Static) or times is None or len(times) < 2:
+        return 0.0, 1.0
+    first, last = max(float(times[0]), 0.0), min(float(times[-1]), 1.0)
+    return (first, last) if first < last else (0.0, 1.0)
 
 
 def page_model(model: DynamicGaussians, segments: Segments) -> DynamicGaussians:
@@ -179,14 +191,16 @@ class _PageMotion(MotionModel):
 
 
 def _seconds(opened: Opened) -> float:
-    """Returns how long the clip lasts: as recorded, 4 seconds where that is not known, 0 for what does not move."""
+    """Returns how long clip time 0 to 1 lasts: as recorded, else the fitted span takes 4 seconds; 0 without motion."""
     model = opened.model
     if isinstance(model.motion, Static):
         return 0.0
     recorded = opened.scene.duration if opened.scene is not None else None
-    if recorded is None and model.fps and model.times is not None:
-        recorded = (len(model.times) - 1) / model.fps
-    return float(recorded) if recorded else 4.0
+    if recorded:
+        return float(recorded)
+    first, last = recorded_span(model)
+    seconds = (len(model.times) - 1) / model.fps if model.fps and model.times is not None else 0.0
+    return (seconds or 4.0) / (last - first)
 
 
 def _contents(model: DynamicGaussians, packed: Packed) -> str:

@@ -25,6 +25,7 @@ export class Interface {
     this.controls = new Controls(canvas, camera, () => this.lookedElsewhere(), () => playback.toggle());
     element("timeline").hidden = header.seconds <= 0;
     element("about").textContent = header.about;
+    [this.time.min, this.time.max] = header.span.map(String);
     for (const speed of SPEEDS) this.speed.add(new Option(`${speed}x`, String(speed)));
     this.play.onclick = () => playback.toggle();
     this.time.oninput = (event) => {
@@ -50,8 +51,8 @@ export class Interface {
 
   /** Shows the state of the playhead, and now and then writes the address. Once per frame. */
   refresh(): void {
-    const { playback, header } = this.player;
-    const text = `${(playback.time * header.seconds).toFixed(2)} / ${header.seconds.toFixed(2)} s`;
+    const { playback } = this.player;
+    const text = `${playback.clock(playback.time).toFixed(2)} / ${playback.clock().toFixed(2)} s`;
     if (this.clock.textContent !== text) this.clock.textContent = text;
     if (document.activeElement !== this.time || playback.playing) this.time.value = String(playback.time);
     this.play.classList.toggle("playing", playback.playing);
@@ -121,8 +122,8 @@ export class Interface {
       ArrowRight: () => playback.step(shift ? 10 : 1),
       ArrowUp: () => playback.faster(1),
       ArrowDown: () => playback.faster(-1),
-      Home: () => playback.seek(0),
-      End: () => playback.seek(1),
+      Home: () => playback.seek(playback.span[0]),
+      End: () => playback.seek(playback.span[1]),
       KeyO: () => (playback.loop = !playback.loop),
       KeyC: () => camera.nextRecorded(),
       KeyR: () => camera.recorded(0),

@@ -81,7 +81,7 @@ const hook: Hook = {
   async setTime(time) {
     await ready;
     player!.playback.playing = false;
-    player!.playback.seek(time);
+    player!.playback.time = Math.min(1, Math.max(0, time));
     await player!.settled();
   },
   pixels() {

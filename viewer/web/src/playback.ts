@@ -1,4 +1,4 @@
-// The playhead: clip time in 0..1, its speed, and what happens at the end.
+// The playhead: clip time within what was recorded, its speed, and what happens at the end.
 
 export const SPEEDS = [0.1, 0.25, 0.5, 1, 2, 4];
 
@@ -8,17 +8,26 @@ export class Playback {
   speed = 1;
   loop = true;
 
-  constructor(readonly seconds: number, readonly frames: number) {}
+  /** `seconds` from clip time 0 to 1; `span` are the clip times of the first and the last recorded frame. */
+  constructor(readonly seconds: number, readonly frames: number, readonly span: [number, number]) {
+    this.time = span[0];
+  }
+
+  /** Seconds from the first recorded frame to this moment, or to the last frame. */
+  clock(time = this.span[1]): number {
+    return (time - this.span[0]) * this.seconds;
+  }
 
   /** Moves on by `elapsed` seconds of the wall clock. */
   advance(elapsed: number): void {
     if (!this.playing || this.seconds <= 0) return;
     this.time += (elapsed * this.speed) / this.seconds;
-    if (this.time <= 1) return;
+    const [first, last] = this.span;
+    if (this.time <= last) return;
     if (this.loop) {
-      this.time %= 1;
+      this.time = first + ((this.time - first) % (last - first));
     } else {
-      this.time = 1;
+      this.time = last;
       this.playing = false;
     }
   }
@@ -26,18 +35,19 @@ export class Playback {
   toggle(): void {
     if (this.seconds <= 0) return;
     this.playing = !this.playing;
-    if (this.playing && this.time >= 1) this.time = 0;
+    if (this.playing && this.time >= this.span[1]) this.time = this.span[0];
   }
 
   seek(time: number): void {
-    this.time = Math.min(1, Math.max(0, time));
+    this.time = Math.min(this.span[1], Math.max(this.span[0], time));
   }
 
   /** Stops, and goes on by whole recorded frames. */
   step(frames: number): void {
     this.playing = false;
-    const last = Math.max(1, this.frames - 1);
-    this.seek((Math.round(this.time * last) + frames) / last);
+    const [first, last] = this.span;
+    const width = (last - first) / Math.max(1, this.frames - 1);
+    this.seek(first + width * (Math.round((this.time - first) / width) + frames));
   }
 
   faster(steps: number): void {

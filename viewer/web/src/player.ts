@@ -51,7 +51,7 @@ export class Player {
 
   constructor(private readonly canvas: HTMLCanvasElement, private readonly gl: WebGL2RenderingContext, readonly header: Header, private readonly words: Uint32Array) {
     this.camera = new Camera(header);
-    this.playback = new Playback(header.seconds, header.frames);
+    this.playback = new Playback(header.seconds, header.frames, header.span);
     this.renderer = new Renderer(gl, header, words);
     this.order = new Order(words, header, (view, order, count) => this.take(view, order, count));
   }

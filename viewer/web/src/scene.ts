@@ -18,8 +18,10 @@ export interface Header {
   groups: [number, number, number, number][];
   near: number;
   background: [number, number, number];
-  /** Length of the clip in seconds; 0 for a scene that stands still. */
+  /** Seconds from clip time 0 to 1; 0 for a scene that stands still. */
   seconds: number;
+  /** Clip times of the first and the last recorded instant: what is played. */
+  span: Range;
   /** How many instants were recorded. */
   frames: number;
   title: string;
