@@ -77,7 +77,7 @@ class CropPanel:
         file = session.workspace.file("exports", "crop", ".g4d")
         file.parent.mkdir(parents=True, exist_ok=True)
         model.save(file)
-        session.tell("Exported", f"{len(model):,} Gaussians: {file}")
+        session.tell("Exported", f"{len(model):,} Gaussians: {session.workspace.shown(file)}")
 
     def _edges(self) -> tuple[float, float, float]:
         x, y, z = (min(max(float(edge), 1e-3), 1e3) for edge in self.size.value)

@@ -99,7 +99,7 @@ class Film:
                 if not written:
                     self.status.content = "stopped; the next start goes on where this ended"
                 elif job.out is None:
-                    self._session.client.send_file_download(out.name, out.read_bytes())
+                    self._session.client.send_file_download(out.name, out.read_bytes(), save_immediately=True)
                     self.status.content = "done"
                 else:
                     file = self._session.workspace.shown(out)

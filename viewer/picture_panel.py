@@ -93,7 +93,9 @@ class PicturePanel:
         picture = session.painter(view, 1.0)
         assert picture is not None
         Image.fromarray(picture).save(buffer, "PNG")
-        session.client.send_file_download(f"view_{view.output}_{view.time:.3f}.png", buffer.getvalue())
+        session.client.send_file_download(
+            f"view_{view.output}_{view.time:.3f}.png", buffer.getvalue(), save_immediately=True
+        )
 
     def report(self, drawn: Drawn) -> None:
         """Shows what the last picture was and cost."""

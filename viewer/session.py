@@ -155,7 +155,7 @@ class Session:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / name
             write(file)
-            self.client.send_file_download(name, file.read_bytes())
+            self.client.send_file_download(name, file.read_bytes(), save_immediately=True)
 
     def _moved(self) -> None:
         view = self.view()

@@ -105,10 +105,11 @@ class Render:
             print(f"interrupted: the finished frames are in {frames_folder(self.out)}; --resume goes on with them")
             return 130
         camera = path[0][0]
-        for file in written:
+        for stream, file in zip(shot.streams, written):
             kind = size(file.stat().st_size) if file.is_file() else f"{self.images.upper()} files"
+            shown = stream or " ".join(self.buffers)
             print(
-                f"wrote {file}: {len(path)} frames {camera.width}x{camera.height} of {' '.join(self.buffers)}, "
+                f"wrote {file}: {len(path)} frames {camera.width}x{camera.height} of {shown}, "
                 f"{len(path) / fps:.1f} s at {fps:g} frames per second, {kind}"
             )
         return 0

@@ -24,8 +24,9 @@ p { margin: 6px 0; } .soft { color: var(--soft); }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; } td, th { padding: 4px 14px 4px 0;
   border-bottom: 1px solid var(--line); text-align: right; }
 td:first-child, th:first-child, .texts td { text-align: left; }
-pre { background: var(--card); border: 1px solid var(--line); border-radius: 6px; padding: 10px 12px; overflow-x: auto;
-  font-size: 13px; } figure { margin: 10px 0 18px; } figcaption { color: var(--soft); font-size: 13px; }
+pre { background: var(--card); border: 1px solid var(--line); border-radius: 6px; padding: 10px 12px;
+  white-space: pre-wrap; overflow-wrap: anywhere; font-size: 13px; }
+figure { margin: 10px 0 18px; } figcaption { color: var(--soft); font-size: 13px; }
 img { max-width: 100%; height: auto; border: 1px solid var(--line); border-radius: 4px; display: block; }
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(320px, 1fr)); gap: 16px; }
 svg { width: 100%; height: auto; background: var(--card); border: 1px solid var(--line); border-radius: 6px; }

@@ -117,8 +117,10 @@ class FakeClient:
     def add_notification(self, title: str, body: str, **_: Any) -> None:
         self.told.append((title, body))
 
-    def send_file_download(self, name: str, content: bytes) -> None:
-        self.files[name] = content
+    def send_file_download(self, name: str, content: bytes, save_immediately: bool = False) -> None:
+        # Otherwise viser offers it in a notice, which takes another click.
+        if save_immediately:
+            self.files[name] = content
 
     def _picture(self, image: np.ndarray, **_: Any) -> None:
         self.pictures.append(image)

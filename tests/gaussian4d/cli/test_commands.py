@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -86,6 +87,14 @@ def test_render_lays_the_recorded_picture_beside_its_own(scene: Path, run: Path,
     assert np.abs(shown[:, :SIZE] - on_white).max() <= 1.0
     # Bullet time: a still camera and a still clip give one picture over and over.
     assert np.array_equal(shown, np.asarray(Image.open(tmp_path / "png" / "frame_0001.png")))
+
+
+def test_render_says_of_every_file_what_is_in_it(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--layout", "files", "--buffers", "rgb", "depth", "--fps", "2", "--seconds", "1"]
+    assert main(["render", str(run), "--out", str(tmp_path / "a.mp4"), *options]) == 0
+    said = capsys.readouterr().out
+    for name in ("rgb", "depth"):
+        assert re.search(rf"a_{name}\.mp4: 2 frames \S+ of {name}, ", said)
 
 
 def test_render_takes_a_path_file(run: Path, tmp_path: Path) -> None:
