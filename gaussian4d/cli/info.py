@@ -182,7 +182,7 @@ def _file(path: Path) -> int:
     from ..io.registry import format_of
     from ..io.sequence import find_frames
     from ..model import load_model
-    from ..motion import RigidParts
+    from ..motion import PerFrame, RigidParts
     from .console import size
     from .exporters import check_readable
 
@@ -194,6 +194,8 @@ def _file(path: Path) -> int:
     print(f"file       {path}, {size(total)}")
     print(f"format     {format.title}{f', {len(frames)} frames' if frames else ''}")
     motion = "no motion" if model.motion.name == "static" else f"motion {model.motion.name}"
+    if isinstance(model.motion, PerFrame):
+        motion += f" ({len(model.motion.config.times)} instants of their own Gaussians)"
     if isinstance(model.motion, RigidParts):
         motion += f" ({model.motion.config.parts} parts, {int((model.params['parts'] >= 0).sum()):,} Gaussians)"
     print(f"Gaussians  {len(model):,}, spherical harmonics of degree {model.sh_degree}, {motion}")

@@ -135,6 +135,8 @@ def test_motion_without_instants_becomes_a_clip_of_frames(tmp_path: Path, capsys
     assert main(["export", str(tmp_path / "a.splatv"), "--to", str(tmp_path / "tracks.npz"), "--points", "5"]) == 0
     with np.load(tmp_path / "tracks.npz") as tracks:
         assert len(tracks["times"]) == 24 and tracks["xyz"].shape[0] == 24
+    assert main(["info", str(tmp_path / "frames")]) == 0
+    assert "per-frame (24 instants of their own Gaussians)" in capsys.readouterr().out
     clip = load_model(tmp_path / "frames")
     assert clip.times is not None and len(clip.times) == 24
     assert decibels(back, clip, tuple(clip.times[::8])) > 110
