@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from generators.cameras import orbit_camera, rays_of
+from generators.models import moving
 from generators.models.motion import (
     STEPS,
     MotionConfig,
@@ -106,3 +107,14 @@ def test_sampled_moves_are_rigid_and_begin_at_rest():
     # A picture that shows nothing moves nothing.
     nothing = sample_moves(motion, surface, torch.zeros(4, 64, 64), *args[3:], steps=2, guidance=1.0, seed=0)
     assert torch.equal(nothing.transforms, torch.eye(4)[:3].expand(5, 1, 3, 4))
+
+
+def test_a_piece_that_hardly_moves_is_at_rest_and_the_others_are_not():
+    points = torch.randn(40, 3, generator=torch.Generator().manual_seed(0)) * 0.3
+    owner = torch.arange(40) // 20
+    transforms = torch.eye(4)[:3].repeat(2, STEPS, 1, 1)
+    # The error of a network, and a small but real motion.
+    transforms[0, :, :, 3] = 0.03
+    transforms[1, :, 0, 3] = 0.1
+    calm = moving._at_rest(points, owner, transforms)
+    assert torch.equal(calm[0], torch.eye(4)[:3].expand(STEPS, -1, -1)) and torch.equal(calm[1], transforms[1])
