@@ -101,6 +101,11 @@ class RenderLoop:
         if wait and self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join()
 
+    @property
+    def running(self) -> bool:
+        """Whether the thread has not ended yet."""
+        return self._thread.is_alive()
+
     def moving_scale(self, view: View) -> float:
         """Returns the largest of `SCALES` at which a picture should fit the budget, by the pictures drawn so far."""
         if self._seconds_per_pixel is None:

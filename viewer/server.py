@@ -52,6 +52,8 @@ class ViewerServer:
         self._cameras = self.workspace.drawn_cameras(cameras)
         self._thumbnails: dict[str, np.ndarray] = {}
         self._sessions: dict[int, Session] = {}
+        self._leaving: list[Session] = []
+        """Of browsers that have left, while their threads end."""
         self._gone: set[int] = set()
         """Browsers that left before their session was there."""
         self._lock = threading.Lock()
@@ -94,7 +96,9 @@ class ViewerServer:
 
     def stop(self) -> None:
         """Closes all sessions and the web server."""
-        for session in self.sessions:
+        with self._lock:
+            ending = [*self._sessions.values(), *self._leaving]
+        for session in ending:
             session.close(wait=True)
         self._ended.set()
         with _quiet():
@@ -147,8 +151,11 @@ class ViewerServer:
     def _disconnect(self, client: viser.ClientHandle) -> None:
         with self._lock:
             session = self._sessions.pop(client.client_id, None)
+            self._leaving = [other for other in self._leaving if other.loop.running]
             if session is None:
                 self._gone.add(client.client_id)
+            else:
+                self._leaving.append(session)
         if session is not None:
             session.close()
 

@@ -25,6 +25,7 @@ import gc
 import io
 import logging
 import math
+import os
 import random
 import statistics
 import sys
@@ -43,6 +44,10 @@ from PIL import Image
 from websockets.exceptions import WebSocketException
 from websockets.sync.client import connect
 from websockets.typing import Subprotocol
+
+if "--fit" not in sys.argv:
+    # As `gaussian4d view` does, and before torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from gaussian4d.cli.opened import open_model
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import socket
+import threading
 import urllib.request
 from pathlib import Path
 
@@ -105,3 +106,30 @@ def test_those_who_left_do_not_queue_for_pictures() -> None:
         # Another browser's picture takes for ever; waiting for it would never end.
         assert painter(view, 1.0, lambda: False) is None
     assert painter(view, 1.0, lambda: False) is None and painter(view, 1.0) is not None
+
+
+def test_the_end_waits_for_the_picture_of_a_browser_that_has_left() -> None:
+    from types import SimpleNamespace
+
+    from viewer_fakes import FakeClient
+
+    from viewer.session import Session
+
+    server = ViewerServer(coloured_blobs(), ring(), port=free_port(), backend="reference")
+    began, go = threading.Event(), threading.Event()
+
+    def slow(view: object, scale: float, wanted: object = None) -> None:
+        began.set()
+        assert go.wait(30)
+
+    client = FakeClient()
+    session = Session(client, server._painter, ring(), 1.0)  # type: ignore[arg-type]
+    session.loop._draw = slow  # type: ignore[assignment]
+    session.request()
+    assert began.wait(30)
+    server._sessions[7] = session
+    server._disconnect(SimpleNamespace(client_id=7))  # type: ignore[arg-type]
+    assert server.sessions == [] and session.loop.running
+    threading.Timer(0.5, go.set).start()
+    server.stop()
+    assert not session.loop.running
