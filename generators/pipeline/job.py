@@ -404,8 +404,10 @@ class Job:
     def _fit_config(self, motion: str | None, minutes: float | None, *, minutes_only: bool = True) -> Any:
         own = self.settings
         solid = motion in ("static", RIGID) and self.priors.reconstructor is not None
-        # Distillation asks about each instant for itself; what moves as a solid is the same at all.
-        sds = isinstance(self.priors.views, DistillationPrior) and not solid and motion != RIGID
+        # Distillation asks about each instant for itself, what moves as a solid is the same at all; and the embedded
+        # prior knows no more than the views it made (docs/generation.md).
+        teacher = own.prior != "embedded" and isinstance(self.priors.views, DistillationPrior)
+        sds = teacher and not solid and motion != RIGID
         return parts.fit_config(
             own.preset, motion=motion, seed=self.seed, backend=own.backend, sds=sds, solid=solid,
             max_minutes=minutes, minutes_only=minutes_only,
