@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _LARGEST_UPLOAD = 1_000_000
 _CURVE_POINTS = 12
 _NEW: str = "(new)"
-_CHOOSE = "(choose)"
+_CHOOSE: str = "(choose)"
 
 
 class PathPanel:
@@ -64,7 +64,8 @@ class PathPanel:
             self.name = gui.add_text("name", "path")
             files = gui.add_button_group("file", ("save", "load", "download"))
             self.note = gui.add_markdown("", visible=False)
-            self.saved = gui.add_dropdown("saved paths", (_CHOOSE,), initial_value=_CHOOSE)
+            none_yet: tuple[str, ...] = (_CHOOSE,)
+            self.saved = gui.add_dropdown("saved paths", none_yet, initial_value=_CHOOSE)
             upload = gui.add_upload_button("Open a path file", mime_type="application/json")
             self.film.add_controls(gui)
 
