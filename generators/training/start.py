@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
+    from ..models.surface import SurfaceNet
     from .loop import Loop
 
 
@@ -98,7 +99,7 @@ def shown_toys(count: int) -> dict[str, Tensor]:
     return {key: torch.from_numpy(np.stack([toy[key] for toy in toys])) for key in toys[0]}
 
 
-def surface_network(path: Path, loop: Loop) -> nn.Module:
+def surface_network(path: Path, loop: Loop) -> SurfaceNet:
     """Returns the surface network with trained weights, on the device of `loop`; it does not learn."""
     from ..models.surface import SurfaceNet
     from .loop import load_weights

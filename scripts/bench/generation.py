@@ -1,7 +1,7 @@
-"""The figures of docs/generation.md: priors, feedback, reconstructor, captions, STAG4D, on toys nobody trained on.
+"""The figures of docs/generation.md: priors, feedback, reconstructor, captions, assets, on toys nobody trained on.
 
-python scripts/bench/generation.py views --out figures        # (a) and so on: feedback, reconstructor, captions, stag4d
-python scripts/bench/generation.py all --out figures          # resumable: what is there is not computed again
+python scripts/bench/generation.py views --out figures     # or feedback, reconstructor, captions, stag4d, assets
+python scripts/bench/generation.py all --out figures       # resumable: what is there is not computed again
 
 Every item is kept as JSON below --out, keyed by its settings and the weights; tables are printed and written to
 `tables.md`. Test toys are those of split "test", which no training sees.
@@ -40,7 +40,7 @@ from generators.priors.embedded import STEPS, VIEW_STEPS, WEIGHTS, EmbeddedPrior
 from generators.priors.reconstructor import EmbeddedReconstructor
 from generators.views import render_rgba
 
-Part = Literal["views", "feedback", "reconstructor", "captions", "stag4d", "all"]
+Part = Literal["views", "feedback", "reconstructor", "captions", "stag4d", "assets", "all"]
 
 
 @dataclasses.dataclass
@@ -48,7 +48,7 @@ class Arguments:
     part: Positional[Part]
     out: Path = Path("figures")
     toys: int = 100
-    """Test toys of (a); the other parts take the first 24, 12, 40 and 8 of them, or fewer."""
+    """Test toys of (a); the other parts take the first 24, 12, 40, 8 and 12 of them, or fewer."""
     samples: int = 8
     regressor: Path | None = WEIGHTS / "regressor.safetensors"
     """Weights of the regressor of equal size; skipped when the file is not there."""
@@ -67,6 +67,7 @@ def main(arguments: Arguments) -> None:
         "reconstructor": reconstructor_table,
         "captions": captions_table,
         "stag4d": stag4d_table,
+        "assets": assets_table,
     }
     store = Store(arguments.out)
     for name in parts if arguments.part == "all" else [arguments.part]:
@@ -312,6 +313,51 @@ def stag4d_table(arguments: Arguments, store: Store) -> str:
         settings = {**key, "seed": s, "changes": variants[name]}
         rows[s][name] = store.get(f"stag4d_{s:03d}", settings, lambda s=s, name=name: one(s, variants[name]))
     return _comparison(rows, "all parts", ("PSNR over views and time, dB",))
+
+
+def assets_table(arguments: Arguments, store: Store) -> str:
+    """(f) an asset at rest from one picture, as the command makes it, and with each choice undone."""
+    prior, reconstructor = EmbeddedPrior.load(), EmbeddedReconstructor.load()
+    whole = stag4d.quick(motion="static", sds=False, max_minutes=None)
+    careful = stag4d.solid(whole)
+    ours = "as the command makes it"
+    variants: dict[str, tuple[int, stag4d.StagConfig, bool]] = {
+        ours: (prior.info.samples, careful, True),
+        "one sample of the views": (1, careful, True),
+        "the preset's whole fit": (prior.info.samples, whole, True),
+        "that, without the reconstructor": (prior.info.samples, whole, False),
+    }
+    key = {
+        "weights": weights_key("surface", "view_prior", "reconstructor"),
+        "fits": [careful.to_dict(), whole.to_dict()],
+    }
+    cameras, camera = orbit_cameras(8), orbit_cameras(1, size=128)[0]
+    watching = orbit_cameras(6, elevation=25.0, start=30.0, size=128)
+
+    def one(seed: int) -> dict[str, list[float]]:
+        world = make_toy(seed, "test").world
+        picture = torch.from_numpy(render_views(world, [camera], [0.0]).rgba).permute(0, 3, 1, 2)
+        truth = torch.from_numpy(render_views(world, watching, [0.0] * 6).rgba).permute(0, 3, 1, 2)
+        figures = {}
+        for name, (samples, config, reconstructed) in variants.items():
+            prior.info = dataclasses.replace(prior.info, samples=samples)
+            anchors = stag4d.make_anchors(picture, [0.0], camera, prior, cameras)
+            out = arguments.out / "fits" / f"asset_{seed:03d}"
+            shutil.rmtree(out, ignore_errors=True)
+            began = time.monotonic()
+            start = reconstructor if reconstructed else None
+            model = stag4d.fit_asset(picture, [0.0], camera, prior, out, config, anchors=anchors, reconstructor=start)
+            took = time.monotonic() - began
+            seen = render_rgba(model.at(0.0), watching)
+            figures[name] = [foreground_psnr(seen, truth), sharpness(seen, truth), took]
+        return figures
+
+    seeds = range(min(12, arguments.toys))
+    rows = [
+        store.get(f"assets_{s:03d}", {**key, "seed": s}, lambda s=s: one(s))
+        for s in progress(seeds, len(seeds), "toys")
+    ]
+    return _comparison(rows, ours, ("PSNR of six other views, dB", "sharpness", "seconds of fitting"))
 
 
 def _comparison(rows: list[dict[str, list[float]]], ours: str, figures: tuple[str, ...]) -> str:
