@@ -266,7 +266,8 @@ def test_live_training_updates_pauses_and_stops(launch: Callable[..., Any], tmp_
         page, session = opened(launch, hook.server)
         before = session.painter.model
         assert wait(page, lambda: session.painter.model is not before)
-        assert page.get_by_text("step").first.is_visible()
+        # The words follow the model, and this browser is slow.
+        assert wait(page, lambda: page.get_by_text("step").first.is_visible())
         page.get_by_role("button", name="Pause", exact=True).click()
         assert wait(page, lambda: hook.status.content == "paused")
         paused = steps[-1]
