@@ -12,6 +12,7 @@ from torch import Tensor
 from .errors import UserError
 from .files import read_json, write_json
 from .gaussians import rotation_matrices
+from .io.cubic import written_instants
 from .model import DynamicGaussians
 from .motion import is_shared
 
@@ -52,12 +53,13 @@ class CropBox:
 
 
 def crop_model(model: DynamicGaussians, box: CropBox) -> DynamicGaussians:
-    """Returns the model with the Gaussians whose centre is in the box at any recorded instant.
+    """Returns the model with the Gaussians whose centre is in the box at any recorded instant, or where none are stated at any of those it
+    is written as.
 
     A whole Gaussian stays or goes, so the same ones are left in pictures of any time and in exported files. Raises
     `UserError` when none is left.
     """
-    times = np.array([0.0]) if model.times is None else np.asarray(model.times)
+    times = written_instants(model)
     picks = np.unique(np.linspace(0, len(times) - 1, min(len(times), _MOST_INSTANTS)).round().astype(int))
     kept = torch.zeros(len(model), dtype=torch.bool, device=model.params["means"].device)
     with torch.no_grad():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -152,6 +153,8 @@ def test_a_crop_box_keeps_whole_gaussians(tmp_path: Path) -> None:
     box.save(tmp_path / "crop.json")
     cropped = crop_model(model(), CropBox.load(tmp_path / "crop.json"))
     assert len(cropped) == 1 and cropped.params["velocities"].tolist() == [[1.0, 0.0, 0.0]]
+    # Without stated instants the whole clip is looked at, not its start alone.
+    assert len(crop_model(dataclasses.replace(model(), times=None), box)) == 1
     with pytest.raises(UserError, match="holds no Gaussian"):
         crop_model(model(), CropBox((0.0, 5.0, 0.0), (1.0, 1.0, 1.0)))
     (tmp_path / "bad.json").write_text('{"center": [0, 0, 0], "size": [1, -1, 1]}')
