@@ -53,11 +53,10 @@ class CropBox:
 
 
 def crop_model(model: DynamicGaussians, box: CropBox) -> DynamicGaussians:
-    """Returns the model with the Gaussians whose centre is in the box at any recorded instant, or where none are stated at any of those it
-    is written as.
+    """Returns the model with the Gaussians whose centre is in the box at any recorded instant.
 
-    A whole Gaussian stays or goes, so the same ones are left in pictures of any time and in exported files. Raises
-    `UserError` when none is left.
+    Where none are recorded, those count that files are written of. A whole Gaussian stays or goes, so the same ones are
+    left in pictures of any time and in exported files. Raises `UserError` when none is left.
     """
     times = written_instants(model)
     picks = np.unique(np.linspace(0, len(times) - 1, min(len(times), _MOST_INSTANTS)).round().astype(int))
