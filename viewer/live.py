@@ -72,7 +72,7 @@ class LiveFit:
     def _open(self, trainer: Trainer) -> None:
         scene, model = trainer.scene, trainer.model()
         workspace = Workspace(trainer.out, trainer.out, scene)
-        server = self.server = ViewerServer(
+        server = ViewerServer(
             model,
             list(scene.cameras.values()),
             host=self._host,
@@ -95,6 +95,8 @@ class LiveFit:
         def _(_: viser.GuiEvent) -> None:
             self.stopping = True
 
+        # Last: whoever sees the server finds its controls.
+        self.server = server
         print(f"view     {server.url}", file=sys.stderr, flush=True)
 
     def pause(self, on: bool) -> None:
