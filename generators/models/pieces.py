@@ -36,6 +36,11 @@ class Moves:
     """Where the surface is that every pixel shows, world frame; NaN where it shows none. What no pixel shows, such as
     the far side, moves as the nearest of these."""
 
+    @property
+    def still(self) -> bool:
+        """Whether nothing moves at all."""
+        return bool((self.transforms - torch.eye(4)[:3]).abs().max() < 1e-4)
+
     def pieces_at(self, places: Float[Tensor, "N 3"]) -> Int[Tensor, " N"]:
         """Returns the pieces of other places of the object, at the instant of the picture."""
         assert self.points is not None, "these moves do not say where the picture's surface is"

@@ -283,6 +283,8 @@ class Job:
             if self.rigid:
                 moves = prior.sample_moves(image, camera, clip_times(own.frames), **told)
                 parts.save_moves(folder / MOVES, moves)
+                if moves.still:
+                    self.say(f"  with seed {self.seed} nothing moves; another --seed, or words, may")
                 told["moves"] = moves
             video = prior.sample_video(image, camera, own.frames, progress=callback(progress), **told)
         frames = sharpened(video.float().cpu(), image)

@@ -62,10 +62,12 @@ class FakePrior:
 class MovingPrior(FakePrior):
     """A prior that says how things move before it shows it."""
 
+    reach = 1.0
+
     def sample_moves(self, image: Any, camera: Any, times: Sequence[float], *, seed: int = 0, **options: Any) -> Moves:
         self.calls.append(f"moves {seed}")
         transforms = torch.eye(4)[:3].repeat(len(times), 1, 1, 1)
-        transforms[:, 0, 0, 3] = torch.tensor(list(times))
+        transforms[:, 0, 0, 3] = self.reach * torch.tensor(list(times))
         return Moves(torch.zeros(16, 16, dtype=torch.long), transforms, torch.zeros(16, 16, 3))
 
 

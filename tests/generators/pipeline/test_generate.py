@@ -60,6 +60,7 @@ def test_what_is_known_to_move_is_made_at_rest_and_moved(
     assert not fakes.configs[-1]["sds"] and not (out / "stages/anchors").exists()
     moves, rest = fakes.known
     assert moves.transforms[:, 0, 0, 3].tolist() == pytest.approx([0, 1 / 3, 2 / 3, 1]) and len(rest) == 2
+    assert "nothing moves" not in capsys.readouterr().out
     # What was drawn is used again, and a damaged file is noticed.
     assert generate("--out", out, "--resume", "--preset", "balanced") == 0
     assert fakes.calls[-1] == "fit rigid-parts 4" and torch.equal(fakes.known[0].transforms, moves.transforms)
@@ -67,6 +68,9 @@ def test_what_is_known_to_move_is_made_at_rest_and_moved(
     capsys.readouterr()
     assert generate("--out", out, "--resume") == 0
     assert "video: what was kept cannot be read" in capsys.readouterr().out
+    fakes.prior.reach = 0.0
+    assert generate("--out", out, "--resume", "--seed", 7) == 0
+    assert "with seed 7 nothing moves" in capsys.readouterr().out
     # Another motion is fitted to the frames as before.
     assert generate("--out", out, "--resume", "--motion", "free-time") == 0
     assert fakes.calls[-1] == "fit free-time 4" and fakes.known == (None, None)
