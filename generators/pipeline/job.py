@@ -40,6 +40,8 @@ VIEWS = 8
 """Cameras of the anchors around the object."""
 STATIC_MINUTES = 0.5
 """Of the fit of the static asset, which comes first when the input is a picture or words."""
+MOTION_DRAWS = 4
+"""From a picture alone motion is drawn so often at most, until something moves."""
 LEAST_FIT_SECONDS = 15.0
 """The fit gets this much even where a limit of time leaves less."""
 
@@ -281,15 +283,24 @@ class Job:
         moves = None
         with self._progress("video", 1) as progress:
             if self.rigid:
-                moves = prior.sample_moves(image, camera, clip_times(own.frames), **told)
+                moves = self._sample_moves(image, camera)
                 parts.save_moves(folder / MOVES, moves)
-                if moves.still:
-                    self.say(f"  with seed {self.seed} nothing moves; another --seed, or words, may")
                 told["moves"] = moves
             video = prior.sample_video(image, camera, own.frames, progress=callback(progress), **told)
         frames = sharpened(video.float().cpu(), image)
         save_frames(folder, frames)
         return frames, moves
+
+    def _sample_moves(self, image: Float[Tensor, "4 S S"], camera: Camera) -> Moves:
+        """Returns how the picture moves; where no words say that it stands still, it is drawn again if it does."""
+        for draw in range(MOTION_DRAWS if self.caption is None else 1):
+            moves = self._video_prior().sample_moves(
+                image, camera, clip_times(self.settings.frames), caption=self.caption, seed=self.seed + draw * 100_003
+            )
+            if not moves.still:
+                return moves
+        self.say(f"  with seed {self.seed} nothing moves; another --seed, or words, may")
+        return moves
 
     def _load_video(self, folder: Path) -> tuple[Float[Tensor, "T 4 S S"], Moves | None]:
         return load_frames(folder), parts.load_moves(folder / MOVES) if self.rigid else None

@@ -71,6 +71,8 @@ def test_what_is_known_to_move_is_made_at_rest_and_moved(
     fakes.prior.reach = 0.0
     assert generate("--out", out, "--resume", "--seed", 7) == 0
     assert "with seed 7 nothing moves" in capsys.readouterr().out
+    drawn = [call for call in fakes.calls if call.startswith("moves")]
+    assert drawn[-4] == "moves 7" and len(set(drawn[-4:])) == 4
     # Another motion is fitted to the frames as before.
     assert generate("--out", out, "--resume", "--motion", "free-time") == 0
     assert fakes.calls[-1] == "fit free-time 4" and fakes.known == (None, None)
