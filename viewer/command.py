@@ -34,7 +34,7 @@ class View:
     def run(self) -> None:
         """Serves until Ctrl-C."""
         # Read when torch is loaded. Threads that wait by spinning take the processor from those they wait for, where
-        # others use it too, such as the fit that is looked at: four times fewer pictures, measured at load 8.
+        # others use it too, such as the fit that is looked at (docs/viewer.md).
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
         require("viser")
         check_backend(self.backend)
