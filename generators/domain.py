@@ -24,6 +24,8 @@ STATISTICS = Path(__file__).parent / "weights" / "domain.json"
 # Weight and direction of every figure, in the order of `figures_of`.
 _DIRECTIONS = (1.0, 1.0, 0.5, 1.0, 1.0, 0.5, 1.0, 0.5, -1.0, 1.0, -1.0, -1.0, -0.5)
 _CLIP = 4.0
+_GREY = 0.03
+"""A picture whose most vivid tenth has less between its largest and smallest channel is grey; toys never are."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +35,7 @@ class DomainReport:
     score: float
     """Mean distance from the training toys in their standard deviations, towards what toys are not."""
     limit: float
-    """The score that one training toy in a hundred exceeds."""
+    """The score that three training toys in two hundred exceed."""
     message: str
     """For users; empty inside."""
 
@@ -41,14 +43,15 @@ class DomainReport:
 def check(image: Float[Tensor, "4 H W"]) -> DomainReport:
     """Returns whether a recentred premultiplied picture is within the embedded prior's domain."""
     statistics = _statistics()
-    score = float(scores(figures_of(small(image[None])), statistics)[0])
-    inside = score <= statistics["limit"]
+    figures = figures_of(small(image[None]))
+    score, grey = float(scores(figures, statistics)[0]), float(figures[0, -1]) < _GREY
+    inside = score <= statistics["limit"] and not grey
+    why = "it is grey" if grey else f"score {score:.2f}, toys stay below {statistics['limit']:.2f}"
     message = (
         ""
         if inside
         else f"this picture is outside what the embedded prior was trained on (toys of plain shapes and vivid colours;"
-        f" score {score:.2f}, toys stay below {statistics['limit']:.2f}): expect a toy-like guess of the unseen sides,"
-        " or give --prior with published weights"
+        f" {why}): expect a toy-like guess of the unseen sides, or give --prior with published weights"
     )
     return DomainReport(inside, score, statistics["limit"], message)
 

@@ -15,7 +15,7 @@ import tyro
 class Arguments:
     toys: int = 2000
     out: Path = Path("generators/weights/domain.json")
-    share_above: float = 0.01
+    share_above: float = 0.015
     """Share of training toys that the limit lets count as strange."""
 
 
