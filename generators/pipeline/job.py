@@ -189,7 +189,7 @@ class Job:
                     picture, camera, own.frames, caption=self.caption, seed=self.seed, progress=note
                 )
             )
-        if own.max_minutes is not None and "asset" in todo:
+        if own.max_minutes is not None and "asset" in todo and not self._solid(self.still or self.rigid):
             others = sum(value for name, value in seconds.items() if name != "asset")
             seconds["asset"] = max(60.0 * own.max_minutes - others, LEAST_FIT_SECONDS)
         self._left = dict(seconds)
@@ -416,7 +416,7 @@ class Job:
 
     def _fit_config(self, motion: str | None, minutes: float | None, *, minutes_only: bool = True) -> Any:
         own = self.settings
-        solid = motion in ("static", RIGID) and self.priors.reconstructor is not None
+        solid = self._solid(motion in ("static", RIGID))
         # Distillation asks about each instant for itself, what moves as a solid is the same at all; and the embedded
         # prior knows no more than the views it made (docs/generation.md).
         teacher = own.prior != "embedded" and isinstance(self.priors.views, DistillationPrior)
@@ -426,12 +426,16 @@ class Job:
             max_minutes=minutes, minutes_only=minutes_only,
         )  # fmt: skip
 
+    def _solid(self, at_rest: bool) -> bool:
+        """Returns whether a fit is that of one object at rest, begun from the reconstructor (`stag4d.solid`)."""
+        return at_rest and self.priors.reconstructor is not None
+
     def _fit_seconds(self, speed: Speed, solid: bool, limit: float | None = None) -> float:
         """Returns what a fit takes: the presets end after their steps or their time, whichever is first."""
         preset = self.settings.preset
         most = PRESET_SECONDS[preset]
         # Few steps, see `stag4d.solid`, where a reconstructor gives the start.
-        share = 0.13 if solid and self.priors.reconstructor is not None else 1.0
+        share = 0.13 if self._solid(solid) else 1.0
         return min(most if limit is None else limit, share * max(speed.factor, 0.2) * most)
 
     def _warn_of_domain(self, image: Float[Tensor, "4 S S"]) -> None:

@@ -93,7 +93,8 @@ def fit_config(
 ) -> Any:
     """Returns the `StagConfig` of a preset with what the user chose.
 
-    `solid`: see `stag4d.solid`. `max_minutes` is a limit beside the steps; with `minutes_only` it takes their place.
+    `solid`: see `stag4d.solid`. `max_minutes` is a limit beside the steps; with `minutes_only` it takes their place,
+    except for what is solid, which longer fits make worse.
     """
     from .. import stag4d
 
@@ -102,7 +103,7 @@ def fit_config(
         chosen["motion"] = motion
     if max_minutes is not None:
         chosen["max_minutes"] = max_minutes
-        if minutes_only:
+        if minutes_only and not solid:
             chosen["max_steps"] = None
     if not sds:
         chosen["sds"] = False

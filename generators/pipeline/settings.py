@@ -45,7 +45,7 @@ class Settings:
     fill: float = 0.8
     """Share of the framed picture that the object fills."""
     preset: Literal["quick", "balanced"] = "quick"
-    """How long to fit: a minute and a half, or about six minutes."""
+    """How long to fit: a minute and a half, or about six minutes; seconds where the motion is known before."""
     motion: Literal["rigid-parts", "hexplane", "free-time"] | None = None
     """How Gaussians move. Default: as rigid parts where the video prior says how these move, else free-time."""
     static: bool = False
@@ -55,7 +55,7 @@ class Settings:
     frames: int = 16
     """Instants of the clip; of a video so many are taken, evenly spread."""
     max_minutes: float | None = None
-    """Give the fit what is left of so many minutes for each input."""
+    """Give the fit what is left of so many minutes for each input; what needs less stops sooner."""
     seed: int = 0
     """Start of all random choices."""
     seeds: int = 1

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from gaussian4d.model import DynamicGaussians
+from generators import stag4d
 from generators.cameras import FRAMED_RADIUS
 from generators.models.pieces import Moves
-from generators.pipeline import estimate, results
+from generators.pipeline import estimate, parts, results
 from generators.pipeline.detail import sharpened
 from generators.pipeline.estimate import sampling_seconds, spoken
 from generators.pipeline.run import folder_names
@@ -116,3 +117,10 @@ def test_the_orbit_has_room_for_what_moves_away() -> None:
     assert results.room(asset()) == FRAMED_RADIUS
     moves.transforms[1, 0, 0, 3] = 2.0
     assert results.room(asset()) == pytest.approx(2.51, abs=0.01)
+
+
+def test_a_limit_of_time_lengthens_a_fit_but_not_that_of_a_solid_thing() -> None:
+    limit = {"seed": 0, "backend": "auto", "sds": False, "max_minutes": 20.0, "minutes_only": True}
+    assert parts.fit_config("quick", motion="free-time", **limit).max_steps is None  # type: ignore[arg-type]
+    solid = parts.fit_config("quick", motion="static", solid=True, **limit)  # type: ignore[arg-type]
+    assert solid.max_steps == stag4d.solid(stag4d.quick()).max_steps and solid.max_minutes == 20.0
