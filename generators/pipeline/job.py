@@ -282,7 +282,7 @@ class Job:
         told: dict[str, Any] = {"caption": self.caption, "seed": self.seed}
         moves = None
         with self._progress("video", 1) as progress:
-            if self.rigid:
+            if isinstance(prior, MotionPrior):
                 moves = self._sample_moves(image, camera)
                 parts.save_moves(folder / MOVES, moves)
                 told["moves"] = moves
@@ -303,7 +303,8 @@ class Job:
         return moves
 
     def _load_video(self, folder: Path) -> tuple[Float[Tensor, "T 4 S S"], Moves | None]:
-        return load_frames(folder), parts.load_moves(folder / MOVES) if self.rigid else None
+        known = isinstance(self._video_prior(), MotionPrior)
+        return load_frames(folder), parts.load_moves(folder / MOVES) if known else None
 
     def _make_anchors(self, folder: Path, frames: Float[Tensor, "T 4 S S"], times: list[float]) -> Any:
         return self._sample_anchors(folder, frames, times, "anchors")
@@ -324,7 +325,7 @@ class Job:
             begun.touch()
         minutes = self._minutes_left()
         config = self._fit_config("static" if self.still else RIGID if self.rigid else self.settings.motion, minutes)
-        known = {} if moves is None else {"moves": moves, "rest": load_asset(self._at_rest / "run")}
+        known = {"moves": moves, "rest": load_asset(self._at_rest / "run")} if self.rigid else {}
         return parts.fit_asset(
             frames, times, camera, self.priors.views, self.folder, config,
             anchors=anchors, reconstructor=self.priors.reconstructor, resume=resume,

@@ -73,9 +73,11 @@ def test_what_is_known_to_move_is_made_at_rest_and_moved(
     assert "with seed 7 nothing moves" in capsys.readouterr().out
     drawn = [call for call in fakes.calls if call.startswith("moves")]
     assert drawn[-4] == "moves 7" and len(set(drawn[-4:])) == 4
-    # Another motion is fitted to the frames as before.
+    # Another motion is fitted to the same frames, with anchors of all.
+    fakes.calls.clear()
     assert generate("--out", out, "--resume", "--motion", "free-time") == 0
     assert fakes.calls[-1] == "fit free-time 4" and fakes.known == (None, None)
+    assert "anchors 4" in fakes.calls and not any(call.startswith(("video", "moves")) for call in fakes.calls)
 
 
 def test_resume_does_only_what_changed(

@@ -13,9 +13,10 @@ from gaussian4d.model import DynamicGaussians, load_model
 from gaussian4d.toys import make_toy, render_views
 from generators.cameras import orbit_cameras
 from generators.models.pieces import Moves
-from generators.stag4d import fit_asset, quick
+from generators.stag4d import Interrupted, fit_asset, quick
 from generators.stag4d.drawing import Cameras, draw
 from generators.stag4d.rigid import moved_params, rigid_motion
+from generators.stag4d.trainer import StagTrainer
 
 TINY = {
     "motion": "rigid-parts", "max_steps": 60, "max_minutes": None, "init_points": 400, "sizes": ((0.0, 48),),
@@ -88,6 +89,25 @@ def test_what_is_known_to_move_is_fitted_at_its_start_and_right_later(tmp_path):
         frames, TIMES, INPUT, prior, tmp_path / "more", quick(**{**TINY, "max_steps": 1}), moves=moves, rest=model
     )
     assert (again.params["means"][: len(model)] - model.params["means"]).abs().max() < 0.01
+
+
+@pytest.mark.usefixtures("cpu_backend")
+def test_a_stopped_fit_of_what_is_known_to_move_goes_on_as_if_it_had_not_stopped(tmp_path, monkeypatch):
+    _, frames, prior, moves = _toy()
+    config = quick(**{**TINY, "max_steps": 24})
+    whole = fit_asset(frames, TIMES, INPUT, prior, tmp_path / "whole", config, moves=moves)
+    original = StagTrainer._train_step
+
+    def stopping(self, progress):
+        original(self, progress)
+        self.stop_requested = self.step + 1 == 11
+
+    with monkeypatch.context() as patched:
+        patched.setattr(StagTrainer, "_train_step", stopping)
+        with pytest.raises(Interrupted):
+            fit_asset(frames, TIMES, INPUT, prior, tmp_path / "parts", config, moves=moves)
+    parts = fit_asset(frames, TIMES, INPUT, prior, tmp_path / "parts", config, moves=moves, resume=True)
+    assert all(torch.equal(whole.params[name], parts.params[name]) for name in whole.params)
 
 
 def test_moves_and_the_motion_go_together(tmp_path):
