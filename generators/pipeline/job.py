@@ -278,15 +278,15 @@ class Job:
         return self.stages.folder / "static"
 
     def _make_video(self, folder: Path, image: Float[Tensor, "4 S S"]) -> tuple[Float[Tensor, "T 4 S S"], Moves | None]:
-        own, prior, camera = self.settings, self._video_prior(), self._camera(image.shape[-1])
+        own, camera = self.settings, self._camera(image.shape[-1])
         told: dict[str, Any] = {"caption": self.caption, "seed": self.seed}
         moves = None
         with self._progress("video", 1) as progress:
-            if isinstance(prior, MotionPrior):
+            if isinstance(self._video_prior(), MotionPrior):
                 moves = self._sample_moves(image, camera)
                 parts.save_moves(folder / MOVES, moves)
                 told["moves"] = moves
-            video = prior.sample_video(image, camera, own.frames, progress=callback(progress), **told)
+            video = self._video_prior().sample_video(image, camera, own.frames, progress=callback(progress), **told)
         frames = sharpened(video.float().cpu(), image)
         save_frames(folder, frames)
         return frames, moves
