@@ -177,6 +177,8 @@ def test_a_fit_of_some_frames_plays_those(browser: Any, tmp_path: Path) -> None:
     opened.page.evaluate("window.last = 0; window.fell = false")
     opened.wait("(() => { const t = g4d.state().time; if (t < last) fell = true; last = t; return fell; })()")
     assert 0.25 <= opened.state()["time"] <= 0.5
+    # What plays on from the end is at the start again before the next key.
+    opened.page.keyboard.press("Space")
     opened.page.keyboard.press("End")
     opened.page.keyboard.press("ArrowLeft")
     assert opened.state()["time"] == pytest.approx(0.45) and not opened.state()["playing"]
