@@ -16,8 +16,8 @@ from .surface import SurfaceNet
 
 _SOLID = 0.5
 _AT_REST = 0.06
-"""A piece that travels less on average, in units of the object's radius, is at rest: so much is the network's own
-error, and 98 of 100 pieces of toys that move at all travel farther."""
+"""A piece that travels less on average, in units of the object's radius, is at rest: so much is about the
+network's own error, and few pieces of toys that move at all travel less."""
 
 
 @torch.no_grad()

@@ -20,6 +20,7 @@ from gaussian4d.files import atomic_write, read_json, write_json
 from ..cameras import orbit_camera, orbit_cameras
 from ..inputs.recentre import recentre
 from ..priors.base import CleanViewsHook, DistillationPrior, Fusion, MotionPrior, StepCallback
+from ..stag4d.config import RIGID
 from . import parts, results
 from .detail import sharpened
 from .estimate import Speed, sampling_seconds, spoken
@@ -453,7 +454,6 @@ class Job:
 
 
 MOVES = "moves.safetensors"
-RIGID = "rigid-parts"
 
 PRESET_SECONDS = {"quick": 90.0, "balanced": 360.0}
 """What the presets of the fit take, and at most take, on the machine for which they are stated."""
