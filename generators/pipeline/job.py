@@ -20,6 +20,7 @@ from gaussian4d.files import atomic_write, read_json, write_json
 from ..cameras import orbit_camera, orbit_cameras
 from ..inputs.recentre import recentre
 from ..priors.base import CleanViewsHook, DistillationPrior, Fusion, MotionPrior, StepCallback
+from ..stag4d.anchors import APART
 from ..stag4d.config import RIGID
 from . import parts, results
 from .detail import sharpened
@@ -296,7 +297,7 @@ class Job:
         """Returns how the picture moves; where no words say that it stands still, it is drawn again if it does."""
         for draw in range(MOTION_DRAWS if self.caption is None else 1):
             moves = self._video_prior().sample_moves(
-                image, camera, clip_times(self.settings.frames), caption=self.caption, seed=self.seed + draw * 100_003
+                image, camera, clip_times(self.settings.frames), caption=self.caption, seed=self.seed + draw * APART
             )
             if not moves.still:
                 return moves

@@ -29,8 +29,8 @@ from ..priors.base import CleanViewsHook, Fusion, MultiViewPrior, StepCallback
 
 SCHEMA_VERSION = 1
 _FILE = "anchors.json"
-_APART = 100_003
-"""Between the seeds of the samples whose mean is taken, so that neighbouring seeds share none."""
+APART = 100_003
+"""Between the seeds of several samples for one asset, so that neighbouring seeds share none."""
 
 
 @dataclasses.dataclass
@@ -135,7 +135,7 @@ def make_anchors(
                 cameras,
                 caption=caption,
                 times=[times[t] for t in asked],
-                seed=seed + sample * _APART,
+                seed=seed + sample * APART,
                 fusion=fusion,
                 hook=hook,
                 progress=tell,

@@ -43,7 +43,7 @@ class LoopConfig:
     ema: float = 0.998
     seed: int = 0
     fast: bool = False
-    """Compiled, and with products in bfloat16: for GPUs, and CPUs with AMX."""
+    """Compiled, and with products in bfloat16: for GPUs, and CPUs that have it (AVX512_BF16, AMX)."""
 
 
 class Loop:
