@@ -14,10 +14,11 @@ if TYPE_CHECKING:
     from .errors import UserError as UserError
     from .evaluation import evaluate as evaluate
     from .fitting import FitConfig as FitConfig
-    from .fitting import fit as fit
     from .gaussians import Gaussians as Gaussians
     from .model import DynamicGaussians as DynamicGaussians
     from .model import load_model as load_model
+    from .reconstruction import FitResult as FitResult
+    from .reconstruction import fit as fit
     from .rendering import RenderOutput as RenderOutput
     from .rendering import render as render
     from .scene import Frame as Frame
@@ -37,7 +38,7 @@ _HOME = {
     "Scene": "scene",
     "UserError": "errors",
     "evaluate": "evaluation",
-    "fit": "fitting",
+    "fit": "reconstruction",
     "load_model": "model",
     "load_scene": "scene",
     "render": "rendering",

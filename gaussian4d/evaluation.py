@@ -18,7 +18,6 @@ from torch import Tensor
 from .cameras import Camera
 from .errors import UserError
 from .files import atomic_write, write_json
-from .fitting.config import load_scene_options
 from .fitting.normalise import Normalisation
 from .metrics import (
     MASKED_SSIM_DEFINITION,
@@ -32,7 +31,8 @@ from .metrics import (
 )
 from .model import DynamicGaussians, load_model
 from .rendering import render
-from .scene import Frame, Scene, load_scene
+from .run_folder import RunFolder
+from .scene import Frame, Scene
 
 _SAMPLES_PER_CAMERA = 3
 _MAX_SAMPLES = 12
@@ -238,10 +238,9 @@ def _means(views: Sequence[dict[str, float | None]]) -> dict[str, float | None]:
 
 
 def _scene_of(run: Path | None) -> Scene:
-    if run is None or not (run / "config.json").exists():
+    if run is None or not RunFolder(run).exists:
         raise UserError("evaluating a model needs a scene; pass one, or a run folder that names its own")
-    options = load_scene_options(run / "config.json")
-    return load_scene(options.pop("path"), **options)
+    return RunFolder(run).scene()
 
 
 def _sample_rows(frames: Sequence[Frame]) -> set[int]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from .errors import UserError
 from .gaussians import Gaussians
 from .motion import MotionModel, Params, PerFrame
+from .run_folder import RunFolder
 
 
 @dataclasses.dataclass
@@ -115,7 +116,7 @@ def runs_in(folder: str | Path) -> list[Path]:
 def _hint(folder: Path) -> str:
     if runs := runs_in(folder):
         return f"there is a run in it: {runs[0]}"
-    if (folder / "config.json").exists():
+    if RunFolder(folder).exists:
         return f"finish the fit first: gaussian4d fit SCENE --out {folder} --resume"
     return f"if it is a scene, fit it first: gaussian4d fit {folder} --out RUN"
 

@@ -225,10 +225,12 @@ STRATEGIES: Registry[Callable[..., Strategy]] = Registry(
         "densify": "gaussian4d.fitting.densify:Densify",
         "relocate": "gaussian4d.fitting.densify:Relocate",
         "none": "gaussian4d.fitting.strategies:KeepAll",
+        "gsplat-default": "gaussian4d.fitting.strategies:gsplat_default",
+        "gsplat-mcmc": "gaussian4d.fitting.strategies:gsplat_mcmc",
     },
     _not_callable,
 )
-"""How the number of Gaussians changes: what makes a `Strategy` from the settings `densify`."""
+"""How the number of Gaussians changes: what returns a `Strategy`, or one of gsplat's, when called without arguments."""
 
 FIT_HOOKS: Registry[Callable[[], FitHook]] = Registry("fit hook", "gaussian4d.fit_hooks", None, _not_callable)
 """What looks into a running fit: functions without arguments that return a hook."""

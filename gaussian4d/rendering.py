@@ -52,7 +52,6 @@ class RenderOutput:
     """How much of the clip what is seen is there, 0..1."""
 
 
-@torch.no_grad()
 def render(
     model: DynamicGaussians,
     camera: Camera,
@@ -77,11 +76,29 @@ def render(
     Raises:
         UserError: for an unknown buffer, or `flow` or `velocity` of a per-frame model.
     """
+    with torch.no_grad():
+        return differentiable_buffers(
+            model, camera, time, buffers, background=background, flow_to=flow_to, backend=backend
+        )
+
+
+def differentiable_buffers(
+    model: DynamicGaussians,
+    camera: Camera,
+    time: float,
+    buffers: Sequence[str],
+    *,
+    background: Tensor | Sequence[float] | None = None,
+    flow_to: float | None = None,
+    backend: str = "auto",
+    state: Gaussians | None = None,
+) -> RenderOutput:
+    """Returns what `render` does, with gradients to the parameters; `state` is `model.at(time)` where that is known."""
     unknown = sorted(set(buffers) - set(BUFFERS))
     if unknown:
         raise UserError(f"unknown buffer {', '.join(unknown)}; expected any of {', '.join(BUFFERS)}")
     device = model.params["means"].device
-    state = model.at(time)
+    state = model.at(time) if state is None else state
     output = RenderOutput()
     view = _View(camera, device, model.near, backend)
 

@@ -43,7 +43,7 @@ class LiveFit:
 
     def __call__(self, trainer: Trainer, event: str) -> None:
         """Takes an event of the fit, see `gaussian4d.fitting.hooks`."""
-        if event == "step":
+        if event == "after_step":
             if self.server is None:
                 self._open(trainer)
             self._step(trainer)

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..cameras import Camera
 from ..conventions import opengl_from_opencv
 from ..files import write_json
-from ..fitting.config import FitConfig
+from ..fitting.config import DensifyConfig, FitConfig, OptimConfig
 from ..fitting.normalise import Normalisation
 from ..fitting.progress import Reporter
 from ..fitting.targets import Targets
@@ -43,7 +43,7 @@ def fit_step() -> CaseResult:
 
         def some(count: int) -> None:
             for _ in range(count):
-                trainer._train_step(0.5)
+                trainer.take_step(0.5)
                 trainer.step = next(steps)
 
         some(_WARM_UP)
@@ -104,10 +104,8 @@ def _trainer(folder: Path) -> tuple[Trainer, int]:
         motion="static",
         max_steps=10**9,
         background="black",
-        resolutions=((0.0, 1.0),),
-        sh_start=0.0,
-        densify_start=1.0,
-        densify_stop=1.0,
+        optim=OptimConfig(resolutions=((0.0, 1.0),), sh_start=0.0),
+        densify=DensifyConfig(start=1.0, stop=1.0),
     )
     out = folder / "run"
     out.mkdir()

@@ -9,10 +9,10 @@ from typing import Any
 from ..errors import UserError
 from ..evaluation import evaluate
 from ..files import read_json
-from ..fitting import fit
-from ..fitting.config import load_run_config
-from ..fitting.run import scene_options
+from ..fitting.windows import scene_options
 from ..model import DynamicGaussians, load_model
+from ..reconstruction import fit
+from ..run_folder import RunFolder
 from ..scene import Scene
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -72,7 +72,7 @@ def fit_once(
         UserError: when `out` holds a fit of another scene or with other settings.
         KeyboardInterrupt: when the fit was interrupted; the next call goes on with it.
     """
-    if (out / "config.json").exists():
+    if RunFolder(out).exists:
         _check_same(
             out, scene, {"preset": preset, **VARIANTS[variant], "max_minutes": max_minutes, "max_steps": max_steps}
         )
@@ -91,7 +91,7 @@ def fit_once(
 
 
 def _check_same(out: Path, scene: Scene, wanted: dict[str, Any]) -> None:
-    config, options = load_run_config(out / "config.json")
+    config, options = RunFolder(out).config(), RunFolder(out).scene_options()
     if options != scene_options(scene):
         raise UserError(f"{out} holds a fit of another scene, or of this one at another size; choose another --out")
     for name, value in wanted.items():

@@ -43,7 +43,7 @@ class Demo:
 
     def run(self) -> int:
         """Runs all stages and prints figures, paths and what to do next; returns 130 when it was interrupted."""
-        from ..fitting import fit
+        from ..reconstruction import fit
         from ..scene import load_scene
         from ..toys import write_scene
         from ..video_out import write_video

@@ -30,7 +30,7 @@ class Eval:
     def run(self) -> None:
         """Evaluates and prints the figures with their protocol."""
         from ..evaluation import evaluate
-        from ..fitting.report import report_lines
+        from ..figures_text import report_lines
 
         check_backend(self.backend)
         metrics = evaluate(self.run_folder, split=self.split, backend=self.backend)

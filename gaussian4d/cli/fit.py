@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from tyro.conf import Positional
 
 if TYPE_CHECKING:
-    from ..fitting import FitResult
     from ..fitting.hooks import FitHook
+    from ..reconstruction import FitResult
     from ..scene import Scene
 
 Backend = Literal["auto", "cpu", "cuda", "gsplat", "reference"]
@@ -93,7 +93,7 @@ class Fit:
                 hook.close()  # type: ignore[attr-defined]
 
     def _fit(self, scene: Scene, hooks: list[FitHook]) -> int:
-        from ..fitting import fit
+        from ..reconstruction import fit
 
         result = fit(
             scene,

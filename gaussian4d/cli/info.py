@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 from tyro.conf import Positional
 
 from ..errors import UserError
+from ..run_folder import RunFolder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,7 +45,7 @@ class Info:
             return _g4d(self.path)
         if self.path.is_file():
             return _file(self.path)
-        if self.path.is_dir() and (self.path / "config.json").exists():
+        if RunFolder(self.path).exists:
             return _run(self.path)
         if _is_clip(self.path):
             return _file(self.path)
@@ -115,30 +116,29 @@ def _print_problems(problems: list[Problem]) -> None:
 def _run(path: Path) -> int:
     from ..files import read_json
 
-    config = read_json(path / "config.json")
-    fit = config.get("fit", {}) if isinstance(config, dict) else {}
-    scene = config.get("scene", {}) if isinstance(config, dict) else {}
+    run = RunFolder(path)
+    config = run.read()
+    fit, scene = config.get("fit", {}), config["scene"]
     print(f"run        {path}")
-    print(f"scene      {scene.get('path') if isinstance(scene, dict) else scene}")
+    print(f"scene      {scene['path']}")
     settings = ("preset", "motion", "max_steps", "max_minutes", "seed", "background")
     print(f"settings   {', '.join(f'{name} {fit.get(name)}' for name in settings)}")
     steps = sorted(path.glob("checkpoints/step_*.safetensors"))
-    plan = path / "windows" / "plan.json"
+    plan = run.windows / "plan.json"
     if plan.exists():
         values = read_json(plan)
         print(f"windows    {len(values.get('windows', []))}, finished {len(values.get('finished', []))}")
     else:
         print(f"progress   {len(steps)} checkpoints{f', last {steps[-1].stem}' if steps else ''}")
-    metrics = path / "eval" / "metrics.json"
-    if metrics.exists():
-        from ..fitting.report import report_lines
+    if (figures := run.evaluation()) is not None:
+        from ..figures_text import report_lines
 
-        for line in report_lines(read_json(metrics)):
+        for line in report_lines(figures):
             print(line)
-    if not (path / "model.g4d").exists():
+    if not run.model_path.exists():
         print(f"no model.g4d yet: the fit has not ended; `gaussian4d fit SCENE --out {path} --resume` goes on")
         return 0
-    return _g4d(path / "model.g4d")
+    return _g4d(run.model_path)
 
 
 def _g4d(path: Path) -> int:

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import UserError
 from ..paths import cameras_around, rig_from_cameras
+from ..run_folder import RunFolder
 
 if TYPE_CHECKING:
     from ..cameras import Camera
@@ -30,7 +31,7 @@ class Opened:
     @property
     def is_run(self) -> bool:
         """Whether it is a run folder, which takes files; not a file, nor a folder of frames."""
-        return (self.path / "config.json").exists()
+        return RunFolder(self.path).exists
 
     @property
     def cameras(self) -> list[Camera]:
@@ -73,13 +74,9 @@ def open_model(path: Path, newest: bool = False) -> Opened:
     from ..model import load_model
 
     scene = None
-    if path.is_dir() and (path / "config.json").exists():
-        from ..fitting.config import load_scene_options
-        from ..scene import load_scene
-
+    if RunFolder(path).exists:
         try:
-            options = load_scene_options(path / "config.json")
-            scene = load_scene(options.pop("path"), **options)
+            scene = RunFolder(path).scene()
         except UserError as error:
             print(f"warning: the scene of {path} cannot be read, cameras are guessed: {error}", file=sys.stderr)
     if newest and scene is not None:

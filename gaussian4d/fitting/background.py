@@ -23,11 +23,11 @@ class Background:
         if self.mode == "model":
             return self.color
         if self.mode == "random":
-            return torch.rand(3, generator=self.generator)
-        return torch.full((3,), FIXED[self.mode])
+            return torch.rand(3, generator=self.generator).to(self.color.device)
+        return self.color.new_full((3,), FIXED[self.mode])
 
     def final(self) -> Float[Tensor, "3"]:
         """Returns the colour to render the finished model over: white where training colours were random."""
         if self.mode == "model":
             return self.color.detach().clamp(0.0, 1.0).clone()
-        return torch.full((3,), FIXED.get(self.mode, 1.0))
+        return self.color.new_full((3,), FIXED.get(self.mode, 1.0)).detach()

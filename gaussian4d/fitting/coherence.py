@@ -16,13 +16,15 @@ steps, and only the rows of the patches pass through the motion model again.
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from ..gaussians import Gaussians, rotation_matrices
-from ..motion import MotionModel, Params, is_shared
-from .config import FitConfig
+from ..motion import Params, is_shared
+from .step import Step
 
 _PATCHES = 16
 # A step with patches costs about a third more than one without.
@@ -31,41 +33,77 @@ _EVERY = 4
 _FAINTEST = 1.0 / 255.0
 
 
-def coherence(
-    config: FitConfig, motion: MotionModel, params: Params, state: Gaussians, time: float, step: int, seed: int
-) -> Tensor | float:
-    """Returns the weighted penalties on the motion around clip time `time`, at which the Gaussians are `state`.
+@dataclasses.dataclass
+class _Neighbourhoods:
+    """A few patches of a step, at the time drawn and at another one."""
 
-    Steps that are left out return 0, the others count so much more. The same `seed` chooses the same patches and
-    instants.
-    """
-    weighted = config.rigidity_weight or config.isometry_weight
-    if step % _EVERY or motion.name == "static" or not (weighted or config.smoothness_weight):
-        return 0.0
-    generator = torch.Generator().manual_seed(seed)
-    rows = patches(state, config.rigidity_neighbours, generator)
+    rows: Tensor
+    """[P, K] rows of the table."""
+    picked: Params
+    """The rows of the patches, flat."""
+    means: Float[Tensor, "P*K 3"]
+    quats: Float[Tensor, "P*K 4"]
+    generator: torch.Generator
+    """For the other time."""
+
+
+def rigidity_term(step: Step) -> Tensor | None:
+    """Returns how far neighbours are from moving as one rigid body, between two times (see the module)."""
+    found = step.once("neighbourhoods", lambda: _neighbourhoods(step))
+    if found is None:
+        return None
+    here, there, other, weights = step.once("neighbourhoods at another time", lambda: _at_another_time(step, found))
+    shape = (*found.rows.shape, 4)
+    turn = relative_rotation(found.quats.view(shape), other.quats.view(shape))
+    return rigidity(here, there, turn, weights)
+
+
+def isometry_term(step: Step) -> Tensor | None:
+    """Returns the mean change of the distance between neighbours, between two times."""
+    found = step.once("neighbourhoods", lambda: _neighbourhoods(step))
+    if found is None:
+        return None
+    here, there, _, weights = step.once("neighbourhoods at another time", lambda: _at_another_time(step, found))
+    return isometry(here, there, weights)
+
+
+def smoothness_term(step: Step) -> Tensor | None:
+    """Returns the mean acceleration, in units per squared clip."""
+    found = step.once("neighbourhoods", lambda: _neighbourhoods(step))
+    if found is None:
+        return None
+    away, time = step.config.loss.smoothness_step, step.target.time
+    before, after = (step.motion.at(found.picked, time + sign * away, 0).means for sign in (-1.0, 1.0))
+    bend = (before - 2.0 * found.means + after) / away**2
+    return _length(bend).mean()
+
+
+for _term in (rigidity_term, isometry_term, smoothness_term):
+    _term.every = _EVERY  # type: ignore[attr-defined]
+
+
+def _neighbourhoods(step: Step) -> _Neighbourhoods | None:
+    """Returns the patches of a step; None where nothing moves, or too few Gaussians are there."""
+    if step.motion.name == "static":
+        return None
+    generator = torch.Generator().manual_seed(step.seed)
+    rows = patches(step.state, step.config.loss.rigidity_neighbours, generator)
     if rows.numel() == 0:
-        return 0.0
+        return None
     flat = rows.reshape(-1)
-    picked = {name: value if is_shared(name) else value.index_select(0, flat) for name, value in params.items()}
-    means, quats = state.means.index_select(0, flat), state.quats.index_select(0, flat)
-    total: Tensor | float = 0.0
-    if weighted:
-        away = config.rigidity_span * (2.0 * float(torch.rand((), generator=generator)) - 1.0)
-        other = motion.at(picked, min(max(time + away, 0.0), 1.0), 0)
-        here, there = means.view(*rows.shape, 3), other.means.view(*rows.shape, 3)
-        weights = _pair_weights(here.detach(), (other.opacities.detach() >= _FAINTEST).view(rows.shape))
-        if config.rigidity_weight:
-            turn = relative_rotation(quats.view(*rows.shape, 4), other.quats.view(*rows.shape, 4))
-            total = total + config.rigidity_weight * rigidity(here, there, turn, weights)
-        if config.isometry_weight:
-            total = total + config.isometry_weight * isometry(here, there, weights)
-    if config.smoothness_weight:
-        away = config.smoothness_step
-        before, after = (motion.at(picked, time + sign * away, 0).means for sign in (-1.0, 1.0))
-        bend = (before - 2.0 * means + after) / away**2
-        total = total + config.smoothness_weight * _length(bend).mean()
-    return _EVERY * total
+    picked = {name: value if is_shared(name) else value.index_select(0, flat) for name, value in step.params.items()}
+    means, quats = step.state.means.index_select(0, flat), step.state.quats.index_select(0, flat)
+    return _Neighbourhoods(rows, picked, means, quats, generator)
+
+
+def _at_another_time(step: Step, found: _Neighbourhoods) -> tuple[Tensor, Tensor, Gaussians, Tensor]:
+    """Returns the places [P, K, 3] of the patches at the time drawn and at another, the Gaussians then, and the
+    weights of the pairs."""
+    away = step.config.loss.rigidity_span * (2.0 * float(torch.rand((), generator=found.generator)) - 1.0)
+    other = step.motion.at(found.picked, min(max(step.target.time + away, 0.0), 1.0), 0)
+    here, there = found.means.view(*found.rows.shape, 3), other.means.view(*found.rows.shape, 3)
+    alive = (other.opacities.detach() >= _FAINTEST).view(found.rows.shape)
+    return here, there, other, _pair_weights(here.detach(), alive)
 
 
 @torch.no_grad()
@@ -78,10 +116,10 @@ def patches(state: Gaussians, size: int, generator: torch.Generator) -> Tensor:
     if len(there) < size:
         return there.new_zeros(0, size)
     means = state.means[there]
-    seeds = torch.randint(len(there), (_PATCHES,), generator=generator)
+    seeds = torch.randint(len(there), (_PATCHES,), generator=generator).to(there.device)
     squares = (means[seeds, None] - means[None]).square().sum(dim=-1)
     # The seed has distance zero to itself, but so may a clone: it is put first by hand.
-    squares[torch.arange(_PATCHES), seeds] = -1.0
+    squares[torch.arange(_PATCHES, device=seeds.device), seeds] = -1.0
     return there[squares.topk(size, dim=1, largest=False).indices]
 
 
@@ -111,7 +149,7 @@ def _pair_weights(here: Float[Tensor, "P K 3"], alive: Tensor) -> Float[Tensor, 
     radius = (here - here[:, :1]).norm(dim=-1).mean(dim=1)
     squares = _offsets(here).square().sum(dim=-1)
     weights = torch.exp(-0.5 * squares / radius.square().clamp_min(1e-12)[:, None, None])
-    apart = 1.0 - torch.eye(here.shape[1])
+    apart = 1.0 - torch.eye(here.shape[1], device=here.device)
     return weights * apart * alive[:, :, None] * alive[:, None]
 
 

@@ -11,116 +11,163 @@ ones count in full. Opacities are never reset: over time it does harm.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..motion import MotionModel, Params
-from .config import FitConfig
+from ..motion import Params
+from .drawing import Drawing
+from .strategies import Strategy, StrategySetup
 from .table import ParameterTable
 
 _SPLIT_SHRINK = 1.6
 
 
-class Densifier:
-    """Gathers gradient statistics in the table and changes its rows from time to time."""
+class Refinement(Strategy):
+    """What our two strategies share: gradient statistics in the table, when rows change, Gaussians that stop for good.
 
-    def __init__(self, config: FitConfig, motion: MotionModel, generator: torch.Generator) -> None:
-        self.config = config
-        self.motion = motion
-        self.generator = generator
+    Subclasses say how rows change (`change_rows`).
+    """
+
+    def start(self, setup: StrategySetup) -> None:
+        super().start(setup)
+        self.settings = setup.config.densify
+        self.seen: Tensor | None = None
+        """[2, N] sums over the pictures of the step under way: gradients, and how often each Gaussian was drawn."""
 
     def active(self, progress: float) -> bool:
         """Returns whether the number of Gaussians may still change."""
-        return self.config.densify_start <= progress < self.config.densify_stop
+        return self.settings.start <= progress < self.settings.stop
+
+    def observing(self, progress: float) -> bool:
+        return progress < self.settings.stop
 
     @torch.no_grad()
-    def observe(
-        self, seen: Float[Tensor, "2 N"], grads: Float[Tensor, "N 2"], drawn: Tensor, width: int, height: int
-    ) -> None:
-        """Adds to `seen` one picture's gradients of the projected positions, in pixels, and who was `drawn` [N]."""
-        norms = (grads * grads.new_tensor([0.5 * width, 0.5 * height])).norm(dim=-1)
-        seen[0] += torch.where(drawn, norms, norms.new_zeros(()))
-        seen[1] += drawn
+    def observe(self, table: ParameterTable, drawing: Drawing) -> None:
+        if drawing.means2d.grad is None:
+            return
+        if self.seen is None:
+            self.seen = drawing.alpha.new_zeros(2, len(table))
+        for grads, drawn in zip(drawing.means2d.grad, drawing.drawn):
+            grads = grads if drawing.scale == 1.0 else grads * drawing.scale
+            norms = _pixel_norms(grads, drawing.width, drawing.height)
+            self.seen[0] += torch.where(drawn, norms, 0.0)
+            self.seen[1] += drawn
 
     @torch.no_grad()
-    def count(self, table: ParameterTable, seen: Float[Tensor, "2 N"]) -> None:
-        """Adds one step's `seen` (see `observe`) to the statistics of the table."""
+    def after_backward(self, table: ParameterTable, total: Callable[[list[Tensor]], None]) -> None:
+        seen, self.seen = self.seen, None
+        if seen is None:
+            seen = table.params["means"].new_zeros(2, len(table))
+        total([seen])
         if not table.statistics:
-            table.statistics = {"grad": torch.zeros(len(table)), "count": torch.zeros(len(table))}
+            table.statistics = {"grad": torch.zeros_like(seen[0]), "count": torch.zeros_like(seen[0])}
         table.statistics["grad"] += seen[0]
         table.statistics["count"] += seen[1]
+
+    def dropped(self) -> None:
+        self.seen = None
+
+    @torch.no_grad()
+    def after_step(self, table: ParameterTable, step: int, progress: float) -> bool:
+        if not self.active(progress) or step % self.settings.every:
+            return False
+        self.change(table)
+        return True
 
     @torch.no_grad()
     def change(self, table: ParameterTable) -> None:
         """Refines and prunes once, then clears the statistics."""
-        if self.config.strategy == "relocate":
-            self._relocate(table)
-        else:
-            self._densify(table)
-        if self.config.static_after is not None:
-            self._freeze(table, self.config.static_after)
+        self.change_rows(table)
+        if self.settings.static_after is not None:
+            self._freeze(table, self.settings.static_after)
         for value in table.statistics.values():
             value.zero_()
 
-    def _scores(self, table: ParameterTable) -> Float[Tensor, " N"]:
+    def change_rows(self, table: ParameterTable) -> None:
+        """Adds, moves and removes rows."""
+        raise NotImplementedError
+
+    def scores(self, table: ParameterTable) -> Float[Tensor, " N"]:
+        """Returns the mean gradient of each Gaussian over the pictures in which it was drawn."""
         statistics = table.statistics
         return statistics["grad"] / statistics["count"].clamp_min(1.0)
-
-    def _densify(self, table: ParameterTable) -> None:
-        config = self.config
-        scores = self._scores(table)
-        peak = self.motion.peak_opacities(table.params)
-        longest = table.params["scales"].detach().amax(dim=1).exp()
-        alive = (peak > config.prune_opacity) & (longest < config.prune_scale)
-
-        room = min(config.max_gaussians - int(alive.sum()), int(config.densify_fraction * len(table)))
-        wanted = torch.where(alive, scores, scores.new_zeros(()))
-        chosen = torch.argsort(wanted, descending=True, stable=True)[: max(room, 0)]
-        chosen = chosen[wanted[chosen] > config.densify_grad]
-
-        originals = table.rows(chosen)
-        split = longest[chosen] > config.split_scale
-        first, second = _halves(originals, split, self.generator)
-        table.overwrite(chosen, first)
-        table.rebuild(alive, second)
-
-    def _relocate(self, table: ParameterTable) -> None:
-        config = self.config
-        n = len(table)
-        peak = self.motion.peak_opacities(table.params)
-        dead = peak <= config.prune_opacity
-        scores = self._scores(table)
-        odds = torch.where(
-            dead, scores.new_zeros(()), 0.5 * peak / peak.sum() + 0.5 * scores / scores.sum().clamp_min(1e-12)
-        )
-        if float(odds.sum()) <= 0.0:
-            return
-        free = dead.nonzero()[:, 0]
-        grown = max(min(config.max_gaussians - n, int(config.densify_fraction * n)), 0)
-        drawn = torch.multinomial(odds, len(free) + grown, replacement=True, generator=self.generator)
-        copies = torch.bincount(drawn, minlength=n)
-        sources = copies.nonzero()[:, 0]
-        table.overwrite(sources, relocated(table.rows(sources), copies[sources] + 1))
-        rows = table.rows(drawn)
-        table.overwrite(free, {name: value[: len(free)] for name, value in rows.items()})
-        table.rebuild(torch.arange(n), {name: value[len(free) :] for name, value in rows.items()})
 
     def _freeze(self, table: ParameterTable, clips: float) -> None:
         """Stops the Gaussians that are there for more than `clips`."""
         chosen = self.motion.outlasting(table.params, clips).nonzero()[:, 0]
         table.overwrite(chosen, self.motion.frozen(table.rows(chosen)))
 
+
+class Densify(Refinement):
+    """Clones small and splits large Gaussians that the pictures pull at, and prunes the faint and the huge."""
+
+    def change_rows(self, table: ParameterTable) -> None:
+        settings = self.settings
+        scores = self.scores(table)
+        peak = self.motion.peak_opacities(table.params)
+        longest = table.params["scales"].detach().amax(dim=1).exp()
+        alive = (peak > settings.prune_opacity) & (longest < settings.prune_scale)
+
+        room = min(settings.max_gaussians - int(alive.sum()), int(settings.fraction * len(table)))
+        wanted = torch.where(alive, scores, scores.new_zeros(()))
+        chosen = torch.argsort(wanted, descending=True, stable=True)[: max(room, 0)]
+        chosen = chosen[wanted[chosen] > settings.grad]
+
+        originals = table.rows(chosen)
+        split = longest[chosen] > settings.split_scale
+        first, second = _halves(originals, split, self.generator)
+        table.overwrite(chosen, first)
+        table.rebuild(alive, second)
+
+
+class Relocate(Refinement):
+    """Moves dead Gaussians onto others drawn by opacity and gradient; noise lets faint ones explore."""
+
+    def after_step(self, table: ParameterTable, step: int, progress: float) -> bool:
+        if self.settings.noise:
+            self.explore(table)
+        return super().after_step(table, step, progress)
+
+    def change_rows(self, table: ParameterTable) -> None:
+        settings = self.settings
+        n = len(table)
+        peak = self.motion.peak_opacities(table.params)
+        dead = peak <= settings.prune_opacity
+        scores = self.scores(table)
+        odds = torch.where(
+            dead, scores.new_zeros(()), 0.5 * peak / peak.sum() + 0.5 * scores / scores.sum().clamp_min(1e-12)
+        )
+        if float(odds.sum()) <= 0.0:
+            return
+        free = dead.nonzero()[:, 0]
+        grown = max(min(settings.max_gaussians - n, int(settings.fraction * n)), 0)
+        # Drawn where the generator lives, which is the CPU on every device.
+        drawn = torch.multinomial(odds.cpu(), len(free) + grown, replacement=True, generator=self.generator)
+        drawn = drawn.to(odds.device)
+        copies = torch.bincount(drawn, minlength=n)
+        sources = copies.nonzero()[:, 0]
+        table.overwrite(sources, relocated(table.rows(sources), copies[sources] + 1))
+        rows = table.rows(drawn)
+        table.overwrite(free, {name: value[: len(free)] for name, value in rows.items()})
+        table.rebuild(torch.arange(n, device=odds.device), {name: value[len(free) :] for name, value in rows.items()})
+
     @torch.no_grad()
-    def explore(self, table: ParameterTable, progress: float) -> None:
-        """Moves the means a little at random, the more the less opaque a Gaussian is (strategy `relocate`)."""
+    def explore(self, table: ParameterTable) -> None:
+        """Moves the means a little at random, the more the less opaque a Gaussian is."""
         rate = next(group["lr"] for group in table.optimizer.param_groups if group["name"] == "means")
         means, scales = table.params["means"], table.params["scales"].exp()
         gate = torch.sigmoid(-100.0 * (torch.sigmoid(table.params["opacities"]) - 0.005))
-        noise = torch.randn(means.shape, generator=self.generator) * scales.square()
+        noise = torch.randn(means.shape, generator=self.generator).to(means.device) * scales.square()
         turned = rotate(table.params["quats"], noise)
-        means.add_(turned * (gate * rate * self.config.noise)[:, None])
+        means.add_(turned * (gate * rate * self.settings.noise)[:, None])
+
+
+def _pixel_norms(grads: Float[Tensor, "N 2"], width: int, height: int) -> Float[Tensor, " N"]:
+    """Returns the lengths of gradients in pixels as if positions were given in half picture sizes."""
+    return torch.stack([grads[:, 0] * (0.5 * width), grads[:, 1] * (0.5 * height)], dim=-1).norm(dim=-1)
 
 
 def relocated(rows: Params, copies: Tensor) -> Params:
@@ -151,7 +198,8 @@ def _halves(rows: Params, split: Tensor, generator: torch.Generator) -> tuple[Pa
     opacity = torch.sigmoid(rows["opacities"])
     halved = torch.logit((1.0 - torch.sqrt(1.0 - opacity)).clamp(1e-6, 1.0 - 1e-6))
     scales = torch.where(split[:, None], rows["scales"] - math.log(_SPLIT_SHRINK), rows["scales"])
-    offsets = torch.randn(rows["means"].shape, generator=generator) * rows["scales"].exp()
+    noise = torch.randn(rows["means"].shape, generator=generator).to(rows["means"].device)
+    offsets = noise * rows["scales"].exp()
     offsets = torch.where(split[:, None], rotate(rows["quats"], offsets), torch.zeros_like(offsets))
     base = {**rows, "opacities": halved, "scales": scales}
     return {**base, "means": rows["means"] + offsets}, {**base, "means": rows["means"] - offsets}

@@ -15,8 +15,8 @@ _RATES = (2e-3, 2e-4)
 class Exposure:
     """Colour corrections applied to renderings before they are compared; their mean stays neutral."""
 
-    def __init__(self, cameras: int) -> None:
-        self.table = torch.nn.Parameter(torch.zeros(cameras, 6))
+    def __init__(self, cameras: int, device: torch.device | str = "cpu") -> None:
+        self.table = torch.nn.Parameter(torch.zeros(cameras, 6, device=device))
         """[cameras, 6] gain minus 1 and offset per channel."""
         self.optimizer = FusedAdam([{"params": [self.table], "lr": _RATES[0], "name": "exposure"}])
 

@@ -17,7 +17,7 @@ from scipy.spatial import KDTree
 
 from ..conventions import sh0_from_rgb
 from ..errors import UserError
-from ..motion import MotionModel, Params, make_motion
+from ..motion import MotionModel, Params
 from ..scene import Frame, Scene
 from .config import FitConfig
 from .hull import carve
@@ -76,17 +76,17 @@ def initial_points(
     parts: list[tuple[np.ndarray, np.ndarray, float]] = []
     views = [[view_of(frame, normalisation) for frame in group] for group in groups]
     masked = all(view.mask is not None for group in views for view in group)
-    static_count = 0 if scene.has_alpha else round(config.init_points * (1.0 - _MOVING_SHARE))
+    static_count = 0 if scene.has_alpha else round(config.init.points * (1.0 - _MOVING_SHARE))
     if not scene.has_alpha:
         by_camera = _by_camera(frames, normalisation)
         means = mean_views(by_camera)
-        xyz, rgb = _static_points(means, static_count, min_views, config.init_sampled, rng)
+        xyz, rgb = _static_points(means, static_count, min_views, config.init.sampled, rng)
         parts.append((xyz, rgb, math.nan))
         if not masked:
             _mask_motion(views, means)
     # Moving outlines have holes where the subject rests for a moment or looks like what is behind it.
     agreement = agreement if masked else min(agreement, 0.75)
-    per_instant = max((config.init_points - static_count) // max(len(views), 1), 1)
+    per_instant = max((config.init.points - static_count) // max(len(views), 1), 1)
     # Outlines of the whole clip agree on the trunk alone; where limbs pass, many of them disagree. Points start there
     # too, in shells of less and less agreement, for limbs to be found at all.
     swept = scene.has_alpha and len(views) == 1 and len({frame.time for frame in groups[0]}) > 1
@@ -130,13 +130,13 @@ def initial_params(points: InitialPoints, motion: MotionModel, config: FitConfig
     params: Params = {
         "means": torch.tensor(points.xyz, dtype=torch.float32),
         "quats": torch.tensor([1.0, 0.0, 0.0, 0.0]).repeat(n, 1),
-        "scales": torch.tensor(np.log(config.init_scale * scales), dtype=torch.float32)[:, None].repeat(1, 3),
-        "opacities": torch.full((n,), math.log(config.init_opacity / (1.0 - config.init_opacity))),
+        "scales": torch.tensor(np.log(config.init.scale * scales), dtype=torch.float32)[:, None].repeat(1, 3),
+        "opacities": torch.full((n,), math.log(config.init.opacity / (1.0 - config.init.opacity))),
         "sh0": torch.tensor(sh0_from_rgb(points.rgb), dtype=torch.float32)[:, None],
         "shN": torch.zeros(n, (config.sh_degree + 1) ** 2 - 1, 3),
-        **motion.init_at(torch.tensor(points.times, dtype=torch.float32), config.init_duration * points.spacing),
+        **motion.init_at(torch.tensor(points.times, dtype=torch.float32), config.init.duration * points.spacing),
     }
-    if config.init_velocities:
+    if config.init.velocities:
         velocities = neighbour_velocities(points.xyz, points.times)
         params |= motion.set_moving(params, torch.tensor(velocities, dtype=torch.float32))
     return {**params, **motion.init_shared(params["means"], torch.Generator().manual_seed(config.seed))}
@@ -176,13 +176,13 @@ def neighbour_distance(xyz: np.ndarray) -> np.ndarray:
 
 def _instants(config: FitConfig) -> int:
     """Returns at how many instants points are looked for: one where every Gaussian lives for the whole clip."""
-    return config.init_instants if make_motion(config.motion, config.motion_config).windowed else 1
+    return config.init.instants if config.make_motion().windowed else 1
 
 
 def _given(scene: Scene, normalisation: Normalisation, config: FitConfig, rng: np.random.Generator) -> InitialPoints:
     cloud = scene.points
     assert cloud is not None
-    chosen = np.sort(rng.permutation(len(cloud.xyz))[: config.init_points])
+    chosen = np.sort(rng.permutation(len(cloud.xyz))[: config.init.points])
     times = np.full(len(chosen), math.nan) if cloud.times is None else np.asarray(cloud.times, dtype=float)[chosen]
     distinct = np.unique(times[np.isfinite(times)])
     spacing = float(np.diff(distinct).mean()) if len(distinct) > 1 else 1.0

@@ -13,7 +13,6 @@ import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +20,8 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..model import DynamicGaussians
-from ..motion import Params, PerFrame, PerFrameConfig, Static, make_motion
+from ..motion import Params, PerFrame, PerFrameConfig, Static
+from ..run_folder import RunFolder
 from ..scene import Frame, PointCloud, Scene
 from .checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
 from .config import FitConfig
@@ -29,6 +29,7 @@ from .hooks import FitHook
 from .initialise import initial_params, initial_points
 from .normalise import Normalisation
 from .parallel import Team
+from .parts import Parts, keep_colour, params_of
 from .progress import Narrator
 from .targets import Targets
 from .trainer import Trainer
@@ -45,8 +46,10 @@ class _Finished:
     seconds: float
 
 
-class PerFrameTrainer:
-    """Fits of all instants in turn, seen from outside as one fit: see `Trainer`."""
+class PerFrameTrainer(Parts):
+    """Fits of all instants in turn."""
+
+    part = "instant"
 
     def __init__(
         self,
@@ -60,73 +63,34 @@ class PerFrameTrainer:
         team: Team,
         resume: bool,
         began: float,
+        device: torch.device | str = "cpu",
     ) -> None:
-        self.scene, self.config, self.normalisation, self.reporter = scene, config, normalisation, reporter
-        self.out, self.folder, self.hooks, self.team = out, out / "instants", hooks, team
         groups: dict[float, list[Frame]] = {}
         for frame in frames:
             groups.setdefault(float(frame.time), []).append(frame)
         self.times = sorted(groups)
         self.groups = [groups[moment] for moment in self.times]
+        super().__init__(len(self.times), config, out, reporter, hooks, team)
+        self.scene, self.normalisation, self.folder = scene, normalisation, RunFolder(out).instants
+        self.device = torch.device(device)
         self._check()
-        self.settings: PerFrameConfig = make_motion(config.motion, config.motion_config).config
+        self.settings: PerFrameConfig = config.make_motion().config
         self.finished = self._load() if resume else []
-        self.current: Trainer | None = None
-        self._resume, self._began, self._stop_requested = resume, began, False
-        if self.finished:
-            reporter.say(f"{len(self.finished)} of {len(self.times)} instants were finished before")
-        # Made now, so that a scene without points is refused before the fit begins.
-        if len(self.finished) < len(self.times):
-            self.current = self._trainer(len(self.finished))
+        self._resume, self._began = resume, began
+        self.open()
 
-    @property
-    def stop_requested(self) -> bool:
-        """Whether the fit is to stop after the current step."""
-        return self._stop_requested or (self.current is not None and self.current.stop_requested)
+    def finished_parts(self) -> int:
+        return len(self.finished)
 
-    @stop_requested.setter
-    def stop_requested(self, value: bool) -> None:
-        self._stop_requested = value
-        if self.current is not None:
-            self.current.stop_requested = value
-
-    @property
-    def step(self) -> int:
-        """Steps taken so far, over all instants."""
-        return sum(item.steps for item in self.finished) + (self.current.step if self.current else 0)
-
-    @property
-    def elapsed(self) -> float:
-        """Seconds of fitting so far, over all instants and sittings."""
-        return sum(item.seconds for item in self.finished) + (self.current.elapsed if self.current else 0.0)
-
-    @property
-    def progress(self) -> float:
-        """How much of the fit is done, 0..1."""
-        return (len(self.finished) + (self.current.progress if self.current else 0.0)) / len(self.times)
-
-    def run(self) -> float:
-        """Fits the instants that are missing, until a stop is requested; returns how much is done."""
-        self._tell("start")
-        for index in range(len(self.finished), len(self.times)):
-            trainer = self.current = self.current or self._trainer(index)
-            done = trainer.run()
-            # Asked here too, so that all processes stop between the same two instants.
-            self._stop_requested = self.team.any(self.stop_requested)
-            if done < 1.0:
-                break
-            self._finish(index, trainer)
-            if self._stop_requested:
-                break
-        self._tell("end")
-        return self.progress
+    def finished_figures(self) -> tuple[int, float]:
+        return sum(item.steps for item in self.finished), sum(item.seconds for item in self.finished)
 
     def model(self) -> DynamicGaussians:
         """Returns the instants there are, the one under way included, in world coordinates."""
         items = [(item.params, item.background) for item in self.finished]
         if self.current is not None:
-            table = {name: value.detach() for name, value in self.current.table.params.items()}
-            items.append((table, self.current.background.final()))
+            table = {name: value.detach().cpu() for name, value in self.current.table.params.items()}
+            items.append((table, self.current.background.final().cpu()))
         settings = dataclasses.replace(self.settings, times=tuple(self.times[: len(items)]))
         motion = PerFrame(settings)
         params = {name: torch.cat([table[name] for table, _ in items]) for name in items[0][0]}
@@ -152,12 +116,6 @@ class PerFrameTrainer:
             },
         )
 
-    def go_back(self) -> bool:
-        """Takes the instant under way back to its newest checkpoint; returns whether there is anything to keep."""
-        if self.current is not None and not self.current.go_back():
-            self.current = None
-        return bool(self.finished) or self.current is not None
-
     def _check(self) -> None:
         """Raises `UserError` when an instant cannot be fitted by itself."""
         fewest = min(range(len(self.times)), key=lambda index: len(self.groups[index]))
@@ -181,19 +139,20 @@ class PerFrameTrainer:
         if minutes is not None:
             minutes = minutes / len(self.times)
         # One colour lies behind all instants: the first fit finds it, the others keep it.
-        keep = {"lr_background": (0.0, 0.0)} if index > 0 else {}
-        return self.config.replace(motion=Static.name, motion_config={}, max_steps=steps, max_minutes=minutes, **keep)
+        keep = {"optim.background": (0.0, 0.0)} if index > 0 else {}
+        still = {"motion": Static.name, "motion_config": {}, "max_steps": steps, "max_minutes": minutes}
+        return self.config.replace({**still, **keep})
 
-    def _trainer(self, index: int) -> Trainer:
+    def begin(self, index: int) -> Trainer:
         """Returns the trainer of instant `index`, at its newest checkpoint when the fit is resumed."""
         began, config = time.monotonic(), self._instant_config(index)
         if index == 0:
             # Reading the scene's frames counts, as in other fits.
             began = self._began
         scene, frames = _still(self.scene, self.times, index), self.groups[index]
-        targets = Targets(scene, frames, self.normalisation)
+        targets = Targets(scene, frames, self.normalisation, self.device)
         out = self.folder / f"instant_{index:04d}"
-        saved = list_checkpoints(out / "checkpoints") if self._resume else []
+        saved = list_checkpoints(RunFolder(out).checkpoints) if self._resume else []
         self._resume = False
 
         def start() -> Params:
@@ -204,27 +163,23 @@ class PerFrameTrainer:
             return initial_params(points, Static(), config)
 
         tensors, state = load_checkpoint(saved[-1]) if saved else ({}, {})
-        restored = {name[7:]: value for name, value in tensors.items() if name.startswith("params/")}
-        params = restored or self.team.from_leader(start)
-        narrator = _InstantNarrator(self, index)
+        params = params_of(tensors) or self.team.from_leader(start)
         elapsed = time.monotonic() - began
-        hooks = [self._relay] if self.hooks else []
-        trainer = Trainer(scene, targets, config, self.normalisation, params, out, narrator, hooks, elapsed, self.team)
+        told = self.narrator(index), self.hooks_of_part()
+        trainer = Trainer(scene, targets, config, self.normalisation, params, out, *told, elapsed, self.team)
         if saved:
             trainer.load(tensors, state)
             self.reporter.say(f"resumed instant {index + 1} at its step {trainer.step}")
         elif index > 0:
-            with torch.no_grad():
-                trainer.background.color.copy_(self.finished[0].background)
+            keep_colour(trainer, self.finished[0].background)
         torch.manual_seed(config.seed)
         return trainer
 
-    def _finish(self, index: int, trainer: Trainer) -> None:
+    def finish(self, index: int, trainer: Trainer) -> None:
         """Keeps the result of an instant, on disk as well, and removes its checkpoints."""
-        params = {name: value.detach().clone() for name, value in trainer.table.params.items()}
-        item = _Finished(params, trainer.background.final(), trainer.step, trainer.elapsed)
+        params = {name: value.detach().cpu().clone() for name, value in trainer.table.params.items()}
+        item = _Finished(params, trainer.background.final().cpu(), trainer.step, trainer.elapsed)
         self.finished.append(item)
-        self.current = None
         if self.team.leads:
             tensors = {**{f"params/{name}": value for name, value in params.items()}, "background": item.background}
             save_checkpoint(self.folder, index, tensors, {"steps": item.steps, "seconds": item.seconds}, keep=10**9)
@@ -238,38 +193,8 @@ class PerFrameTrainer:
             tensors, state = load_checkpoint(path)
             if state["step"] != len(items):
                 raise UserError(f"expected {self.folder} to hold instant {len(items)} before {path.name}; fit anew")
-            params = {name[7:]: value for name, value in tensors.items() if name.startswith("params/")}
-            items.append(_Finished(params, tensors["background"], state["steps"], state["seconds"]))
+            items.append(_Finished(params_of(tensors), tensors["background"], state["steps"], state["seconds"]))
         return items
-
-    def _relay(self, trainer: Trainer, event: str) -> None:
-        """Tells the hooks about one instant's steps as about steps of the whole fit."""
-        if event in ("step", "checkpoint"):
-            self._tell(event)
-
-    def _tell(self, event: str) -> None:
-        for hook in self.hooks:
-            hook(self, event)  # type: ignore[arg-type]
-
-
-class _InstantNarrator:
-    """Turns the figures of one instant's fit into figures of the whole."""
-
-    def __init__(self, whole: PerFrameTrainer, index: int) -> None:
-        self.whole, self.index = whole, index
-
-    def say(self, message: str) -> None:
-        """Passes a message on."""
-        self.whole.reporter.say(message)
-
-    def figures(self, values: dict[str, Any], progress: float, eta: float | None) -> None:
-        """Passes figures on, with the step, the time and what is left counted over all instants."""
-        whole = self.whole
-        done = (self.index + progress) / len(whole.times)
-        elapsed = whole.elapsed
-        left = elapsed * (1.0 - done) / done if done > 0 else None
-        changed = {"step": whole.step, "progress": round(done, 6), "elapsed": round(elapsed, 2), "instant": self.index}
-        whole.reporter.figures({**values, **changed}, done, left)
 
 
 def _still(scene: Scene, times: Sequence[float], index: int) -> Scene:

@@ -6,9 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from ..errors import UserError
-from ..motion import FreeTime, HexPlane, Spacetime
 from ..scene import Scene
-from .config import FitConfig
+from .config import FLAT_NAMES, FitConfig
 
 _ONE_CAMERA = 10_000
 """Gaussians, at most, of a subject cut out that one moving camera filmed."""
@@ -16,19 +15,20 @@ _ONE_CAMERA = 10_000
 
 def quick(scene: Scene) -> FitConfig:
     """Returns settings for a first look: a minute or two on a laptop."""
-    return _for_scene(scene, preset="quick", max_steps=2500, max_gaussians=_room(scene, 10_000, 30_000))
+    return _for_scene(scene, preset="quick", max_steps=2500, most=_room(scene, 10_000, 30_000))
 
 
 def balanced(scene: Scene) -> FitConfig:
     """Returns settings for about ten minutes on a laptop."""
     steps = 16_000 if scene.has_alpha else 8000
-    return _for_scene(scene, preset="balanced", max_steps=steps, max_gaussians=_room(scene, 30_000, 50_000))
+    return _for_scene(scene, preset="balanced", max_steps=steps, most=_room(scene, 30_000, 50_000))
 
 
 def best(scene: Scene) -> FitConfig:
     """Returns settings for an hour or more."""
     most = _room(scene, 60_000, 150_000)
-    return _for_scene(scene, preset="best", max_steps=30_000, max_gaussians=most, init_points=most // 3, sh_degree=2)
+    more = {"init.points": most // 3, "sh_degree": 2}
+    return _for_scene(scene, more, preset="best", max_steps=30_000, most=most)
 
 
 PRESETS: dict[str, Callable[[Scene], FitConfig]] = {"quick": quick, "balanced": balanced, "best": best}
@@ -41,37 +41,11 @@ def preset_config(name: str, scene: Scene, overrides: dict[str, Any]) -> FitConf
     config = PRESETS[name](scene)
     if overrides.get("max_minutes") is not None and overrides.get("max_steps") is None:
         overrides = {**overrides, "max_steps": None}
-    config = config.replace(**overrides)
-    return config.replace(**{**_for_motion(config, scene), **overrides})
-
-
-def _for_motion(config: FitConfig, scene: Scene) -> dict[str, Any]:
-    """Returns what a motion model wants to be set otherwise, for whichever was chosen.
-
-    free-time and spacetime: first velocities from neighbouring instants, as FreeTimeGS starts. Its relocation instead
-    of densification (every 100 steps, opacity 0.005) was measured and is not used: docs/motion.md, "What was tried".
-    Three times the motion's rates make free-time sharper, in short fits and in longer ones.
-
-    hexplane: what 4DGaussians sets for multi-view scenes: half as many grid points in time as frames, a first stage at
-    rest (3000 of 17,000 steps), weights 2e-4, 1e-3 and 1e-4 of the planes' penalties, opacities that change. A subject
-    cut out has no surroundings to settle first: there the stage at rest was found to cost quality, and is left out.
-    """
-    if config.motion == FreeTime.name:
-        return {"init_velocities": True, "lr_motion_factor": 3.0}
-    if config.motion == Spacetime.name:
-        return {"init_velocities": True}
-    if config.motion != HexPlane.name:
-        return {}
-    return {
-        "motion_config": {
-            "time_resolution": max(len(scene.times) // 2, 3),
-            "deform_opacities": not scene.has_alpha,
-        },
-        "coarse": 0.0 if scene.has_alpha else 0.17,
-        "plane_variation_weight": 2e-4,
-        "time_roughness_weight": 1e-3,
-        "time_activity_weight": 1e-4,
-    }
+    overrides = {FLAT_NAMES.get(name, name): value for name, value in overrides.items()}
+    # Twice: what a motion model wants depends on which was chosen, and what was given comes last.
+    moved = {name: value for name, value in overrides.items() if name in ("motion", "motion_config")}
+    wishes = config.replace(moved).make_motion().fit_settings(scene)
+    return config.replace({**wishes, **overrides})
 
 
 def _room(scene: Scene, subject: int, surroundings: int) -> int:
@@ -79,8 +53,10 @@ def _room(scene: Scene, subject: int, surroundings: int) -> int:
     return subject if scene.has_alpha else surroundings
 
 
-def _for_scene(scene: Scene, **settings: Any) -> FitConfig:
-    """Returns the settings that were found best for the kind of scene, changed by `settings`.
+def _for_scene(
+    scene: Scene, more: dict[str, Any] | None = None, *, preset: str, max_steps: int, most: int
+) -> FitConfig:
+    """Returns the settings found best for the kind of scene, with at most `most` Gaussians, changed by `more`.
 
     Of a subject cut out, Gaussians followed through the clip (dual-domain) learn most from few steps or from one moving
     camera; with several cameras and more steps short-lived ones (free-time) end up sharper. Real scenes also have
@@ -90,16 +66,17 @@ def _for_scene(scene: Scene, **settings: Any) -> FitConfig:
     cameras = len({frame.camera_id for frame in frames})
     together = len(frames) / max(len({frame.time for frame in frames}), 1) >= 3.0
     if scene.has_alpha:
-        brief = settings["preset"] == "quick" or not together
+        brief = preset == "quick" or not together
         kind: dict[str, Any] = {"motion": "dual-domain" if brief else "free-time", "background": "random"}
         if not together:
             # Every instant is seen from one side only: Gaussians must not jitter where no picture holds them, and more
             # of them than the few pictures can hold learn each picture by heart.
-            kind["smoothness_weight"] = 1e-3
-            settings["max_gaussians"] = min(settings["max_gaussians"], _ONE_CAMERA)
+            kind["loss.smoothness"] = 1e-3
+            most = min(most, _ONE_CAMERA)
     else:
-        kind = {"motion": "free-time", "background": "model", "init_instants": 50, "exposure": cameras >= 3}
-        kind["init_points"] = 30_000
+        kind = {"motion": "free-time", "background": "model", "init.instants": 50, "exposure": cameras >= 3}
+        kind["init.points"] = 30_000
     if len(scene.times) < 2:
         kind["motion"] = "static"
-    return FitConfig(**{**kind, **settings})
+    base = FitConfig(preset=preset, max_steps=max_steps)
+    return base.replace({**kind, "densify.max_gaussians": most, **(more or {})})

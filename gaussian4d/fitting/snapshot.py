@@ -8,19 +8,21 @@ import torch
 
 from ..errors import UserError
 from ..model import DynamicGaussians, load_model
-from ..motion import make_motion
+from ..run_folder import RunFolder
 from ..scene import Scene
 from .background import Background
 from .checkpoint import list_checkpoints, load_checkpoint
-from .config import FitConfig, load_run_config
+from .config import FitConfig
 from .normalise import Normalisation
+from .parts import params_of
 from .targets import Targets
 
 
 def newest_file(run: Path) -> Path | None:
     """Returns the newest of the model and the checkpoints of a run folder; None when there is neither yet."""
-    model = run / "model.g4d"
-    files = [*([model] if model.exists() else []), *list_checkpoints(run / "checkpoints")[-1:]]
+    folder = RunFolder(run)
+    model = folder.model_path
+    files = [*([model] if model.exists() else []), *list_checkpoints(folder.checkpoints)[-1:]]
     return max(files, key=_age, default=None)
 
 
@@ -34,10 +36,10 @@ def snapshot(run: Path, scene: Scene) -> DynamicGaussians:
         raise UserError(
             f"{run} has no model and no checkpoint yet; wait for the first, a fit writes one every few steps"
         )
-    if file.name == "model.g4d":
+    if file == RunFolder(run).model_path:
         return load_model(file)
     try:
-        config, _ = load_run_config(run / "config.json")
+        config = RunFolder(run).config()
     except UserError:
         # A run that something else than a fit has made: its checkpoints are its own business.
         return load_model(run)
@@ -53,8 +55,8 @@ def model_of_checkpoint(file: Path, config: FitConfig, scene: Scene) -> DynamicG
         if config.normalisation is not None
         else Normalisation.from_cameras([frame.camera for frame in frames])
     )
-    motion = make_motion(config.motion, config.motion_config)
-    params = {name[7:]: value for name, value in tensors.items() if name.startswith("params/")}
+    motion = config.make_motion()
+    params = params_of(tensors)
     background = Background(config.background, tensors["background/color"], torch.Generator())
     near = config.near * min(1.0, Targets(scene, frames, normalisation).nearest_camera())
     return DynamicGaussians(

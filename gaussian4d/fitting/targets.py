@@ -1,4 +1,4 @@
-"""Training pictures as tensors, at the size the schedule asks for."""
+"""Training pictures as tensors on the fit's device, at the size the schedule asks for."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch.nn.functional import interpolate
 from ..cameras import Camera
 from ..scene import Frame, Scene
 from .normalise import Normalisation
+from .uploads import Uploads
 
 
 @dataclasses.dataclass
@@ -30,19 +31,40 @@ class Target:
     width: int
     height: int
     time: float
+    """Clip time."""
     camera_index: int
+    camera: Camera
+    """The camera of `viewmat` and `K`."""
+    index: int
+    """Of the frame among the training frames."""
+    weight: Tensor | None = None
+    """[H, W, 1] float in 0..1, how much each pixel counts; None where all do."""
+    share: float = 1.0
+    """How much the whole picture counts."""
+    mask: Tensor | None = None
+    """[H, W, 1] float in 0..1, the subject; None where the data does not say."""
+    depth: Tensor | None = None
+    """[H, W, 1] camera z in units of the fit, 0 where unknown; None where the data does not say."""
 
 
 class Targets:
     """The training frames of a scene, read when asked for."""
 
-    def __init__(self, scene: Scene, frames: Sequence[Frame], normalisation: Normalisation) -> None:
+    def __init__(
+        self,
+        scene: Scene,
+        frames: Sequence[Frame],
+        normalisation: Normalisation,
+        device: torch.device | str = "cpu",
+    ) -> None:
         self.scene = scene
         self.frames = frames
+        self.device = torch.device(device)
         self.camera_ids = list(dict.fromkeys(frame.camera_id for frame in frames))
         self._index_of = {camera_id: index for index, camera_id in enumerate(self.camera_ids)}
         self._normalisation = normalisation
-        self._cameras: dict[tuple[int, float], tuple[Tensor, Tensor, int, int]] = {}
+        self._cameras: dict[tuple[int, float], tuple[Camera, Tensor, Tensor]] = {}
+        self._uploads = Uploads(frames, self.device)
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -54,19 +76,20 @@ class Targets:
 
     def read_ahead(self, indices: list[int]) -> None:
         """Starts reading the frames at `indices`."""
-        self.scene.prefetch([self.frames[index] for index in indices])
+        wanted = self._uploads.missing(indices)
+        self.scene.prefetch([self.frames[index] for index in wanted])
 
     def get(self, index: int, downscale: float) -> Target:
         """Returns training frame `index`, `downscale` times smaller."""
         frame = self.frames[index]
-        viewmat, K, width, height = self._camera(index, frame.camera, downscale)
-        image = frame.image
-        if (height, width) != image.shape[:2]:
-            pixels = _resized(torch.from_numpy(image.astype(np.float32)) / 255.0, width, height)
+        camera, viewmat, K = self._camera(index, frame.camera, downscale)
+        width, height = camera.width, camera.height
+        image = self._uploads.image(index)
+        if (height, width) != tuple(image.shape[:2]):
+            pixels = _resized(image.float() / 255.0, width, height)
             rgb, alpha = pixels[..., :3], pixels[..., 3:]
         else:
-            rgb = torch.from_numpy(np.ascontiguousarray(image[..., :3]))
-            alpha = torch.from_numpy(image[..., 3:].astype(np.float32) / 255.0)
+            rgb, alpha = image[..., :3].contiguous(), image[..., 3:].float() / 255.0
         return Target(
             rgb=rgb,
             alpha=alpha if alpha.shape[-1] else None,
@@ -76,17 +99,47 @@ class Targets:
             height=height,
             time=float(frame.time),
             camera_index=self._index_of[frame.camera_id],
+            camera=camera,
+            index=index,
+            share=float(getattr(frame, "share", 1.0)),
+            **self._maps(frame, width, height),
         )
 
-    def _camera(self, index: int, camera: Camera, downscale: float) -> tuple[Tensor, Tensor, int, int]:
+    def _maps(self, frame: Frame, width: int, height: int) -> dict[str, Tensor]:
+        """Returns the weight, mask and depth of a frame, those that it has, as [H, W, 1] on the device."""
+        found: dict[str, Tensor] = {}
+        if (weight := getattr(frame, "weight", None)) is not None:
+            found["weight"] = self._map(weight.astype(np.float32), width, height, "area")
+        if (depth := getattr(frame, "depth", None)) is not None:
+            # Depths on both sides of an edge have no mean.
+            known = np.nan_to_num(depth.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+            found["depth"] = self._map(known, width, height, "nearest-exact") * float(self._normalisation.scale)
+        return found
+
+    def _map(self, values: np.ndarray, width: int, height: int, mode: str) -> Tensor:
+        tensor = torch.from_numpy(np.ascontiguousarray(values)).to(self.device)
+        if (height, width) != tuple(tensor.shape[:2]):
+            tensor = interpolate(tensor[None, None], size=(height, width), mode=mode)[0, 0]
+        return tensor[..., None]
+
+    def _camera(self, index: int, camera: Camera, downscale: float) -> tuple[Camera, Tensor, Tensor]:
         key = (index, downscale)
         if key not in self._cameras:
             width = max(round(camera.width / downscale), 1)
             height = max(round(camera.height / downscale), 1)
             small = self._normalisation.camera(camera.resized(width, height))
-            viewmat = torch.tensor(small.viewmat, dtype=torch.float32)
-            self._cameras[key] = (viewmat, torch.tensor(small.K, dtype=torch.float32), width, height)
+            viewmat = torch.tensor(small.viewmat, dtype=torch.float32).to(self.device)
+            K = torch.tensor(small.K, dtype=torch.float32).to(self.device)
+            self._cameras[key] = (small, viewmat, K)
         return self._cameras[key]
+
+
+def compose(target: Target, background: Tensor) -> Tensor:
+    """Returns the picture to match: itself, or put over `background` [3] where it has alpha."""
+    if target.alpha is None:
+        return target.rgb
+    rgb = target.rgb.float() / 255.0 if target.rgb.dtype == torch.uint8 else target.rgb
+    return torch.lerp(background.expand_as(rgb), rgb, target.alpha)
 
 
 def _resized(pixels: Tensor, width: int, height: int) -> Tensor:

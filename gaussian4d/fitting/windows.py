@@ -19,6 +19,7 @@ from ..errors import UserError
 from ..files import read_json, write_json
 from ..model import DynamicGaussians
 from ..motion import PerFrame, Static, Windows, WindowsConfig
+from ..run_folder import RunFolder
 from ..scene import Scene
 from .config import FitConfig
 
@@ -80,12 +81,17 @@ class Plan:
 
 def plan_path(out: Path) -> Path:
     """Returns the file that holds the plan of a run."""
-    return out / "windows" / "plan.json"
+    return RunFolder(out).windows / "plan.json"
 
 
 def window_folder(out: Path, index: int) -> Path:
     """Returns the run folder of one window."""
-    return out / "windows" / f"{index:03d}"
+    return RunFolder(out).windows / f"{index:03d}"
+
+
+def scene_options(scene: Scene) -> dict[str, Any]:
+    """Returns the JSON values with which `load_scene` gives the same scene again."""
+    return {"path": str(Path(scene.path).resolve()), **scene.options}
 
 
 def plan_windows(

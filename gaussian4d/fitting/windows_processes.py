@@ -20,13 +20,14 @@ from typing import Any
 
 from ..errors import UserError
 from ..model import DynamicGaussians, load_model
-from ..scene import Scene, load_scene
-from .config import FitConfig, load_run_config, save_run_config
+from ..run_folder import RunFolder
+from ..scene import Scene
+from .config import FitConfig
 from .hooks import FitHook
 from .normalise import Normalisation
-from .progress import Narrator
+from .progress import Narrator, Reporter
 from .trainer import Trainer
-from .windows import Plan, joined, window_config, window_folder
+from .windows import Plan, joined, scene_options, window_config, window_folder
 
 _POLL_SECONDS = 0.25
 _FIGURES_SECONDS = 5.0
@@ -51,14 +52,15 @@ class WindowProcesses:
             raise UserError("hooks such as --view look into a fit of this process; leave them out, or --jobs")
         self.scene, self.config, self.plan, self.out, self.reporter = scene, config, plan, out, reporter
         self.stop_requested = False
+        self.metrics: dict[str, Any] | None = None
         self._began, self._told = began, time.monotonic()
         for index, (start, stop) in enumerate(plan.windows):
             folder = window_folder(out, index)
-            if not (folder / "config.json").exists():
+            run = RunFolder(folder)
+            if not run.exists:
                 folder.mkdir(parents=True, exist_ok=True)
-                options = {"path": str(Path(scene.path).resolve()), **scene.options, "part": [start, stop]}
                 settings = window_config(config, plan, index, scene, normalisation.to_dict())
-                save_run_config(folder / "config.json", settings, options)
+                run.write(settings, {**scene_options(scene), "part": [start, stop]})
         if plan.finished:
             reporter.say(f"{len(plan.finished)} of {len(plan.windows)} windows were finished before")
 
@@ -125,7 +127,7 @@ class WindowProcesses:
         models = []
         for index in range(len(self.plan.windows)):
             folder = window_folder(self.out, index)
-            if not (folder / "model.g4d").exists():
+            if not RunFolder(folder).model_path.exists():
                 break
             models.append(load_model(folder))
         if not models:
@@ -134,6 +136,9 @@ class WindowProcesses:
                 f" {self.out} --resume"
             )
         return joined(models, self.scene)
+
+    def tell(self, event: str) -> None:
+        """Tells nobody: fits of several processes have no hooks."""
 
     def go_back(self) -> bool:
         """Returns whether there is anything to keep; windows go back by themselves."""
@@ -162,7 +167,7 @@ class WindowProcesses:
 
     def _last_lines(self) -> list[dict[str, Any]]:
         """Returns the newest line of metrics.jsonl of every window; empty where there is none."""
-        return [_last_line(window_folder(self.out, k) / "metrics.jsonl") for k in range(len(self.plan.windows))]
+        return [_last_line(RunFolder(window_folder(self.out, k)).metrics_path) for k in range(len(self.plan.windows))]
 
     def _tell_figures(self, running: Sequence[int]) -> None:
         """Tells from time to time how the windows under way are doing: sums, and means of loss and PSNR."""
@@ -206,9 +211,10 @@ def _last_words(path: Path) -> str:
 
 def main(arguments: Sequence[str]) -> int:
     """Goes on with the run of one window; returns the exit code of `gaussian4d fit`."""
-    from .run import fit
+    from .opening import open_fit
+    from .training import train
 
-    folder = Path(arguments[0])
+    began, folder = time.monotonic(), Path(arguments[0])
     parent = int(os.environ.get("GAUSSIAN4D_PARENT", "0"))
 
     def follow(trainer: Trainer, event: str) -> None:
@@ -217,15 +223,15 @@ def main(arguments: Sequence[str]) -> int:
             trainer.stop_requested = True
 
     try:
-        options = dict(load_run_config(folder / "config.json")[1])
-        scene = load_scene(options.pop("path"), **options)
-        result = fit(scene, out=folder, resume=True, evaluate=False, callbacks=[follow])
+        opened = open_fit(RunFolder(folder).scene(), folder, "quick", {}, resume=True)
+        with Reporter(folder) as reporter:
+            trained = train(opened, reporter, [follow], began)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return _INTERRUPTED
-    return _INTERRUPTED if result.interrupted else 0
+    return _INTERRUPTED if trained.progress < 1.0 else 0
 
 
 if __name__ == "__main__":

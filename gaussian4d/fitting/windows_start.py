@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..motion import MotionModel, Params, make_motion
+from ..motion import MotionModel, Params
 from ..motion.window import is_frozen
 from .config import FitConfig
 from .initialise import InitialPoints, initial_params
@@ -65,12 +65,12 @@ def lasting(before: Predecessor, motion: MotionModel, least_opacity: float) -> P
 
 def start_params(before: Predecessor, config: FitConfig, points: InitialPoints | None) -> Params:
     """Returns the table a window starts from: what lasts, then the moving ones of `points`, no more than may be."""
-    motion = make_motion(config.motion, config.motion_config)
-    rows = lasting(before, motion, config.prune_opacity)
+    motion = config.make_motion()
+    rows = lasting(before, motion, config.densify.prune_opacity)
     moving = None
     if points is not None:
         moving = _moving(points)
-    room = max(config.max_gaussians - (len(moving) if moving is not None else 0), 0)
+    room = max(config.densify.max_gaussians - (len(moving) if moving is not None else 0), 0)
     if len(rows["means"]) > room:
         kept = torch.argsort(rows["opacities"], descending=True, stable=True)[:room].sort().values
         rows = {name: value[kept] for name, value in rows.items()}

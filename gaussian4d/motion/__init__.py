@@ -60,7 +60,7 @@ __all__ = [
 ]
 
 
-def make_motion(name: str, config: dict[str, Any] | None = None) -> MotionModel:
+def make_motion(name: str, config: dict[str, Any] | None = None, needed: dict[str, str] | None = None) -> MotionModel:
     """Returns the motion model `name` with the settings `config`; raises `UserError` for an unknown name or setting."""
     every = {**MOTIONS, **READ_ONLY}
     if name not in every:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
@@ -94,6 +95,18 @@ class MotionModel(abc.ABC):
 
     def learning_rates(self) -> dict[str, tuple[float, float]]:
         """Returns the first and last learning rate of each own tensor, for a scene of unit size and clip."""
+        return {}
+
+    def fit_settings(self, scene: Any) -> dict[str, Any]:
+        """Returns what presets set otherwise for this model, by path of the setting; what a user gives comes after."""
+        return {}
+
+    def terms(self) -> dict[str, Callable[[Any], Tensor]]:
+        """Returns the terms that a fit of this model offers besides the general ones, by name.
+
+        A term takes a step (`gaussian4d.fitting.step.Step`) and returns a scalar; its weight is the setting
+        `loss.NAME`, 0 unless set.
+        """
         return {}
 
     @abc.abstractmethod

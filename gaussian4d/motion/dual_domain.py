@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -90,6 +91,10 @@ class DualDomain(MotionModel):
             "durations": (5e-3, 1e-3),
         }
         return {name: rates[name] for name in self.columns()}
+
+    def terms(self) -> dict[str, Callable[[Any], Tensor]]:
+        """Returns `series`: the mean size of the moving coefficients of the positions."""
+        return {"series": lambda step: step.params["means_series"].abs().mean()}
 
     def at(self, params: Params, time: float, sh_degree: int | None = None) -> Gaussians:
         tau = (self.config.time_factor * time + self.config.time_offset) - params["time_centers"]

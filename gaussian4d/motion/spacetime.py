@@ -81,6 +81,10 @@ class Spacetime(MotionModel):
             "durations": (5e-3, 1e-3),
         }
 
+    def fit_settings(self, scene: Any) -> dict[str, Any]:
+        """Returns first velocities from neighbouring instants."""
+        return {"init.velocities": True}
+
     def at(self, params: Params, time: float, sh_degree: int | None = None) -> Gaussians:
         since = time - params["times"]
         moved = torch.where(window.is_frozen(params), 0.0, since.detach())

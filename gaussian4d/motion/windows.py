@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -145,6 +145,10 @@ class Windows(MotionModel):
         for k, model in enumerate(self.inner):
             rates |= {self._shared_name(name, k): inside[name] for name in model.shared_shapes()}
         return {**rates, COLUMN: (0.0, 0.0)}
+
+    def terms(self) -> dict[str, Callable[[Any], Tensor]]:
+        """Returns the terms of the model inside, for the fit of a single window."""
+        return self.inner[0].terms()
 
     def at(self, params: Params, time: float, sh_degree: int | None = None) -> Gaussians:
         active = self.active(time)

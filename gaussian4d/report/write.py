@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import UserError
-from ..files import atomic_write, read_json
+from ..files import atomic_write
+from ..run_folder import RunFolder
 from . import charts, page
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 _WORST = 4
 _SHOWN = ("rgb", "depth", "normal", "alpha", "flow", "lifetime")
-# Settings that a fit was started with, and their flags; the rest of config.json follows from them.
+# Settings that a fit was started with, and their flags; the rest of its settings follows from them.
 _FLAGS = ("preset", "motion", "max_steps", "max_minutes", "seed", "batch", "background", "backend")
 
 
@@ -46,18 +47,12 @@ def write_report(
     Raises:
         UserError: when `run` is not a run folder.
     """
-    run = Path(run)
-    if not (run / "config.json").exists():
-        raise UserError(f"expected {run} to be a run folder with a config.json, found none; fit a scene first")
-    from ..fitting.config import load_scene_options
-
-    # Says so when this is the config.json of something else.
-    load_scene_options(run / "config.json")
-    out = Path(out) if out is not None else run / "report.html"
-    config = read_json(run / "config.json")
-    steps = _steps(run / "metrics.jsonl")
-    metrics = read_json(run / "eval" / "metrics.json") if (run / "eval" / "metrics.json").exists() else None
-    if model is None and (run / "model.g4d").exists():
+    folder, run = RunFolder(run), Path(run)
+    config = folder.read()
+    out = Path(out) if out is not None else folder.report
+    steps = [line for line in folder.metrics() if isinstance(line, dict) and "step" in line]
+    metrics = folder.evaluation()
+    if model is None and folder.model_path.exists():
         from ..model import load_model
 
         model = load_model(run)
@@ -79,28 +74,10 @@ def write_report(
     return out
 
 
-def _steps(file: Path) -> list[dict[str, Any]]:
-    """Returns the lines of metrics.jsonl; a line that was only half written is left out."""
-    lines = []
-    if file.exists():
-        for line in file.read_text(encoding="utf-8").splitlines():
-            try:
-                value = json.loads(line)
-            except json.JSONDecodeError:
-                continue
-            if isinstance(value, dict) and "step" in value:
-                lines.append(value)
-    return lines
-
-
 def _scene(run: Path) -> tuple[Scene | None, str | None]:
     """Returns the scene that the run names, or why it cannot be read."""
-    from ..fitting.config import load_scene_options
-    from ..scene import load_scene
-
     try:
-        options = load_scene_options(run / "config.json")
-        return load_scene(options.pop("path"), **options), None
+        return RunFolder(run).scene(), None
     except UserError as error:
         return None, f"The scene cannot be read, so no pictures are drawn: {error}"
 
@@ -122,7 +99,7 @@ def _figures(metrics: dict[str, Any] | None) -> str:
         return page.section(
             "Figures", page.paragraph("Nothing was evaluated: the scene holds out no frames, or eval was not run.")
         )
-    from ..fitting.report import ROWS, cell
+    from ..figures_text import ROWS, cell
 
     rows = []
     for key, title, unit in ROWS:
@@ -295,6 +272,6 @@ def _settings(config: dict[str, Any]) -> str:
     rows = [(name, state) for name, state, _ in [*versions(), *machine()]]
     return page.section(
         "Settings and versions",
-        page.folded("config.json", page.preformatted(json.dumps(config, indent=2))),
+        page.folded(RunFolder("").config_path.name, page.preformatted(json.dumps(config, indent=2))),
         page.folded("versions and machine", page.table(["", ""], rows, texts=True)),
     )

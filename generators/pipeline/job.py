@@ -16,6 +16,7 @@ from torch import Tensor
 
 from gaussian4d.errors import UserError
 from gaussian4d.files import atomic_write, read_json, write_json
+from gaussian4d.run_folder import RunFolder
 
 from ..cameras import orbit_camera, orbit_cameras
 from ..inputs.recentre import recentre
@@ -48,7 +49,7 @@ LEAST_FIT_SECONDS = 15.0
 """The fit gets this much even where a limit of time leaves less."""
 
 # What the fit writes into the run folder; another fit takes its place as a whole.
-_OF_THE_FIT = ("config.json", "log.txt", "metrics.jsonl", "checkpoints", "model.g4d", "eval")
+_OF_THE_FIT = (RunFolder("").config_path.name, "log.txt", "metrics.jsonl", "checkpoints", "model.g4d", "eval")
 
 
 class Job:
@@ -261,7 +262,7 @@ class Job:
     def _make_static(self, folder: Path, image: Float[Tensor, "4 S S"]) -> None:
         """Makes an asset of the picture alone, so that there is something to look at within a minute."""
         run = folder / "run"
-        resume = (run / "config.json").is_file()
+        resume = RunFolder(run).exists
         anchors = self._sample_anchors(folder / "anchors", image[None], [0.0], "static")
         config = self._fit_config("static", STATIC_MINUTES, minutes_only=False)
         camera = self._camera(image.shape[-1])
@@ -316,7 +317,7 @@ class Job:
     ) -> Any:
         # The record says that the stage was begun; the fit's own files say how far it came, and with what settings.
         begun = self.folder / "stages" / "asset" / "fit_began"
-        resume = begun.is_file() and (self.folder / "config.json").is_file()
+        resume = begun.is_file() and RunFolder(self.folder).exists
         if not resume:
             for name in _OF_THE_FIT:
                 path = self.folder / name

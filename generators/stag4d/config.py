@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 from gaussian4d.errors import UserError
-from gaussian4d.files import read_json, write_json
-from gaussian4d.fitting.config import FitConfig
+from gaussian4d.fitting.config import DensifyConfig, FitConfig, InitConfig, KeepConfig, LossConfig, OptimConfig
+from gaussian4d.fitting.weights import Weight
+from gaussian4d.run_folder import RunFolder
 
 SCHEMA_VERSION = 1
 RIGID = "rigid-parts"
@@ -33,6 +33,7 @@ class StagConfig:
     max_minutes: float | None = None
     """Minutes of fitting. When the time ends the fit and not the steps, two runs differ."""
     seed: int = 0
+    device: str = "auto"
     backend: str = "auto"
 
     # The parts of the method.
@@ -200,7 +201,7 @@ def preset(name: str, **overrides: Any) -> StagConfig:
 
 
 def fit_settings(config: StagConfig, frames: int) -> FitConfig:
-    """Returns the settings that the parts of `gaussian4d.fitting` read: start, refinement, penalties on planes.
+    """Returns the settings of the loop: start, refinement, rates, and the terms that any fit has.
 
     The top share of all gradients is what their growth limit chooses when their threshold is zero.
     """
@@ -209,6 +210,13 @@ def fit_settings(config: StagConfig, frames: int) -> FitConfig:
     if config.motion == "hexplane":
         defaults = {"space_resolution": 32, "time_resolution": max(frames // 2, 3), "levels": (1, 2)}
         motion_config = {**defaults, **motion_config}
+    weights: dict[str, Weight] = {"opacity": config.opacity_weight}
+    if config.motion == "hexplane":
+        weights |= {
+            "plane-variation": config.plane_variation_weight,
+            "time-roughness": config.time_roughness_weight,
+            "time-activity": config.time_activity_weight,
+        }
     return FitConfig(
         preset=config.preset,
         # What moves by itself is at rest for the fit.
@@ -218,34 +226,44 @@ def fit_settings(config: StagConfig, frames: int) -> FitConfig:
         max_steps=config.max_steps,
         max_minutes=config.max_minutes,
         seed=config.seed,
+        device=config.device,
         backend=config.backend,
-        init_points=config.init_points,
-        opacity_weight=config.opacity_weight,
-        anisotropy_weight=0.0,
-        plane_variation_weight=config.plane_variation_weight,
-        time_roughness_weight=config.time_roughness_weight,
-        time_activity_weight=config.time_activity_weight,
-        max_gaussians=config.max_gaussians,
-        densify_start=config.densify_start,
-        densify_stop=config.densify_stop,
-        densify_every=config.densify_every,
-        densify_fraction=config.densify_share if adaptive else 1.0,
-        densify_grad=0.0 if adaptive else config.densify_grad,
-        split_scale=config.split_scale,
+        background="random",
+        init=InitConfig(points=config.init_points),
+        loss=LossConfig(weights=weights),
+        optim=OptimConfig(
+            means=config.lr_means,
+            scales=config.lr_scales,
+            quats=config.lr_quats,
+            opacities=config.lr_opacities,
+            sh0=config.lr_sh0,
+            shN=(0.0, 0.0),
+            motion_factor=config.lr_motion_factor,
+        ),
+        densify=DensifyConfig(
+            max_gaussians=config.max_gaussians,
+            start=config.densify_start,
+            stop=config.densify_stop,
+            every=config.densify_every,
+            fraction=config.densify_share if adaptive else 1.0,
+            grad=0.0 if adaptive else config.densify_grad,
+            split_scale=config.split_scale,
+        ),
+        keep=KeepConfig(config.checkpoint_every, config.keep_checkpoints, config.log_every),
     )
 
 
-def save_run_config(path: Path, config: StagConfig, scene: dict[str, Any]) -> None:
-    """Writes RUN/config.json: the settings, and how the scene with the input and the anchors is loaded."""
-    write_json(path, {"stag4d": config.to_dict(), "scene": scene})
+def save_run_config(run: RunFolder, config: StagConfig, scene: dict[str, Any]) -> None:
+    """Writes the settings of a run, and how the scene with the input and the anchors is loaded."""
+    run.write_values("stag4d", config.to_dict(), scene)
 
 
-def load_run_config(path: Path) -> StagConfig:
-    """Returns the settings from RUN/config.json; raises `UserError` when it is not the one of a generated asset."""
-    values = read_json(path)
-    if not isinstance(values, dict) or not isinstance(values.get("stag4d"), dict):
-        raise UserError(f"{path} is not the config.json of a generated asset; expected the key stag4d")
-    return StagConfig.from_dict(values["stag4d"])
+def load_run_config(run: RunFolder) -> StagConfig:
+    """Returns the settings of a run; raises `UserError` when it is not the one of a generated asset."""
+    values = run.read().get("stag4d")
+    if not isinstance(values, dict):
+        raise UserError(f"{run.config_path} is not the settings of a generated asset; expected the key stag4d")
+    return StagConfig.from_dict(values)
 
 
 def _checked(values: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Pictures of Gaussians from several cameras at once, with what densification needs to know."""
+"""Several cameras at once, as the rasterizer takes them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from diff_rasterizer import rasterization
 from gaussian4d.cameras import Camera
+from gaussian4d.fitting import drawing
+from gaussian4d.fitting.drawing import Drawing
+from gaussian4d.fitting.step import Step
 from gaussian4d.gaussians import Gaussians
 
 NEAR = 0.2
@@ -19,7 +21,7 @@ NEAR = 0.2
 
 @dataclasses.dataclass
 class Cameras:
-    """Cameras of one picture size as the rasterizer takes them."""
+    """Cameras of one picture size."""
 
     viewmats: Float[Tensor, "C 4 4"]
     Ks: Float[Tensor, "C 3 3"]
@@ -40,38 +42,11 @@ class Cameras:
         """Returns the cameras at `indices`."""
         return Cameras(self.viewmats[indices], self.Ks[indices], self.width, self.height)
 
-
-@dataclasses.dataclass
-class Drawing:
-    """Pictures with a gradient."""
-
-    rgb: Float[Tensor, "C H W 3"]
-    """Premultiplied: over black."""
-    alpha: Float[Tensor, "C H W 1"]
-    means2d: Float[Tensor, "C N 2"]
-    """Projected centres in pixels; their gradient is kept."""
-    drawn: Tensor
-    """[C, N] which Gaussians each camera sees."""
-
-    @property
-    def rgba(self) -> Float[Tensor, "C 4 H W"]:
-        """Premultiplied pictures in the layout of `generators.priors`."""
-        return torch.cat([self.rgb, self.alpha], dim=-1).permute(0, 3, 1, 2)
+    def draw(self, step: Step, state: Gaussians | None = None) -> Drawing:
+        """Returns what the cameras see of the Gaussians of a step, or of `state`."""
+        return step.draw(self.viewmats, self.Ks, self.width, self.height, state=state)
 
 
 def draw(state: Gaussians, cameras: Cameras, backend: str = "auto") -> Drawing:
-    """Returns what `cameras` see of `state`."""
-    rgb, alpha, meta = rasterization(
-        **state.to_rasterizer(),
-        viewmats=cameras.viewmats,
-        Ks=cameras.Ks,
-        width=cameras.width,
-        height=cameras.height,
-        near_plane=NEAR,
-        packed=False,
-        backend=backend,
-    )
-    means2d: Tensor = meta["means2d"]
-    if means2d.requires_grad:
-        means2d.retain_grad()
-    return Drawing(rgb, alpha, means2d, (meta["radii"] > 0).all(dim=-1))
+    """Returns what `cameras` see of `state`, over black."""
+    return drawing.draw(state, cameras.viewmats, cameras.Ks, cameras.width, cameras.height, near=NEAR, backend=backend)

@@ -14,10 +14,12 @@ from torch import Tensor
 from gaussian4d.cameras import Camera
 from gaussian4d.errors import UserError
 from gaussian4d.fitting.checkpoint import list_checkpoints, load_checkpoint
+from gaussian4d.fitting.parts import params_of
 from gaussian4d.fitting.progress import Reporter
-from gaussian4d.fitting.run import graceful_interrupt
+from gaussian4d.fitting.training import graceful_interrupt
 from gaussian4d.model import DynamicGaussians
-from gaussian4d.motion import Static, make_motion
+from gaussian4d.motion import Static
+from gaussian4d.run_folder import RunFolder
 
 from ..cameras import orbit_cameras
 from ..models.pieces import Moves
@@ -87,9 +89,10 @@ def fit_asset(
     """
     began = time.monotonic()
     out = Path(out)
+    run = RunFolder(out)
     if resume:
-        config = load_run_config(out / "config.json")
-    elif (out / "config.json").exists():
+        config = load_run_config(run)
+    elif run.exists:
         raise UserError(f"{out} already holds a fit; resume it, or choose another folder")
     if len(frames) == 1 and config.motion != "static":
         config, moves = config.replace(motion="static", motion_config={}), None
@@ -119,14 +122,14 @@ def fit_asset(
         used = anchors if config.anchors else None
         if not (out / "scene" / "transforms.json").exists():
             write_scene(out / "scene", frames, times, camera, used, fps)
-        save_run_config(out / "config.json", config, {"path": str((out / "scene").resolve())})
+        save_run_config(run, config, {"path": str((out / "scene").resolve())})
         settings = fit_settings(config, len(frames))
-        motion = make_motion(settings.motion, settings.motion_config) if moves is None else rigid_motion(moves, times)
+        motion = settings.make_motion() if moves is None else rigid_motion(moves, times)
         canonical = canonical_instant(len(frames)) if moves is None else 0
-        checkpoints = list_checkpoints(out / "checkpoints") if resume else []
+        checkpoints = list_checkpoints(run.checkpoints) if resume else []
         if checkpoints:
             tensors, state = load_checkpoint(checkpoints[-1])
-            params = {name[7:]: value for name, value in tensors.items() if name.startswith("params/")}
+            params = params_of(tensors)
         else:
             tensors, state = {}, {}
             still = motion if moves is None else Static()
@@ -141,8 +144,8 @@ def fit_asset(
                 params = moved_params(params, moves)
 
         def at_rest(model: DynamicGaussians) -> None:
-            model.save(out / "model.g4d")
-            report.say(f"the static asset stands after {trainer.elapsed:.0f} s: {out / 'model.g4d'}")
+            model.save(run.model_path)
+            report.say(f"the static asset stands after {trainer.elapsed:.0f} s: {run.model_path}")
 
         trainer = StagTrainer(
             config,
@@ -168,14 +171,14 @@ def fit_asset(
         with graceful_interrupt(trainer, report):
             progress = trainer.run()
         model = trainer.model()
-        model.save(out / "model.g4d")
+        model.save(run.model_path)
         if progress < 1.0:
-            report.say(f"stopped at step {trainer.step}; the model so far is {out / 'model.g4d'}")
+            report.say(f"stopped at step {trainer.step}; the model so far is {run.model_path}")
             if resume_line:
                 report.say(f"go on with: {resume_line}")
             raise Interrupted(model)
         report.say(
-            f"fitted in {trainer.elapsed:.0f} s, {trainer.step} steps, {len(model):,} Gaussians: {out / 'model.g4d'}"
+            f"fitted in {trainer.elapsed:.0f} s, {trainer.step} steps, {len(model):,} Gaussians: {run.model_path}"
         )
         return model
     finally:

@@ -17,10 +17,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from gaussian4d import fit
 from gaussian4d.errors import UserError
 from gaussian4d.evaluation import evaluate
 from gaussian4d.files import write_json
-from gaussian4d.fitting import fit
 from gaussian4d.scene import Scene, load_scene
 
 

@@ -26,9 +26,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from gaussian4d import fit
 from gaussian4d.errors import UserError
 from gaussian4d.files import write_json
-from gaussian4d.fitting import fit
 from gaussian4d.fitting.windows import Plan
 from gaussian4d.metrics import psnr
 from gaussian4d.model import DynamicGaussians

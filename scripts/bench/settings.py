@@ -16,8 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from gaussian4d import fit
 from gaussian4d.evaluation import evaluate
-from gaussian4d.fitting import fit
 from gaussian4d.fitting.trainer import Trainer
 from gaussian4d.motion import MOTIONS
 from gaussian4d.scene import Scene, load_scene

@@ -187,7 +187,7 @@ def scrub(server: ViewerServer, seconds: float) -> int:
 
 def cost_of_fit(folder: Path, steps: int, repeats: int) -> int:
     """Prints what a step of a fit takes without and with `--view`, and the difference; returns 0."""
-    from gaussian4d.fitting import fit
+    from gaussian4d import fit
     from gaussian4d.scene import load_scene
     from viewer.live import LiveFit
 
@@ -200,7 +200,7 @@ def cost_of_fit(folder: Path, steps: int, repeats: int) -> int:
         marks: list[tuple[float, float]] = []
 
         def clock(trainer: Any, event: str, marks: list[tuple[float, float]] = marks) -> None:
-            if event == "step":
+            if event == "after_step":
                 marks.append((time.perf_counter(), time.process_time()))
                 # A fit that is stopped is not evaluated.
                 trainer.stop_requested = trainer.stop_requested or len(marks) > steps + WARM_UP

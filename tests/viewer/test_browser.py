@@ -247,7 +247,7 @@ def test_a_path_is_drawn_saved_loaded_and_rendered(launch: Callable[..., Any], t
 
 
 def test_live_training_updates_pauses_and_stops(launch: Callable[..., Any], tmp_path: Path) -> None:
-    from gaussian4d.fitting import fit
+    from gaussian4d import fit
     from gaussian4d.scene import load_scene
     from gaussian4d.toys import write_scene
     from viewer.live import LiveFit

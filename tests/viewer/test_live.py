@@ -17,9 +17,9 @@ from viewer_helpers import wait_until
 
 pytest.importorskip("viser")
 
+from gaussian4d import fit
 from gaussian4d.cli import main
 from gaussian4d.errors import UserError
-from gaussian4d.fitting import fit
 from gaussian4d.fitting.hooks import GROUP
 from gaussian4d.fitting.snapshot import snapshot
 from gaussian4d.model import load_model

@@ -22,7 +22,7 @@ from nerfstudio.data.scene_box import SceneBox
 from nerfstudio.plugins.registry_dataparser import DataParserSpecification
 
 from ...conventions import invert_rigid, opengl_from_opencv
-from ...fitting.config import FitConfig
+from ...fitting.config import FitConfig, InitConfig
 from ...fitting.initialise import initial_points
 from ...fitting.normalise import Normalisation
 from ...io.camera_files import picture_names, write_pictures
@@ -115,7 +115,7 @@ def _points(scene: Scene, normalisation: Normalisation, count: int) -> dict[str,
     """Returns nerfstudio's metadata of points, with `points3D_times` [P] (NaN: the whole clip)."""
     if count == 0 and scene.points is None:
         return {}
-    config = FitConfig(max_steps=1, init_points=max(count, 1000))
+    config = FitConfig(max_steps=1, init=InitConfig(points=max(count, 1000)))
     found = initial_points(scene, scene.frames("train"), normalisation, config, 0, print)
     return {
         "points3D_xyz": torch.from_numpy(found.xyz).float(),

@@ -22,7 +22,7 @@ from .model import MAX_STEPS, MOTION_FACTOR, MOTION_NAMES, Gaussian4DModelConfig
 def _optimizers() -> dict[str, dict[str, object]]:
     """Returns an optimiser per column of any motion model, with the rates of `gaussian4d fit`."""
     fit = FitConfig(max_steps=MAX_STEPS)
-    rates = {name: getattr(fit, f"lr_{name}") for name in ("means", "scales", "quats", "opacities", "sh0", "shN")}
+    rates = {name: getattr(fit.optim, name) for name in ("means", "scales", "quats", "opacities", "sh0", "shN")}
     for name in MOTION_NAMES:
         for column, (first, last) in make_motion(name).learning_rates().items():
             factor = MOTION_FACTOR if name == "free-time" else 1.0

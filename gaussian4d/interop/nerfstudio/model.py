@@ -24,8 +24,8 @@ from diff_rasterizer import l1_ssim_loss, rasterization
 from ...conventions import invert_rigid, opencv_from_opengl
 from ...fitting.config import FitConfig
 from ...fitting.initialise import InitialPoints, initial_params
-from ...fitting.losses import regularisation
 from ...fitting.schedule import sh_degree_at
+from ...fitting.terms import penalties
 from ...gaussians import Gaussians
 from ...metrics import psnr, ssim
 from ...motion import make_motion
@@ -99,7 +99,7 @@ class Gaussian4DModel(Model):
         K = camera.get_intrinsics_matrices()[0].float().to(self.device)
         time = 0.0 if camera.times is None else float(camera.times.reshape(-1)[0])
         progress = min(self.step / MAX_STEPS, 1.0)
-        degree = sh_degree_at(self.config.sh_degree, self.fit.sh_start, progress)
+        degree = sh_degree_at(self.config.sh_degree, self.fit.optim.sh_start, progress)
         state: Gaussians = self.motion.at(self.params, time, degree)
         background = self._background()
         renders, alphas, _ = rasterization(
@@ -116,7 +116,7 @@ class Gaussian4DModel(Model):
         rgb = renders[0, ..., :3] + (1.0 - alphas[0]) * background
         outputs = {"rgb": rgb, "depth": renders[0, ..., 3:], "accumulation": alphas[0], "background": background}
         if self.training:
-            outputs["penalty"] = torch.as_tensor(regularisation(self.fit, self.params, state))
+            outputs["penalty"] = penalties(self.fit, self.motion, self.params, state)
         return outputs
 
     @torch.no_grad()
@@ -136,10 +136,10 @@ class Gaussian4DModel(Model):
     ) -> dict[str, Tensor]:
         """Returns the terms of the loss of `gaussian4d fit`."""
         picture = self._composed(batch["image"], outputs["background"])
-        loss = {"main_loss": l1_ssim_loss(outputs["rgb"], picture, ssim_weight=self.fit.ssim_weight)}
+        loss = {"main_loss": l1_ssim_loss(outputs["rgb"], picture, ssim_weight=self.fit.loss.ssim)}
         if batch["image"].shape[-1] == 4:
             alpha = self._floats(batch["image"])[..., 3:]
-            loss["alpha_loss"] = self.fit.alpha_weight * (outputs["accumulation"] - alpha).abs().mean()
+            loss["alpha_loss"] = self.fit.get("loss.alpha") * (outputs["accumulation"] - alpha).abs().mean()
         return {**loss, "penalty": outputs["penalty"]} if "penalty" in outputs else loss
 
     def get_image_metrics_and_images(

@@ -10,8 +10,8 @@ import os
 import sys
 from pathlib import Path
 
+from gaussian4d import fit
 from gaussian4d.errors import UserError
-from gaussian4d.fitting import fit
 from gaussian4d.fitting.trainer import Trainer
 from gaussian4d.scene import load_scene
 
@@ -48,7 +48,7 @@ def main(scene: Path, out: Path, *flags: str) -> int:
     """Fits the scene; returns the program's exit code as the command line would."""
 
     def stop(trainer: Trainer, event: str) -> None:
-        if "--stop" in flags and event == "step" and trainer.step == 25:
+        if "--stop" in flags and event == "after_step" and trainer.step == 25:
             trainer.stop_requested = True
 
     if "--break" in flags:

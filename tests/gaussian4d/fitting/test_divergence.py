@@ -8,11 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from gaussian4d import fit
 from gaussian4d.cli.app import main
 from gaussian4d.errors import UserError
-from gaussian4d.fitting import fit
 from gaussian4d.fitting.checkpoint import list_checkpoints, load_checkpoint
-from gaussian4d.fitting.config import load_run_config
 from gaussian4d.fitting.divergence import PATIENCE, unsound
 from gaussian4d.fitting.trainer import Trainer
 from gaussian4d.model import DynamicGaussians, load_model
@@ -36,7 +35,7 @@ pytestmark = pytest.mark.usefixtures("cpu_backend")
 
 def poison(at: int, column: str = "means", rows: slice = slice(3)) -> Callable[[Trainer, str], None]:
     def hook(trainer: Trainer, event: str) -> None:
-        if event == "step" and trainer.step == at:
+        if event == "after_step" and trainer.step == at:
             with torch.no_grad():
                 trainer.table.params[column][rows] = float("nan")
 
@@ -67,7 +66,7 @@ def test_a_parameter_that_is_not_finite_stops_the_fit(
     assert model.meta["fit"]["steps"] == at // 10 * 10
     assert len(model) == len(load_checkpoint(kept[-1])[0]["params/means"])
     # The same settings would lead to the same end.
-    assert load_run_config(out / "config.json")[0].lr_factor == 0.5
+    assert RunFolder(out).config().optim.factor == 0.5
     result = fit(scene, "quick", out, resume=True, evaluate=False)
     assert not result.interrupted and result.model.meta["fit"]["steps"] == 40 and finite(out)
 
@@ -105,7 +104,7 @@ def test_a_poisoned_learning_rate_leaves_no_model_and_begins_again_with_half(bal
     with pytest.raises(UserError, match=r"diverged.*no checkpoint yet, so no model"):
         fit(scene, "quick", out, **{**SETTINGS, "lr_scales": (1e38, 1e38), "checkpoint_every": 30})  # type: ignore[arg-type]
     assert not (out / "model.g4d").exists() and not list_checkpoints(out / "checkpoints")
-    assert load_run_config(out / "config.json")[0].lr_factor == 0.5
+    assert RunFolder(out).config().optim.factor == 0.5
 
 
 def test_half_the_learning_rate_moves_half_as_far(ball_scene: Path, tmp_path: Path) -> None:
@@ -129,7 +128,7 @@ def test_a_diverging_instant_of_the_baseline_keeps_those_before(ball_scene: Path
     settings = {**SETTINGS, "motion": "per-frame", "max_steps": 48, "checkpoint_every": 5, "log_every": 3}
 
     def hook(trainer, event: str) -> None:
-        if event == "step" and trainer.step == 20:
+        if event == "after_step" and trainer.step == 20:
             with torch.no_grad():
                 trainer.current.table.params["means"][0] = float("nan")
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from gaussian4d import fit
 from gaussian4d.errors import UserError
-from gaussian4d.fitting import fit
 from gaussian4d.fitting.checkpoint import list_checkpoints, load_checkpoint
 from gaussian4d.fitting.trainer import Trainer
 from gaussian4d.model import load_model
@@ -81,8 +81,9 @@ def test_fit_learns_and_leaves_a_whole_run_folder(write_ball: Callable[..., Path
         "step_000000100.safetensors",
         "step_000000200.safetensors",
     ]
-    assert events[0] == "start" and events[-1] == "end"
-    assert events.count("step") == 200 and events.count("checkpoint") == 2
+    assert events[0] == "start" and events[-2:] == ["end", "evaluated"]
+    assert events.count("after_step") == events.count("before_step") == events.count("after_backward") == 200
+    assert events.count("saved") == 2 and events.count("after_densify") > 0
     assert result.metrics == json.loads((out / "eval" / "metrics.json").read_text())
     baselines = result.metrics["baselines"]
     assert result.metrics["psnr"] > max(baselines["nearest_view"]["psnr"], baselines["static"]["psnr"])
@@ -151,7 +152,7 @@ def test_interrupt_saves_and_resume_ends_at_the_same_model(ball_scene: Path, tmp
     scene = load_scene(ball_scene)
 
     def press_ctrl_c(trainer: Trainer, event: str) -> None:
-        if event == "step" and trainer.step == 17:
+        if event == "after_step" and trainer.step == 17:
             os.kill(os.getpid(), signal.SIGINT)
 
     result = small_fit(scene, tmp_path / "a", callbacks=[press_ctrl_c])

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 import torch
+from gaussian4d.fitting.losses import regularisation
 
+from gaussian4d import fit
 from gaussian4d.errors import UserError
-from gaussian4d.fitting import fit
 from gaussian4d.fitting.checkpoint import list_checkpoints, load_checkpoint
 from gaussian4d.fitting.config import FitConfig
-from gaussian4d.fitting.losses import regularisation
 from gaussian4d.fitting.presets import preset_config
 from gaussian4d.fitting.trainer import Trainer
 from gaussian4d.gaussians import Gaussians
@@ -56,7 +56,7 @@ def test_resume_is_exact(ball_scene: Path, tmp_path: Path, kind: str) -> None:
     scene = load_scene(ball_scene)
 
     def press_ctrl_c(trainer: Trainer, event: str) -> None:
-        if event == "step" and trainer.step == 17:
+        if event == "after_step" and trainer.step == 17:
             os.kill(os.getpid(), signal.SIGINT)
 
     settings: dict[str, Any] = {"max_steps": 40, **SETTINGS, **KINDS[kind]}
@@ -118,7 +118,7 @@ def test_the_first_stage_is_at_rest(ball_scene: Path, tmp_path: Path) -> None:
     seen: list[float] = []
 
     def look(trainer: Trainer, event: str) -> None:
-        if event == "step":
+        if event == "after_step":
             seen.append(trainer.table.params["shared.means.out.weight"].detach().abs().max().item())
 
     settings: dict[str, Any] = {"max_steps": 20, **SETTINGS, **KINDS["hexplane"], "coarse": 0.5}

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from gaussian4d import fit
 from gaussian4d.errors import UserError
 from gaussian4d.evaluation import evaluate
-from gaussian4d.fitting import fit
 from gaussian4d.fitting.checkpoint import list_checkpoints, load_checkpoint
 from gaussian4d.model import DynamicGaussians, load_model
 from gaussian4d.motion import PerFrame, PerFrameConfig
@@ -108,7 +108,7 @@ def test_a_stopped_fit_keeps_its_instants_and_goes_on_to_the_same_model(
     scene = load_scene(ball_scene)
 
     def press_ctrl_c(trainer: object, event: str) -> None:
-        if event == "step" and trainer.step == at:  # type: ignore[attr-defined]
+        if event == "after_step" and trainer.step == at:  # type: ignore[attr-defined]
             os.kill(os.getpid(), signal.SIGINT)
 
     result = per_frame_fit(scene, tmp_path / "a", callbacks=[press_ctrl_c])
@@ -120,7 +120,7 @@ def test_a_stopped_fit_keeps_its_instants_and_goes_on_to_the_same_model(
     events: list[tuple[str, int]] = []
     per_frame_fit(scene, tmp_path / "a", resume=True, callbacks=[lambda t, event: events.append((event, t.step))])
     assert events[0] == ("start", at) and events[-1] == ("end", 42)
-    assert [step for event, step in events if event == "step"] == list(range(at + 1, 43))
+    assert [step for event, step in events if event == "after_step"] == list(range(at + 1, 43))
     whole = per_frame_fit(scene, tmp_path / "b")
     assert same(load_model(tmp_path / "a"), whole.model)
     steps = [

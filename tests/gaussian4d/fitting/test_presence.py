@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-
-from gaussian4d.fitting import fit
-from gaussian4d.fitting.config import FitConfig
 from gaussian4d.fitting.losses import regularisation
+
+from gaussian4d import fit
+from gaussian4d.fitting.config import FitConfig
 from gaussian4d.fitting.trainer import Trainer
 from gaussian4d.motion import Params, make_motion
 from gaussian4d.scene import load_scene
@@ -72,7 +72,7 @@ def test_gradients_count_only_for_who_is_there(ball_scene: Path, tmp_path: Path)
                 params["durations"][above] = math.log(4.0)
                 params["times"].fill_(0.5)
                 params["times"][~above] = 3.0
-        if event == "step" and trainer.step == 3:
+        if event == "after_step" and trainer.step == 3:
             seen["count"] = trainer.table.statistics["count"].clone()
 
     fit(

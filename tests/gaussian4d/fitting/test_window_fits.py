@@ -20,10 +20,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gaussian4d import fit
 from gaussian4d.cli.app import main
 from gaussian4d.errors import UserError
 from gaussian4d.evaluation import evaluate
-from gaussian4d.fitting import fit
 from gaussian4d.fitting.checkpoint import list_checkpoints, load_checkpoint
 from gaussian4d.fitting.config import load_run_config
 from gaussian4d.fitting.divergence import unsound
@@ -67,7 +67,7 @@ def same(a: DynamicGaussians, b: DynamicGaussians) -> bool:
 
 def press_ctrl_c(at: int) -> Callable[[Any, str], None]:
     def hook(trainer: Any, event: str) -> None:
-        if event == "step" and trainer.step == at:
+        if event == "after_step" and trainer.step == at:
             os.kill(os.getpid(), signal.SIGINT)
 
     return hook
@@ -125,7 +125,7 @@ def test_a_stopped_fit_goes_on_to_the_same_model(long_scene: Path, tmp_path: Pat
         scene, out=tmp_path / "a", resume=True, evaluate=False, callbacks=[lambda t, e: events.append((e, t.step))]
     )
     assert not again.interrupted
-    assert [step for event, step in events if event == "step"] == list(range(at + 1, 41))
+    assert [step for event, step in events if event == "after_step"] == list(range(at + 1, 41))
     whole = fit(scene, "quick", tmp_path / "b", **SETTINGS)
     assert same(load_model(tmp_path / "a"), whole.model)
 
@@ -189,7 +189,7 @@ def test_a_window_that_diverges_goes_back_to_its_checkpoint(long_scene: Path, tm
     scene, out = load_scene(long_scene), tmp_path / "run"
 
     def poison(trainer: Any, event: str) -> None:
-        if event == "step" and trainer.step == 30:
+        if event == "after_step" and trainer.step == 30:
             with torch.no_grad():
                 trainer.current.table.params["means"][0] = float("nan")
 

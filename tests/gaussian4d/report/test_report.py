@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gaussian4d import fit
 from gaussian4d.cli import main
 from gaussian4d.errors import UserError
-from gaussian4d.fitting import fit
 from gaussian4d.report import write_report
 from gaussian4d.report.charts import bars, curves, heat_map
 from gaussian4d.scene import load_scene

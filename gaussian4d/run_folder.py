@@ -1,0 +1,109 @@
+"""A run folder: where each of its files lies, and what they say. The one place that knows the layout.
+
+    RUN/config.json  log.txt  metrics.jsonl  checkpoints/  model.g4d  eval/metrics.json  report.html  windows/  stages/
+
+`config.json` holds the settings, under `fit` for a fit and under another key for what a generator made, and how the
+scene was loaded, under `scene`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import UserError
+from .files import read_json, write_json
+
+if TYPE_CHECKING:
+    from .fitting.config import FitConfig
+    from .model import DynamicGaussians
+    from .scene import Scene
+
+
+class RunFolder:
+    """The paths of a run folder and the content of its files. Making one neither reads nor writes anything."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.config_path = self.path / "config.json"
+        self.log = self.path / "log.txt"
+        self.metrics_path = self.path / "metrics.jsonl"
+        self.checkpoints = self.path / "checkpoints"
+        self.model_path = self.path / "model.g4d"
+        self.eval = self.path / "eval"
+        self.report = self.path / "report.html"
+        self.windows = self.path / "windows"
+        self.instants = self.path / "instants"
+        self.stages = self.path / "stages"
+
+    def __repr__(self) -> str:
+        return f"RunFolder({str(self.path)!r})"
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is a run: a folder with settings."""
+        return self.config_path.is_file()
+
+    def read(self) -> dict[str, Any]:
+        """Returns the content of config.json; raises `UserError` when there is no run here."""
+        if not self.exists:
+            raise UserError(f"expected {self.path} to be a run folder with a {self.config_path.name}, found none")
+        values = read_json(self.config_path)
+        if not isinstance(values, dict) or not isinstance(values.get("scene"), dict) or "path" not in values["scene"]:
+            raise UserError(f"{self.config_path} is not the settings of a run; expected the key scene with a path")
+        return values
+
+    def config(self) -> FitConfig:
+        """Returns the settings of the fit.
+
+        Raises:
+            UserError: when something else than a fit made the run, or a plugin that it needs is not installed.
+        """
+        from .fitting.config import FitConfig
+
+        values = self.read().get("fit")
+        if not isinstance(values, dict):
+            raise UserError(f"{self.config_path} is not the settings of a fit; expected the key fit")
+        return FitConfig.from_dict(values)
+
+    def scene_options(self) -> dict[str, Any]:
+        """Returns the arguments with which `load_scene` gives the run's scene, `path` among them."""
+        return dict(self.read()["scene"])
+
+    def scene(self, **changed: Any) -> Scene:
+        """Returns the scene that the run was made from; `changed` are other arguments of `load_scene`."""
+        from .scene import load_scene
+
+        options = {**self.scene_options(), **changed}
+        return load_scene(options.pop("path"), **options)
+
+    def write(self, config: FitConfig, scene: dict[str, Any]) -> None:
+        """Writes the settings of a fit and how its scene is loaded."""
+        self.write_values("fit", config.to_dict(), scene)
+
+    def write_values(self, key: str, settings: dict[str, Any], scene: dict[str, Any]) -> None:
+        """Writes the settings of whatever makes the run under `key`."""
+        write_json(self.config_path, {key: settings, "scene": scene})
+
+    def model(self, scene: Scene | None = None) -> DynamicGaussians:
+        """Returns the newest model, that of a checkpoint when it is newer than model.g4d; see `fitting.snapshot`."""
+        from .fitting.snapshot import snapshot
+
+        return snapshot(self.path, scene or self.scene())
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Returns the lines of metrics.jsonl; one that is only half written is left out."""
+        lines = []
+        if self.metrics_path.is_file():
+            for line in self.metrics_path.read_text(encoding="utf-8").splitlines():
+                try:
+                    lines.append(json.loads(line))
+                except json.JSONDecodeError:
+                    break
+        return lines
+
+    def evaluation(self) -> dict[str, Any] | None:
+        """Returns the content of eval/metrics.json, None before an evaluation."""
+        path = self.eval / "metrics.json"
+        return read_json(path) if path.is_file() else None
