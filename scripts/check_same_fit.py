@@ -432,10 +432,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Compares, prints a table; returns the exit code."""
     args = parse(arguments)
 
-    def terminate(number: int, frame: Any) -> None:
+    def interrupt(number: int, frame: Any) -> None:
+        # Once: a second one would leave a worktree behind.
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, terminate)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
     try:
         git = ["git", "-C", ROOT]
         revision = run([*git, "rev-parse", "--verify", f"{args.against}^{{commit}}"], f"looking up {args.against}")
