@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -73,7 +74,7 @@ def test_the_first_of_several_and_their_number_are_named() -> None:
     assert check.difference({"a": np.zeros(1)}, {}) == "a is only in the model before"
 
 
-def _result(name: str, before: float, after: float) -> object:
+def _result(name: str, before: float, after: float) -> Any:
     result = check.Result(name)
     for label, seconds in (("before", before), ("after", after)):
         # A repeat that something disturbed, and a step that was not measured in all of them.
