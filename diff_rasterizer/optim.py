@@ -9,15 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .backends import available_backends
+from .backends import training_kernels
 
 
 class FusedAdam(torch.optim.Optimizer):
     """Adam (Kingma & Ba 2015, algorithm 1): same results and same state as `torch.optim.Adam`, in one fused loop.
 
-    For contiguous float32 parameters on the CPU, or on a GPU that the `cuda` backend can use; others raise
-    `ValueError`. State per parameter: `step` (float tensor), `exp_avg`, `exp_avg_sq`. A parameter without a gradient is
-    left alone.
+    For contiguous float32 parameters on a device whose backend brings the kernel (`backends.training_kernels`), which
+    are the CPU and a GPU that the `cuda` backend can use. Others raise `ValueError`. State per parameter: `step` (float
+    tensor on the CPU), `exp_avg`, `exp_avg_sq`. A parameter without a gradient is left alone. A step does not wait for
+    the device.
     """
 
     def __init__(
@@ -31,8 +32,8 @@ class FusedAdam(torch.optim.Optimizer):
                 reason = _refusal(param)
                 if reason:
                     raise ValueError(
-                        "FusedAdam takes contiguous float32 parameters on the CPU or a CUDA device; for one of shape "
-                        f"{tuple(param.shape)}, {reason}; use torch.optim.Adam"
+                        "FusedAdam takes contiguous float32 parameters on the CPU or a GPU that a backend can use; for "
+                        f"one of shape {tuple(param.shape)}, {reason}; use torch.optim.Adam"
                     )
 
     @torch.no_grad()
@@ -58,14 +59,10 @@ class FusedAdam(torch.optim.Optimizer):
                     param.detach(), param.grad.contiguous(), state["exp_avg"], state["exp_avg_sq"], beta1, beta2,
                     group["lr"] / (1 - beta1**count), 1 / math.sqrt(1 - beta2**count), group["eps"],
                 )  # fmt: skip
-                if param.device.type == "cuda":
-                    from .cuda_optim import adam
-
-                    adam(*update)
-                else:
-                    from . import _cpu
-
-                    _cpu.adam(*update, torch.get_num_threads())
+                kernels, reason = training_kernels(param.device)
+                if kernels is None:
+                    raise ValueError(f"FusedAdam cannot update a parameter on {param.device}: {reason}")
+                kernels.adam(*update)
         return loss
 
 
@@ -75,6 +72,4 @@ def _refusal(param: Tensor) -> str:
         return f"it is {str(param.dtype).removeprefix('torch.')}"
     if not param.is_contiguous():
         return "it is not contiguous"
-    if param.device.type == "cuda":
-        return available_backends()["cuda"]
-    return "" if param.device.type == "cpu" else f"it is on {param.device}"
+    return training_kernels(param.device)[1]

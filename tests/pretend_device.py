@@ -213,6 +213,8 @@ def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
     def wrapped(x: Any) -> Any:
         found = known.get(id(x))
+        if found is not None and (found.shape != x.shape or found.stride() != x.stride()):
+            raise NotImplementedError(f"{name} on the pretend device: the wrapper of a tensor cannot change its shape")
         return on_pretend(x, device) if found is None else found
 
     return pytree.tree_map(wrapped, out)
@@ -362,6 +364,9 @@ def install() -> torch.device:
         "empty_strided": _empty_strided,
         "copy_": lambda *args, **kwargs: _run(torch.ops.aten.copy_.default, args, kwargs),
     }
+    # Those that torch begins with a tensor of no elements, which then grows.
+    for name in ("arange", "arange.start", "arange.start_step", "eye", "eye.m", "range", "range.step"):
+        kernels[name] = _factory(name)
     for name, function in kernels.items():
         aten.impl(name, function, "PrivateUse1")
     aten.impl("_pin_memory", _pin, "CPU")
@@ -379,6 +384,12 @@ def required() -> torch.device:
             pytest.fail(f"GAUSSIAN4D_REQUIRE_CPU=1, but {reason}")
         pytest.skip(reason)
     return install()
+
+
+def _factory(name: str) -> Callable[..., Tensor]:
+    packet, _, overload = name.partition(".")
+    function = getattr(getattr(torch.ops.aten, packet), overload or "default")
+    return lambda *args, **kwargs: _run(function, args, kwargs)
 
 
 def _empty(size: Any, *, dtype: Any = None, device: Any = None, **_: Any) -> Tensor:

@@ -31,12 +31,13 @@ def some(device: torch.device, *shape: int, seed: int = 0) -> Tensor:
         lambda d: torch.zeros(3, device=d).new_tensor([1.0]),
         lambda d: torch.zeros_like(torch.ones(3, device=d)),
         lambda d: torch.linspace(0, 1, 5, device=d),
+        lambda d: torch.randperm(5, device=d).sort()[0],
     ],
 )
 def test_new_tensors_are_on_the_device(pretend: torch.device, make: Callable[[Any], Tensor]) -> None:
     made = make(pretend)
     assert made.device == pretend and held(made).device.type == "cpu"
-    assert torch.equal(made.cpu(), make("cpu"))
+    assert made.shape == held(made).shape and torch.equal(made.cpu(), make("cpu"))
 
 
 @pytest.mark.parametrize(
