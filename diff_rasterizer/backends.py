@@ -41,7 +41,7 @@ class Backend:
     rejects: Callable[[torch.device, torch.dtype], str]
     """Returns what is wrong with such tensors, "" when they are fine."""
     device_type: str = ""
-    """Type of the devices whose tensors `training` takes."""
+    """Type of the devices it is for: those whose tensors `training` takes, and that are asked for a backend."""
     training: str | Any = None
     """Module with `TrainingKernels`, by its name or itself; None where the backend has none."""
 
@@ -132,7 +132,7 @@ _BACKENDS = {
     for backend in (
         Backend("cpu", "cpu", False, _cpu_unavailable, _cpu_rejects, "cpu", "cpu_training"),
         Backend("cuda", "cuda", False, _cuda_unavailable, _cuda_rejects, "cuda", "cuda_training"),
-        Backend("gsplat", "gsplat_adapter", True, _gsplat_unavailable, _cuda_rejects),
+        Backend("gsplat", "gsplat_adapter", True, _gsplat_unavailable, _cuda_rejects, "cuda"),
         Backend(_REFERENCE, "reference", False, lambda: "", _reference_rejects),
     )
 }
@@ -237,6 +237,11 @@ def why_not(name: str, device: torch.device, dtype: torch.dtype = torch.float32)
 def automatic_backend(device: torch.device, dtype: torch.dtype = torch.float32) -> str:
     """Returns the name of the backend that `auto` takes for such tensors."""
     return _preferred(device, dtype)[0]
+
+
+def device_types() -> list[str]:
+    """Returns the types of devices that backends say they are for, ours first."""
+    return list(dict.fromkeys(backend.device_type for _, backend in _all() if backend.device_type))
 
 
 def training_kernels(device: torch.device) -> tuple[TrainingKernels | None, str]:

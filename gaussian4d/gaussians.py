@@ -46,6 +46,9 @@ class Gaussians:
 
     def select(self, rows: Tensor) -> Gaussians:
         """Returns the Gaussians at `rows`, a mask [N] or indices [M]."""
+        if rows.dtype == torch.bool:
+            # On a GPU every use of a mask would wait for how many rows it has.
+            rows = rows.nonzero()[:, 0]
         return Gaussians(*(getattr(self, field.name)[rows] for field in dataclasses.fields(self)))
 
 
