@@ -184,7 +184,7 @@ def _imported(point: EntryPoint) -> Backend:
     return Backend(point.name, "", False, lambda: reason, lambda device, dtype: "")
 
 
-def _names() -> list[str]:
+def backend_names() -> list[str]:
     """Returns all names in the order of preference; nothing is imported."""
     own = [name for name in _BACKENDS if name != _REFERENCE]
     return list(dict.fromkeys([*own, *_registered, *_installed(), _REFERENCE]))
@@ -196,7 +196,7 @@ def _backend(name: str) -> Backend:
 
 def _all() -> Iterator[tuple[str, Backend]]:
     """Yields the backends in the order of preference; those of other packages are imported when it is their turn."""
-    for name in _names():
+    for name in backend_names():
         yield name, _backend(name)
 
 
@@ -229,7 +229,7 @@ def why_not(name: str, device: torch.device, dtype: torch.dtype = torch.float32)
         ValueError: for an unknown name.
     """
     if name not in _BACKENDS and name not in _registered and name not in _installed():
-        raise ValueError(f"backend must be one of {', '.join(['auto', *_names()])}, got {name!r}")
+        raise ValueError(f"backend must be one of {', '.join(['auto', *backend_names()])}, got {name!r}")
     backend = _backend(name)
     return backend.unavailable() or backend.rejects(device, dtype)
 
@@ -242,6 +242,11 @@ def automatic_backend(device: torch.device, dtype: torch.dtype = torch.float32) 
 def device_types() -> list[str]:
     """Returns the types of devices that backends say they are for, ours first."""
     return list(dict.fromkeys(backend.device_type for _, backend in _all() if backend.device_type))
+
+
+def backends_for(device_type: str) -> list[str]:
+    """Returns the names of the backends that say they are for such devices, or did not load, in order of preference."""
+    return [name for name, backend in _all() if backend.device_type == device_type or not backend.module]
 
 
 def training_kernels(device: torch.device) -> tuple[TrainingKernels | None, str]:

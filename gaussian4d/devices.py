@@ -48,7 +48,7 @@ def choose_device(
     """
     automatic = device is None or device == AUTO
     _check_name(backend)
-    placement = _automatic(backend) if automatic else _asked(_parsed(device), backend)
+    placement = _automatic(backend) if automatic else _asked(str(device), _parsed(device), backend)
     if say is not None and (automatic or backend == AUTO):
         say(placement.reason)
     return placement
@@ -65,58 +65,111 @@ def uploaded(values: Any, device: torch.device) -> Tensor:
 
 
 def accelerators() -> list[str]:
-    """Returns the types of devices besides the CPU that some backend draws on, ours first."""
+    """Returns the types of devices besides the CPU that some backend is for, in the order in which `auto` asks."""
     from diff_rasterizer.backends import device_types
 
     return [kind for kind in device_types() if kind != "cpu"]
+
+
+def present() -> list[torch.device]:
+    """Returns one device of every type that is there and has backends: the CPU, then the others."""
+    import torch
+
+    there = [_counted(torch.device(kind)) for kind in accelerators() if not _missing(torch.device(kind))]
+    return [torch.device("cpu"), *there]
+
+
+def compute_device(device: str | torch.device | None = None) -> torch.device:
+    """Returns where to compute what no backend draws, such as the networks of priors: `auto` is a GPU if there is one.
+
+    Raises:
+        UserError: for a device that is not there.
+    """
+    import torch
+
+    if device is None or device == AUTO:
+        device = next((kind for kind in accelerators() if not _missing(torch.device(kind))), "cpu")
+    found = _parsed(device)
+    if reason := _missing(found):
+        raise UserError(f"the device {device} is not there: {reason}; use cpu")
+    return found
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Returns the bytes that are free on a device besides the CPU; None where torch does not say."""
+    import torch
+
+    ask = getattr(getattr(torch, device.type, None), "mem_get_info", None)
+    return None if ask is None else int(ask(device)[0])
 
 
 def _automatic(backend: str) -> Placement:
     import torch
 
     if backend == "reference":
-        return Placement(torch.device("cpu"), backend, "on the CPU, with the backend reference, as asked")
-    reasons = []
+        # It runs anywhere and is fast nowhere.
+        return _asked("cpu", torch.device("cpu"), backend)
+    absent, refused = [], []
     for kind in accelerators():
-        try:
-            found = _asked(_counted(torch.device(kind)), backend)
-        except UserError as error:
-            reasons.append(str(error))
-            continue
-        return Placement(found.device, found.backend, f"on {_named(found.device)}, with the backend {found.backend}")
-    try:
-        found = _asked(torch.device("cpu"), backend)
-    except UserError as error:
-        raise UserError(f"the backend {backend} cannot be used here: {'; '.join(dict.fromkeys(reasons))}") from error
-    why = f"; no GPU: {'; '.join(dict.fromkeys(reasons))}" if reasons else ""
-    return Placement(found.device, found.backend, f"{found.reason}{why}" if backend == AUTO else found.reason)
+        device = _counted(torch.device(kind))
+        if reason := _missing(device):
+            absent.append(reason)
+        elif reason := _no_backend(device, backend):
+            refused.append(reason)
+        else:
+            return _asked(kind, device, backend)
+    cpu = torch.device("cpu")
+    if backend != AUTO and (reason := _no_backend(cpu, backend)):
+        raise UserError(f"the backend {backend} cannot be used here: {'; '.join(refused or [reason])}")
+    placement = _asked("cpu", cpu, backend)
+    if backend != AUTO or not (refused or absent):
+        return placement
+    return Placement(cpu, placement.backend, f"{placement.reason}; no GPU: {'; '.join(refused or absent)}")
 
 
-def _asked(device: torch.device, backend: str) -> Placement:
-    """Returns the device with a backend; raises `UserError` when there is none."""
-    from diff_rasterizer.backends import automatic_backend, available_backends, why_not
+def _asked(name: str, device: torch.device, backend: str) -> Placement:
+    """Returns the device, which the user calls `name`, with a backend; raises `UserError` when there is none."""
+    from diff_rasterizer.backends import automatic_backend
 
     if reason := _missing(device):
-        raise UserError(f"the device {device} is not there: {reason}")
-    where = "the CPU" if device.type == "cpu" else _named(device)
+        raise UserError(f"the device {name} is not there: {reason}; use cpu")
+    if reason := _no_backend(device, backend):
+        if backend == AUTO:
+            raise UserError(f"nothing draws fast on the device {name}: {reason}; use cpu, or the backend reference")
+        raise UserError(f"the backend {backend} and the device {name} do not go together: {reason}")
+    where = _named(device)
     if backend != AUTO:
-        if reason := why_not(backend, device):
-            raise UserError(f"the backend {backend} and the device {device} do not go together: {reason}")
         return Placement(device, backend, f"on {where}, with the backend {backend}")
-    name = automatic_backend(device)
-    if name != "reference":
-        return Placement(device, name, f"on {where}, with the backend {name}")
-    reasons = {name: why_not(name, device) for name in available_backends() if name != "reference"}
-    why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items() if "it needs tensors on" not in reason)
-    if device.type != "cpu":
-        raise UserError(f"nothing fast draws on the device {device}: {why or 'no backend is for it'}; use the CPU")
-    return Placement(device, AUTO, f"on the CPU, with the slow reference: {why}")
+    chosen = automatic_backend(device)
+    if chosen != "reference":
+        return Placement(device, chosen, f"on {where}, with the backend {chosen}")
+    return Placement(device, AUTO, f"on {where}, with the slow backend reference: {_refusals(device)}")
+
+
+def _no_backend(device: torch.device, backend: str) -> str:
+    """Returns why `backend` does not draw on a device that is there, "" when it does."""
+    from diff_rasterizer.backends import automatic_backend, why_not
+
+    if backend != AUTO:
+        return why_not(backend, device)
+    # On a CPU without our extension the reference is still a way.
+    if device.type == "cpu" or automatic_backend(device) != "reference":
+        return ""
+    return _refusals(device)
+
+
+def _refusals(device: torch.device) -> str:
+    """Returns why each backend that is for such devices does not draw there."""
+    from diff_rasterizer.backends import backends_for, why_not
+
+    reasons = [f"{name}: {why_not(name, device)}" for name in backends_for(device.type)]
+    return "; ".join(reasons) or f"no backend is for {device.type} devices"
 
 
 def _check_name(backend: str) -> None:
-    from diff_rasterizer import available_backends
+    from diff_rasterizer.backends import backend_names
 
-    known = [AUTO, *available_backends()]
+    known = [AUTO, *backend_names()]
     if backend not in known:
         raise UserError(f"expected a backend out of {', '.join(known)}, got {backend!r}")
 
@@ -127,7 +180,7 @@ def _parsed(device: Any) -> torch.device:
     try:
         return _counted(torch.device(device))
     except (RuntimeError, TypeError, ValueError):
-        raise UserError(f"expected a device, auto, cpu, cuda or cuda:1, got {device!r}") from None
+        raise UserError(f"expected a device such as auto, cpu, cuda or cuda:1, got {device!r}") from None
 
 
 def _counted(device: torch.device) -> torch.device:
@@ -153,11 +206,10 @@ def _missing(device: torch.device) -> str:
 
     module = getattr(torch, device.type, None)
     if module is None or not _there(module):
-        return f"torch {torch.__version__} sees no {device.type.upper()} device; use cpu"
+        return f"torch {torch.__version__} sees no {device.type} device"
     count = getattr(module, "device_count", lambda: 1)()
     if device.index is not None and device.index >= count:
-        last = f"{device.type}:{count - 1}" if device.type != "cpu" else "cpu"
-        return f"there {'is' if count == 1 else 'are'} {count} of its type, the last one is {last}"
+        return f"there is only {device.type}:0" if count == 1 else f"the last one is {device.type}:{count - 1}"
     return ""
 
 
@@ -165,5 +217,7 @@ def _named(device: torch.device) -> str:
     """Returns a device as messages show it, with the name of its make where torch knows it."""
     import torch
 
+    if device.type == "cpu":
+        return "the CPU"
     name = getattr(getattr(torch, device.type, None), "get_device_name", None)
-    return f"{device} ({name(device)})" if name is not None else str(device)
+    return str(device) if name is None else f"{device} ({name(device)})"

@@ -14,6 +14,7 @@ from ..paths import cameras_around, rig_from_cameras
 
 if TYPE_CHECKING:
     from ..cameras import Camera
+    from ..devices import Placement
     from ..model import DynamicGaussians
     from ..scene import Scene
 
@@ -26,6 +27,8 @@ class Opened:
     model: DynamicGaussians
     scene: Scene | None
     """None for a file, or when the scene of the run is not where it was."""
+    placement: Placement | None = None
+    """Where to draw, for exports; the model itself is on the CPU, where files are written."""
 
     @property
     def is_run(self) -> bool:
