@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from .cameras import Camera
+from .devices import choose_device
 from .errors import UserError
 from .files import atomic_write, write_json
 from .fitting.normalise import Normalisation
@@ -48,6 +49,7 @@ def evaluate(
     out: str | Path | None = None,
     *,
     backend: str = "auto",
+    device: str | torch.device | None = None,
 ) -> dict[str, Any]:
     """Returns the figures of the model on a split; writes metrics.json and pictures (truth | render | difference).
 
@@ -57,12 +59,18 @@ def evaluate(
         split: `test` or `train`.
         out: Folder for metrics.json and pictures; None is RUN/eval for a run folder, and nowhere for a model.
         backend: Rasterizer backend.
+        device: Where to draw; None is where a given model is, and `auto` for one that is read (see
+            `devices.choose_device`). Figures are always taken on the CPU.
 
     Raises:
-        UserError: without a scene, or when the split is empty.
+        UserError: without a scene, when the split is empty, or for a device that cannot be used.
     """
+    if device is not None or not isinstance(run_or_model, DynamicGaussians):
+        placement = choose_device(device, backend)
+        device, backend = placement.device, placement.backend
     run = Path(run_or_model) if not isinstance(run_or_model, DynamicGaussians) else None
     model = run_or_model if isinstance(run_or_model, DynamicGaussians) else load_model(run_or_model)
+    model = model if device is None else model.to(device)
     if scene is None:
         scene = _scene_of(run)
     if out is None and run is not None and run.is_dir():
@@ -75,11 +83,13 @@ def evaluate(
     for row, frame in enumerate(frames):
         began = time.perf_counter()
         image = render(model, frame.camera, frame.time, background=judge.background, backend=backend).rgb
-        seconds.append(time.perf_counter() - began)
         assert image is not None
-        views.append(judge.figures(frame, image.cpu()))
+        # A GPU has drawn nothing yet until its picture is there.
+        image = image.cpu()
+        seconds.append(time.perf_counter() - began)
+        views.append(judge.figures(frame, image))
         if out is not None and row in samples:
-            _save_sample(Path(out), frame, image.cpu(), judge.truth(frame))
+            _save_sample(Path(out), frame, image, judge.truth(frame))
     metrics = {
         "split": split,
         "views": [

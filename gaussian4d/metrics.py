@@ -52,7 +52,7 @@ def masked_ssim(
     """
     if int(mask.sum()) < _MIN_PIXELS:
         return None
-    offsets = torch.arange(-5, 6, dtype=torch.float64)
+    offsets = torch.arange(-5, 6, dtype=torch.float64, device=image.device)
     window = torch.exp(-0.5 * (offsets / 1.5) ** 2)
     window = window / window.sum()
     inside = mask.double()

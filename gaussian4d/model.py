@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from .devices import choose_device
 from .errors import UserError
 from .gaussians import Gaussians
 from .motion import MotionModel, Params, PerFrame
@@ -70,7 +71,11 @@ class DynamicGaussians:
         return self.motion.follow(self.params, float(of), float(time))
 
     def to(self, device: str | torch.device) -> DynamicGaussians:
-        """Returns the model with its tensors on `device`."""
+        """Returns the model with its tensors on `device`; itself when they are there."""
+        device = torch.device(device)
+        tensors = [*self.params.values(), *([] if self.background is None else [self.background])]
+        if all(_on(value, device) for value in tensors):
+            return self
         params = {name: value.to(device) for name, value in self.params.items()}
         background = None if self.background is None else self.background.to(device)
         return dataclasses.replace(self, params=params, background=background)
@@ -87,8 +92,19 @@ class DynamicGaussians:
         return path
 
 
-def load_model(path: str | Path) -> DynamicGaussians:
-    """Returns the model of a run folder, a folder of frames, or a file of Gaussians in any format we read."""
+def _on(value: Tensor, device: torch.device) -> bool:
+    """Returns whether a tensor is on `device`; without an index any device of the type will do."""
+    return value.device.type == device.type and device.index in (None, value.device.index)
+
+
+def load_model(path: str | Path, device: str | torch.device | None = None) -> DynamicGaussians:
+    """Returns the model of a run folder, a folder of frames, or a file of Gaussians in any format we read.
+
+    It is on the CPU, or on `device` (see `devices.choose_device`), which is looked for before anything is read.
+    """
+    if device is not None:
+        placement = choose_device(device)
+        return load_model(path).to(placement.device)
     path = Path(path)
     if path.is_dir():
         from .io.sequence import find_frames, read_sequence

@@ -8,7 +8,8 @@ from typing import ClassVar, Literal
 
 from tyro.conf import Positional
 
-from .fit import Backend, check_backend
+from .fit import Backend
+from .placing import placed
 
 
 @dataclasses.dataclass
@@ -24,6 +25,8 @@ class Eval:
     """Run folder."""
     split: Literal["test", "train"] = "test"
     """Which pictures to compare with."""
+    device: str = "auto"
+    """Where to draw: auto is a GPU where a backend works there, else cpu; also cuda, cuda:1."""
     backend: Backend = "auto"
     """Rasterizer."""
 
@@ -32,8 +35,8 @@ class Eval:
         from ..evaluation import evaluate
         from ..figures_text import report_lines
 
-        check_backend(self.backend)
-        metrics = evaluate(self.run_folder, split=self.split, backend=self.backend)
+        place = placed(self.device, self.backend)
+        metrics = evaluate(self.run_folder, split=self.split, backend=place.backend, device=place.device)
         for line in report_lines(metrics):
             print(line)
         print(f"figures  {self.run_folder / 'eval' / 'metrics.json'}")

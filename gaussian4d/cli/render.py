@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from tyro.conf import Positional
 
 from ..errors import UserError
-from .fit import Backend, check_backend
+from .fit import Backend
+from .placing import placed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -76,6 +77,8 @@ class Render:
     """Only what is in the box of this file; the viewer writes such files."""
     resume: bool = False
     """Go on with the frames that a stopped render has left behind."""
+    device: str = "auto"
+    """Where to draw: auto is a GPU where a backend works there, else cpu; also cuda, cuda:1."""
     backend: Backend = "auto"
     """Rasterizer."""
 
@@ -87,15 +90,16 @@ class Render:
         from .opened import open_model
 
         self._check()
-        check_backend(self.backend)
-        shot = self._shot()
+        # Before the folder of frames is made.
+        place = placed(self.device, self.backend)
+        shot = self._shot(place.backend)
         check_target(self.out, shot)
         opened = open_model(self.source)
         fps = self.fps or self._file_fps() or (opened.scene.fps if opened.scene else None) or opened.model.fps or 24.0
         path = self._path(opened, fps)
         shot = dataclasses.replace(shot, background=shot.background or opened.background)
         truth = Truth(opened.scene) if self.truth and opened.scene is not None else None
-        desk = Desk(self._model(opened), path, shot, truth)
+        desk = Desk(self._model(opened).to(place.device), path, shot, truth)
         try:
             with Progress("render", len(path)) as progress:
                 written = render_to(
@@ -140,7 +144,7 @@ class Render:
             raise UserError(f"--time is T or START:STOP, clip times in [0, 1], got {self.time!r}")
         return ends[0], ends[-1]
 
-    def _shot(self) -> Shot:
+    def _shot(self, backend: str) -> Shot:
         from ..desk import Shot
 
         return Shot(
@@ -150,7 +154,7 @@ class Render:
             self.transparent,
             self.truth,
             self.images == "exr",
-            self.backend,
+            backend,
         )
 
     def _model(self, opened: Opened) -> DynamicGaussians:

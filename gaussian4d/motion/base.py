@@ -57,15 +57,16 @@ class MotionModel(abc.ABC):
         return {}
 
     def init(self, n: int) -> Params:
-        """Returns own columns [n, ...] that leave the Gaussians at rest and always visible."""
+        """Returns own columns [n, ...], on the CPU, that leave the Gaussians at rest and always visible."""
         return {name: torch.zeros(n, *shape) for name, shape in self.columns().items()}
 
     def init_at(self, times: Tensor, duration: float) -> Params:
         """Returns own columns of Gaussians found at the instants `times` [N], NaN where not at any one.
 
-        A windowed model lets those found at an instant last about `duration` clips; others start as in `init`.
+        A windowed model lets those found at an instant last about `duration` clips; others start as in `init`. The
+        columns are on the device of `times`.
         """
-        return self.init(len(times))
+        return {name: value.to(times.device) for name, value in self.init(len(times)).items()}
 
     def set_moving(self, columns: Params, velocities: Tensor) -> Params:
         """Returns the own columns with which Gaussians move at `velocities` [N, 3] per clip at their own instants.
@@ -76,7 +77,7 @@ class MotionModel(abc.ABC):
 
     def outlasting(self, params: Params, clips: float) -> Tensor:
         """Returns [N] which Gaussians are not frozen yet though their window is longer than `clips` (its deviation)."""
-        return torch.zeros(len(params["means"]), dtype=torch.bool)
+        return torch.zeros(len(params["means"]), dtype=torch.bool, device=params["means"].device)
 
     def frozen(self, rows: Params) -> Params:
         """Returns the columns of `rows` stopped where they are at half the clip, and always there.
@@ -90,7 +91,10 @@ class MotionModel(abc.ABC):
         return {}
 
     def init_shared(self, means: Tensor, generator: torch.Generator) -> Params:
-        """Returns the shared tensors of a fit that starts from Gaussians at `means` [N, 3]."""
+        """Returns the shared tensors of a fit that starts from Gaussians at `means` [N, 3], on their device.
+
+        What is random is drawn on the CPU, where `generator` is, so that it is the same on every device.
+        """
         return {}
 
     def learning_rates(self) -> dict[str, tuple[float, float]]:
@@ -134,7 +138,7 @@ class MotionModel(abc.ABC):
 
     def lifetimes(self, params: Params, of: float) -> Tensor:
         """Returns [N] how much of the clip each Gaussian of `at(of)` is there, 0..1, in the same order."""
-        return torch.ones(len(params["means"]))
+        return torch.ones(len(params["means"]), device=params["means"].device)
 
     def config_dict(self) -> dict[str, Any]:
         """Returns the settings as plain JSON values."""

@@ -79,7 +79,7 @@ class DualDomain(MotionModel):
 
     def init_at(self, times: Tensor, duration: float) -> Params:
         brief = window.around_instants(times, duration, self.config.static_duration) if self.windowed else {}
-        return {**super().init(len(times)), **brief}
+        return {**super().init_at(times, duration), **brief}
 
     def learning_rates(self) -> dict[str, tuple[float, float]]:
         rates = {

@@ -51,7 +51,10 @@ class FreeTime(MotionModel):
         return {**super().init(n), **window.whole_clip(n, self.config.static_duration)}
 
     def init_at(self, times: Tensor, duration: float) -> Params:
-        return {**super().init(len(times)), **window.around_instants(times, duration, self.config.static_duration)}
+        return {
+            **super().init_at(times, duration),
+            **window.around_instants(times, duration, self.config.static_duration),
+        }
 
     def set_moving(self, columns: Params, velocities: Tensor) -> Params:
         return {"velocities": velocities}

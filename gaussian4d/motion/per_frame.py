@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from ..gaussians import Gaussians
@@ -60,13 +61,18 @@ class PerFrame(MotionModel):
         )
 
     def rows_at(self, params: Params, time: float) -> Tensor:
-        return (params["instants"] == self.nearest(time)).nonzero()[:, 0]
+        return _of_instant(params, self.nearest(time))
 
     def lifetimes(self, params: Params, of: float) -> Tensor:
-        rows = int((params["instants"] == self.nearest(of)).sum())
-        return torch.full((rows,), 1.0 / max(len(self._times), 1))
+        rows = self.rows_at(params, of)
+        return torch.full((len(rows),), 1.0 / max(len(self._times), 1), device=rows.device)
 
     def rows(self, params: Params, instant: int) -> Params:
         """Returns the rows of the instant of index `instant`."""
-        chosen: Tensor = params["instants"] == instant
+        # Indices, not a mask: on a GPU every use of a mask would wait for how many rows it has.
+        chosen = _of_instant(params, instant)
         return {name: value[chosen] for name, value in params.items()}
+
+
+def _of_instant(params: Params, instant: int) -> Int[Tensor, " M"]:
+    return (params["instants"] == instant).nonzero()[:, 0]

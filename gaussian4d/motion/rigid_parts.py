@@ -71,7 +71,7 @@ class RigidParts(MotionModel):
         return {PIVOTS: (parts, 3), OFFSETS: (parts, instants, 3), TURNS: (parts, instants, 4)}
 
     def init_shared(self, means: Tensor, generator: torch.Generator) -> Params:
-        shared = {name: torch.zeros(shape) for name, shape in self.shared_shapes().items()}
+        shared = {name: torch.zeros(shape, device=means.device) for name, shape in self.shared_shapes().items()}
         shared[TURNS][..., 0] = 1.0
         return shared
 
@@ -82,7 +82,8 @@ class RigidParts(MotionModel):
     def at(self, params: Params, time: float, sh_degree: int | None = None) -> Gaussians:
         index, offsets, turns = self._rows(params), *self.poses(params, time)
         # The last entry is for what stands still.
-        rest = torch.tensor([[1.0, 0.0, 0.0, 0.0]]).to(turns)
+        rest = turns.new_zeros(1, 4)
+        rest[:, :1].fill_(1.0)
         zero = torch.zeros_like(offsets[:1]) if len(offsets) else params["means"].new_zeros(1, 3)
         pivots, offsets = torch.cat([params[PIVOTS].detach(), zero.detach()]), torch.cat([offsets, zero])
         turns = torch.cat([turns, rest])

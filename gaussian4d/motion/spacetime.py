@@ -67,7 +67,7 @@ class Spacetime(MotionModel):
 
     def init_at(self, times: Tensor, duration: float) -> Params:
         brief = math.sqrt(2.0) * duration
-        return {**super().init(len(times)), **window.around_instants(times, brief, self.config.static_duration)}
+        return {**super().init_at(times, duration), **window.around_instants(times, brief, self.config.static_duration)}
 
     def set_moving(self, columns: Params, velocities: Tensor) -> Params:
         higher = columns["trajectories"][:, 1:]

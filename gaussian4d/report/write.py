@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..devices import choose_device
 from ..errors import UserError
 from ..files import atomic_write
 from ..run_folder import RunFolder
 from . import charts, page
 
 if TYPE_CHECKING:
+    import torch
+
     from ..model import DynamicGaussians
     from ..scene import Frame, Scene
 
@@ -34,6 +37,7 @@ def write_report(
     scene: Scene | None = None,
     model: DynamicGaussians | None = None,
     worst: int = _WORST,
+    device: str | torch.device | None = None,
 ) -> Path:
     """Returns the HTML file written: figures, curves, errors by camera and time, pictures, settings, versions.
 
@@ -43,10 +47,14 @@ def write_report(
         scene: The scene of the run; None loads the one the run names, and does without pictures where it is gone.
         model: The model of the run; None loads it.
         worst: How many of the worst views are shown.
+        device: Where pictures are drawn (see `devices.choose_device`); None is where a given model is, and `auto` for
+            one that is loaded.
 
     Raises:
-        UserError: when `run` is not a run folder.
+        UserError: when `run` is not a run folder, or for a device that cannot be used.
     """
+    if device is not None or model is None:
+        device = choose_device(device).device
     folder, run = RunFolder(run), Path(run)
     config = folder.read()
     out = Path(out) if out is not None else folder.report
@@ -56,6 +64,8 @@ def write_report(
         from ..model import load_model
 
         model = load_model(run)
+    if model is not None and device is not None:
+        model = model.to(device)
     missing = None
     if scene is None:
         scene, missing = _scene(run)

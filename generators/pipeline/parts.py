@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from gaussian4d.cameras import Camera
+    from gaussian4d.devices import Placement
     from gaussian4d.gaussians import Gaussians
     from gaussian4d.model import DynamicGaussians
 
@@ -51,11 +52,11 @@ def embedded_prior() -> Any:
     return EmbeddedPrior.load()
 
 
-def external_prior(source: str, role: Role) -> Any:
+def external_prior(source: str, role: Role, device: str = "auto") -> Any:
     """Returns the prior in a folder or hub id; raises `UserError` when it is not there or not of this role."""
     from ..external.loading import open_external
 
-    return open_external(source, role)
+    return open_external(source, role, device=device)
 
 
 def reconstructor() -> GaussianReconstructor | None:
@@ -86,6 +87,7 @@ def fit_config(
     motion: str | None,
     seed: int,
     backend: str,
+    device: str = "auto",
     sds: bool,
     solid: bool = False,
     max_minutes: float | None = None,
@@ -108,6 +110,8 @@ def fit_config(
     if not sds:
         chosen["sds"] = False
     config = stag4d.preset(preset)
+    if hasattr(config, "device"):
+        chosen["device"] = device
     return (stag4d.solid(config) if solid else config).replace(**chosen)
 
 
@@ -217,11 +221,11 @@ def fit_asset(
         raise KeyboardInterrupt from None
 
 
-def render_rgba(gaussians: Gaussians, cameras: Sequence[Camera], backend: str) -> Float[Tensor, "V 4 H W"]:
-    """Returns premultiplied pictures of Gaussians."""
+def render_rgba(gaussians: Gaussians, cameras: Sequence[Camera], placement: Placement) -> Float[Tensor, "V 4 H W"]:
+    """Returns premultiplied pictures of Gaussians, drawn where `placement` says."""
     from ..views import render_rgba as render
 
-    return render(gaussians, cameras, backend=backend)
+    return render(gaussians.to(placement.device), cameras, backend=placement.backend)
 
 
 @dataclasses.dataclass
@@ -234,8 +238,12 @@ class Priors:
     reconstructor: GaussianReconstructor | None = None
 
 
-def open_priors(views: str, video: str | None, image: str | None, say: Callable[[str], None] = print) -> Priors:
+def open_priors(
+    views: str, video: str | None, image: str | None, say: Callable[[str], None] = print, device: str = "auto"
+) -> Priors:
     """Returns the priors named; None names none. Says what each is, its licence, and what its notice says.
+
+    Those of published weights are loaded to `device`.
 
     Raises `UserError` before any work when one of them is missing or cannot do what it is asked for.
     """
@@ -254,7 +262,7 @@ def open_priors(views: str, video: str | None, image: str | None, say: Callable[
             continue
         # The embedded prior is one set of weights for all roles.
         if source not in opened or source != "embedded":
-            opened[source] = embedded_prior() if source == "embedded" else external_prior(source, role)
+            opened[source] = embedded_prior() if source == "embedded" else external_prior(source, role, device)
             info = opened[source].info
             say(f"{role} prior: {info.name} ({info.source}), licence {info.licence}")
             if info.notice:
