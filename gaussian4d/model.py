@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .errors import UserError
 from .gaussians import Gaussians
-from .motion import MotionModel, Params, PerFrame
+from .motion import MotionModel, Params
 
 
 @dataclasses.dataclass
@@ -122,7 +122,7 @@ def _hint(folder: Path) -> str:
 
 def check_connected(model: DynamicGaussians, wanted: str) -> None:
     """Raises `UserError` when the Gaussians of two times are not the same ones, which `wanted` needs."""
-    if isinstance(model.motion, PerFrame):
+    if not model.motion.connected:
         raise UserError(
             f"a model of separate instants (motion {model.motion.name}) has no {wanted}: nothing connects the Gaussians"
             " of one instant with those of the next; fit with another --motion"

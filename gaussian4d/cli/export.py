@@ -142,7 +142,7 @@ def save_model(
     from .console import size
 
     chosen, as_frames = check_target(path, format)
-    moves = model.motion.name != "static"
+    moves = not model.motion.still
     times = (clip_times(count) if count else written_instants(model)).tolist()
     if moves and not count and (as_frames or chosen.name == "usd") and own_instants(model) is None:
         print(f"it does not say at which instants it was recorded: {len(times)}, evenly spread, are written")
@@ -197,7 +197,7 @@ def _print_difference(
     from ..paths import cameras_around
 
     back = read_model(path)
-    held = format.moves or back.motion.name != "static"
+    held = format.moves or not back.motion.still
     if format.exact and not held:
         return
     instants = shown_instants(model) if kept is None else sorted({kept[0], kept[len(kept) // 2], kept[-1]})

@@ -174,10 +174,10 @@ def write_model(
     if format.moves:
         format.write(path, model, **options)
         return len(model)
-    if format.parts is not None and model.motion.name != "static":
+    if format.parts is not None and not model.motion.still:
         known = format.known(options)
         return format._function("write_moving", format.parts)(path, model, time=time, say=say, **known)
-    if model.motion.name == "static":
+    if model.motion.still:
         splats = _columns_of(model)
         options = {"comments": model.meta.get("ply_comments"), **options}
     else:

@@ -220,9 +220,8 @@ def _pictures(
 
 def _buffers(model: DynamicGaussians, frame: Frame, scene: Scene) -> str:
     from ..desk import Desk, Shot
-    from ..motion import PerFrame
 
-    names = tuple(name for name in _SHOWN if not (name == "flow" and isinstance(model.motion, PerFrame)))
+    names = tuple(name for name in _SHOWN if not (name == "flow" and not model.motion.connected))
     shot = Shot(names, "grid", _behind(model, scene))
     picture = Desk(model, [(frame.camera, frame.time)], shot).frame(0)[""]
     return page.figure(picture, f"{', '.join(names)} (row by row): {_name(frame)}")

@@ -120,10 +120,10 @@ def _page(opened: Opened, folder: Path, cameras: list[Camera], instants: list[fl
     from viewer.player.bake import bake
     from viewer.player.export import export_html, page_model
     from viewer.player.packing import pack, unpack
-    from viewer.player.segments import direct_segments, is_direct
+    from viewer.player.segments import direct_segments
 
     model = opened.model
-    segments = unpack(pack(direct_segments(model) if is_direct(model.motion) else bake(model, cameras)))
+    segments = unpack(pack(direct_segments(model) if model.motion.is_cubic else bake(model, cameras)))
     found = difference_db(model, page_model(model, segments), cameras, [(t, t) for t in instants])
     path = folder / "page.html"
     with contextlib.redirect_stdout(io.StringIO()):
