@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from .errors import UserError
 
 if TYPE_CHECKING:
+    from .data.recognise import Reader
     from .fitting.hooks import FitHook
     from .fitting.strategies import Strategy
     from .fitting.terms import Term
@@ -45,7 +46,7 @@ class Entry:
 
     name: str
     source: str | EntryPoint | Any
-    """`module:attribute`, an entry point, or the thing itself."""
+    """`module:attribute` (or a module), an entry point, or the thing itself."""
     package: str
     """The distribution that brings it; `__main__` for what a program registered by itself."""
     version: str = ""
@@ -53,8 +54,9 @@ class Entry:
     def load(self) -> Any:
         """Returns the thing; raises whatever its import raises."""
         if isinstance(self.source, str):
-            module, attribute = self.source.split(":")
-            return getattr(importlib.import_module(module), attribute)
+            module, _, attribute = self.source.partition(":")
+            found = importlib.import_module(module)
+            return getattr(found, attribute) if attribute else found
         return self.source.load() if isinstance(self.source, EntryPoint) else self.source
 
 
@@ -288,6 +290,11 @@ def _no_motion(thing: Any) -> str:
     return ""
 
 
+def _no_reader(thing: Any) -> str:
+    lacking = [name for name in ("recognises", "read") if not callable(getattr(thing, name, None))]
+    return f"expected functions recognises(folder) and read(folder, problems), got no {lacking[0]}" if lacking else ""
+
+
 def _not_callable(thing: Any) -> str:
     return "" if callable(thing) else f"expected something to call, got {thing!r}"
 
@@ -310,6 +317,26 @@ MOTIONS: Registry[type[MotionModel]] = Registry(
     named=True,
 )
 """How Gaussians move: subclasses of `MotionModel`."""
+
+READERS: Registry[Reader] = Registry(
+    "reader",
+    "gaussian4d.readers",
+    {
+        "dnerf": "gaussian4d.data.dnerf",
+        "panoptic": "gaussian4d.data.panoptic",
+        "nerfstudio": "gaussian4d.data.nerfstudio",
+        "multipleview": "gaussian4d.data.multipleview",
+        "n3dv": "gaussian4d.data.neural3d",
+        "dycheck": "gaussian4d.data.dycheck",
+        "nerfies": "gaussian4d.data.nerfies",
+        "technicolor": "gaussian4d.data.technicolor",
+        "easyvolcap": "gaussian4d.data.easyvolcap",
+        "colmap": "gaussian4d.data.colmap",
+        "videos": "gaussian4d.data.videos",
+    },
+    _no_reader,
+)
+"""What reads scene folders: modules or objects with `recognises` and `read` (see `data.recognise`)."""
 
 TERMS: Registry[Term] = Registry(
     "term",
