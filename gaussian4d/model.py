@@ -77,7 +77,7 @@ class DynamicGaussians:
     def save(self, path: str | Path) -> Path:
         """Writes the model in the format that the ending of `path` means; returns the path.
 
-        `.g4d` keeps all of it. A format without motion gets the Gaussians at time 0 (`io.registry.FORMATS`).
+        `.g4d` keeps all of it. A format without motion gets the Gaussians at time 0 (`io.formats`).
         """
         from .io.registry import write_model
 

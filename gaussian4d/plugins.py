@@ -29,10 +29,12 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from .errors import UserError
 
 if TYPE_CHECKING:
+    from .cli.exporters import Exporter
     from .data.recognise import Reader
     from .fitting.hooks import FitHook
     from .fitting.strategies import Strategy
     from .fitting.terms import Term
+    from .io.formats import Format
     from .motion import MotionModel
 
 T = TypeVar("T")
@@ -295,6 +297,16 @@ def _no_reader(thing: Any) -> str:
     return f"expected functions recognises(folder) and read(folder, problems), got no {lacking[0]}" if lacking else ""
 
 
+def _no_format(thing: Any) -> str:
+    from .io.formats import Format
+
+    if not isinstance(thing, Format):
+        return f"expected a gaussian4d.io.formats.Format, got {thing!r}"
+    if not thing.endings or not all(ending.startswith(".") and ending == ending.lower() for ending in thing.endings):
+        return f"its endings must be lower-case and begin with a dot, got {thing.endings!r}"
+    return ""
+
+
 def _not_callable(thing: Any) -> str:
     return "" if callable(thing) else f"expected something to call, got {thing!r}"
 
@@ -337,6 +349,32 @@ READERS: Registry[Reader] = Registry(
     _no_reader,
 )
 """What reads scene folders: modules or objects with `recognises` and `read` (see `data.recognise`)."""
+
+FORMATS: Registry[Format] = Registry(
+    "format",
+    "gaussian4d.formats",
+    {
+        "g4d": "gaussian4d.io.formats:G4D",
+        "compressed-ply": "gaussian4d.io.formats:COMPRESSED_PLY",
+        "ply": "gaussian4d.io.formats:PLY",
+        "splat": "gaussian4d.io.formats:SPLAT",
+        "spz": "gaussian4d.io.formats:SPZ",
+        "sog": "gaussian4d.io.formats:SOG",
+        "ksplat": "gaussian4d.io.formats:KSPLAT",
+        "splatv": "gaussian4d.io.formats:SPLATV",
+        "4dgs": "gaussian4d.io.formats:FOUR_DGS",
+        "glb": "gaussian4d.io.formats:GLB",
+        "gltf": "gaussian4d.io.formats:GLTF",
+        "usd": "gaussian4d.io.formats:USD",
+        "checkpoint": "gaussian4d.io.formats:CHECKPOINT",
+    },
+    _no_format,
+    named=True,
+)
+"""Files of Gaussians: objects of `io.formats.Format`."""
+
+EXPORTERS: Registry[Exporter] = Registry("exporter", "gaussian4d.exporters", None, _not_callable)
+"""Files that are written and never read, by their endings: `(opened, path)`."""
 
 TERMS: Registry[Term] = Registry(
     "term",
