@@ -307,6 +307,12 @@ def _no_format(thing: Any) -> str:
     return ""
 
 
+def _no_command(thing: Any) -> str:
+    if isinstance(thing, type) and dataclasses.is_dataclass(thing) and callable(getattr(thing, "run", None)):
+        return ""
+    return f"expected a dataclass with a method run, got {thing!r}"
+
+
 def _not_callable(thing: Any) -> str:
     return "" if callable(thing) else f"expected something to call, got {thing!r}"
 
@@ -375,6 +381,28 @@ FORMATS: Registry[Format] = Registry(
 
 EXPORTERS: Registry[Exporter] = Registry("exporter", "gaussian4d.exporters", None, _not_callable)
 """Files that are written and never read, by their endings: `(opened, path)`."""
+
+COMMANDS: Registry[type] = Registry(
+    "command",
+    "gaussian4d.commands",
+    {
+        "demo": "gaussian4d.cli.demo:Demo",
+        "info": "gaussian4d.cli.info:Info",
+        "prepare": "gaussian4d.cli.prepare:Prepare",
+        "fit": "gaussian4d.cli.fit:Fit",
+        "eval": "gaussian4d.cli.eval:Eval",
+        "render": "gaussian4d.cli.render:Render",
+        "report": "gaussian4d.cli.report:Report",
+        "export": "gaussian4d.cli.export:Export",
+        "convert": "gaussian4d.cli.convert:Convert",
+        "view": None,
+        "generate": None,
+        "bench": "gaussian4d.cli.bench:Bench",
+        "doctor": "gaussian4d.cli.doctor:Doctor",
+    },
+    _no_command,
+)
+"""What `gaussian4d NAME` runs, in the order of help: dataclasses of flags with a method `run` (see `cli.app`)."""
 
 TERMS: Registry[Term] = Registry(
     "term",
