@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .fitting.strategies import Strategy
     from .fitting.terms import Term
     from .io.formats import Format
+    from .metrics import Metric
     from .motion import MotionModel
 
 T = TypeVar("T")
@@ -381,6 +382,14 @@ FORMATS: Registry[Format] = Registry(
 
 EXPORTERS: Registry[Exporter] = Registry("exporter", "gaussian4d.exporters", None, _not_callable)
 """Files that are written and never read, by their endings: `(opened, path)`."""
+
+METRICS: Registry[Metric] = Registry(
+    "metric",
+    "gaussian4d.metrics",
+    {"psnr": "gaussian4d.metrics:psnr", "ssim": "gaussian4d.metrics:ssim"},
+    _not_callable,
+)
+"""Figures of a picture beside the truth: `(prediction, truth, mask) -> float` (see `metrics`)."""
 
 COMMANDS: Registry[type] = Registry(
     "command",

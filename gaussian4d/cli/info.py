@@ -131,7 +131,7 @@ def _run(path: Path) -> int:
         print(f"progress   {len(steps)} checkpoints{f', last {steps[-1].stem}' if steps else ''}")
     metrics = path / "eval" / "metrics.json"
     if metrics.exists():
-        from ..fitting.report import report_lines
+        from ..figures import report_lines
 
         for line in report_lines(read_json(metrics)):
             print(line)
