@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from .io.formats import Format
     from .metrics import Metric
     from .motion import MotionModel
+    from .named_paths import NamedPath
 
 T = TypeVar("T")
 
@@ -390,6 +391,14 @@ METRICS: Registry[Metric] = Registry(
     _not_callable,
 )
 """Figures of a picture beside the truth: `(prediction, truth, mask) -> float` (see `metrics`)."""
+
+PATHS: Registry[NamedPath] = Registry(
+    "camera path",
+    "gaussian4d.paths",
+    {name: f"gaussian4d.named_paths:{name}" for name in ("orbit", "spiral", "interpolated", "dataset", "still")},
+    _not_callable,
+)
+"""Where a video looks from: `(request) -> [(camera, time), ...]` (see `named_paths`)."""
 
 COMMANDS: Registry[type] = Registry(
     "command",
