@@ -400,6 +400,9 @@ PATHS: Registry[NamedPath] = Registry(
 )
 """Where a video looks from: `(request) -> [(camera, time), ...]` (see `named_paths`)."""
 
+PRIORS: Registry[Callable[[Any], Any]] = Registry("prior", "gaussian4d.priors", {"embedded": None}, _not_callable)
+"""Where pictures that nobody took come from: `(role) -> prior` (see `generators.priors`)."""
+
 COMMANDS: Registry[type] = Registry(
     "command",
     "gaussian4d.commands",

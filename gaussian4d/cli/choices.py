@@ -14,9 +14,9 @@ from typing import Any, Literal
 from ..plugins import Registry
 
 
-def choices(registry: Registry[Any], but: Sequence[str] = ()) -> Any:
-    """Returns the type of a flag that takes one of the names of `registry`, those in `but` left out."""
-    names = tuple(name for name in registry.choices() if name not in but)
+def choices(registry: Registry[Any], *, but: Sequence[str] = (), besides: Sequence[str] = ()) -> Any:
+    """Returns the type of a flag that takes one of the names of `registry`, without those in `but`, or of `besides`."""
+    names = (*besides, *(name for name in registry.choices() if name not in but))
     # A Literal needs at least one value.
     return Literal[names] if names else str
 
