@@ -15,7 +15,7 @@ from torch import Tensor
 from .devices import choose_device
 from .errors import UserError
 from .gaussians import Gaussians
-from .motion import MotionModel, Params, PerFrame
+from .motion import MotionModel, Params
 from .run_folder import RunFolder
 
 
@@ -83,7 +83,7 @@ class DynamicGaussians:
     def save(self, path: str | Path) -> Path:
         """Writes the model in the format that the ending of `path` means; returns the path.
 
-        `.g4d` keeps all of it. A format without motion gets the Gaussians at time 0 (`io.registry.FORMATS`).
+        `.g4d` keeps all of it. A format without motion gets the Gaussians at time 0 (`io.formats`).
         """
         from .io.registry import write_model
 
@@ -139,7 +139,7 @@ def _hint(folder: Path) -> str:
 
 def check_connected(model: DynamicGaussians, wanted: str) -> None:
     """Raises `UserError` when the Gaussians of two times are not the same ones, which `wanted` needs."""
-    if isinstance(model.motion, PerFrame):
+    if not model.motion.connected:
         raise UserError(
             f"a model of separate instants (motion {model.motion.name}) has no {wanted}: nothing connects the Gaussians"
             " of one instant with those of the next; fit with another --motion"

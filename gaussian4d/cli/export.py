@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from ..cameras import Camera
     from ..devices import Placement
-    from ..io.registry import Format
+    from ..io.formats import Format
     from ..model import DynamicGaussians
 
 
@@ -152,21 +152,21 @@ def save_model(
     from .console import size
 
     chosen, as_frames = check_target(path, format)
-    moves = model.motion.name != "static"
+    moves = not model.motion.still
     times = (clip_times(count) if count else written_instants(model)).tolist()
-    if moves and not count and (as_frames or chosen.name == "usd") and own_instants(model) is None:
+    if moves and not count and (as_frames or "times" in chosen.options) and own_instants(model) is None:
         print(f"it does not say at which instants it was recorded: {len(times)}, evenly spread, are written")
     if as_frames:
         _sequence(model, path, chosen, times, options)
         return
-    if chosen.name == "usd" and count:
+    if "times" in chosen.options and count:
         options["times"] = times
     written = write_model(path, model, format=chosen, time=time, say=print, **options)
-    if moves and not chosen.moves and chosen.parts is None:
+    if moves and not chosen.moves and chosen.moving_writer is None:
         print(f"{chosen.title} holds no motion: this is the instant {time:g} of the clip", flush=True)
     motion = f", motion {model.motion.name}" if chosen.moves else ""
     print(f"wrote {path}: {written:,} Gaussians{motion}, {size(path.stat().st_size)}")
-    if not chosen.exact or (moves and chosen.parts is not None):
+    if not chosen.exact or (moves and chosen.moving_writer is not None):
         # Separate instants are what they are at their own times.
         kept = times if "times" in options else None
         _print_difference(model, path, chosen, time, cameras, kept, placement)
@@ -209,7 +209,7 @@ def _print_difference(
     from .placing import told
 
     back = read_model(path)
-    held = format.moves or back.motion.name != "static"
+    held = format.moves or not back.motion.still
     if format.exact and not held:
         return
     instants = shown_instants(model) if kept is None else sorted({kept[0], kept[len(kept) // 2], kept[-1]})

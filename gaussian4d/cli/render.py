@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from ..errors import UserError
+from ..plugins import PATHS
+from .choices import listed
 from .fit import Backend
 from .placing import placed
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from ..paths import CameraPath
     from .opened import Opened
 
+PathName = Annotated[str, arg(metavar=listed(PATHS, "FILE.json"))]
 Buffer = Literal["rgb", "depth", "normal", "alpha", "flow", "velocity", "lifetime"]
 
 COLOURS = {"white": (1.0, 1.0, 1.0), "black": (0.0, 0.0, 0.0)}
@@ -45,9 +48,9 @@ class Render:
     """Run folder, or a .g4d or .ply file."""
     out: Path
     """File to write: .mp4, .webm, .gif, or a folder for pictures."""
-    path: str = "orbit"
+    path: PathName = "orbit"
     """orbit, spiral or interpolated (derived from the scene's cameras), dataset (the recorded test cameras), still (one
-    recorded camera), or FILE.json with keyframes."""
+    recorded camera), a path of another package, or FILE.json with keyframes."""
     camera: str | None = None
     """Of the paths still and dataset: the recorded camera of this name. Default: the most central one; all."""
     time: str | None = None
@@ -119,6 +122,8 @@ class Render:
         return 0
 
     def _check(self) -> None:
+        from ..named_paths import check_path
+
         for name in ("width", "height", "fps", "seconds"):
             value = getattr(self, name)
             if value is not None and not value > 0:
@@ -129,8 +134,12 @@ class Render:
             raise UserError("--transparent and --background contradict each other; leave one out")
         if self.images == "exr" and (self.truth or self.layout != "row"):
             raise UserError("an EXR picture holds the channels of all buffers; leave out --truth and --layout")
-        if self.camera is not None and self.path not in ("still", "dataset"):
-            raise UserError(f"--camera is for the paths still and dataset, not for {self.path}")
+        if not self.path.endswith(".json"):
+            if self.path not in PATHS:
+                raise UserError(f"--path must be {', '.join(PATHS)} or a .json file, got {self.path!r}")
+            check_path(self.path, self.camera)
+        elif self.camera is not None:
+            raise UserError("--camera is for paths through recorded cameras; a file of keyframes has its own")
         self._times()
 
     def _times(self) -> tuple[float, float] | None:
@@ -181,28 +190,23 @@ class Render:
         return path if times is None else retimed(path, *times)
 
     def _cameras(self, opened: Opened, fps: float) -> CameraPath:
-        from .. import paths, recorded_paths
-        from ..desk import camera_of
+        from ..named_paths import PathRequest, named_path
+        from ..paths import load_path
 
         count = max(round((self.seconds or opened.seconds) * fps), 1)
-        asked = None if self.seconds is None else count
-        size: dict[str, Any] = {"width": self.width, "height": self.height}
-        if self.path == "orbit":
-            return paths.orbit_path(opened.cameras, count, **size)
-        if self.path == "spiral":
-            return paths.spiral_path(opened.cameras, count, **size)
-        if self.path == "interpolated":
-            return recorded_paths.interpolated_path(opened.cameras, count, **size)
-        if self.path == "still":
-            return recorded_paths.still_path(camera_of(opened.cameras, self.camera), count, **size)
-        if self.path == "dataset":
-            if opened.scene is None:
-                raise UserError(f"--path dataset needs the scene of a run, {opened.path} has none; use orbit")
-            chosen = None if self.camera is None else camera_of(opened.cameras, self.camera).id
-            return recorded_paths.dataset_path(opened.scene, asked, camera=chosen, **size)
         if self.path.endswith(".json"):
-            return paths.load_path(self.path, asked, **size)
-        raise UserError(f"--path must be {', '.join(paths.PATH_NAMES)} or a .json file, got {self.path!r}")
+            return load_path(self.path, count if self.seconds else None, width=self.width, height=self.height)
+        request = PathRequest(
+            cameras=opened.cameras,
+            count=count,
+            count_given=self.seconds is not None,
+            width=self.width,
+            height=self.height,
+            camera=self.camera,
+            scene=opened.scene,
+            model=opened.model,
+        )
+        return named_path(self.path, request)
 
 
 def pictures(

@@ -53,6 +53,7 @@ class DualDomain(MotionModel):
     """Position, rotation and base colour follow a polynomial plus a Fourier series; scale is constant."""
 
     name = "dual-domain"
+    config_type = DualDomainConfig
     length_columns = ("means_series",)
 
     def __init__(self, config: DualDomainConfig | None = None) -> None:

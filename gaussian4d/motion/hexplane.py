@@ -70,6 +70,7 @@ class HexPlane(MotionModel):
     """Gaussians at rest, moved by a field of space and time."""
 
     name = "hexplane"
+    config_type = HexPlaneConfig
     length_columns = (f"{SHARED}means.out.weight", f"{SHARED}means.out.bias")
     position_columns = (BOUNDS,)
 

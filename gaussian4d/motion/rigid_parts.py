@@ -55,11 +55,17 @@ class RigidParts(MotionModel):
     """Rows belong to one part each, or to none and stand still."""
 
     name = "rigid-parts"
+    config_type = RigidPartsConfig
+    fitted = False
     length_columns = (OFFSETS,)
     position_columns = (PIVOTS,)
 
-    def __init__(self, config: RigidPartsConfig | None = None) -> None:
-        super().__init__(config or RigidPartsConfig())
+    @property
+    def instants(self) -> tuple[float, ...]:
+        return self.config.times
+
+    def describe(self, params: Params) -> str:
+        return f"{self.config.parts} parts, {int((params[COLUMN] >= 0).sum()):,} Gaussians"
 
     def columns(self) -> dict[str, tuple[int, ...]]:
         """Returns the column `parts`."""

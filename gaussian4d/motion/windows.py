@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -26,7 +26,9 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..gaussians import Gaussians
+from ..plugins import MOTIONS
 from .base import SHARED, MotionModel, Params, is_shared
+from .per_frame import PerFrame
 
 COLUMN = "windows"
 """The column that holds the index of each row's window, a whole number."""
@@ -75,15 +77,17 @@ class Windows(MotionModel):
     """
 
     name = "windows"
+    config_type = WindowsConfig
+    fitted = False
 
     def __init__(self, config: WindowsConfig | None = None) -> None:
-        from . import MOTIONS, make_motion
+        from . import make_motion
 
-        super().__init__(config or WindowsConfig())
+        super().__init__(config)
         kind = self.config.motion
-        allowed = [name for name in MOTIONS if name not in (self.name, "per-frame")]
-        if kind not in allowed:
-            raise UserError(f"windows: expected a motion model out of {', '.join(allowed)} inside, got {kind!r}")
+        if kind not in MOTIONS or not (MOTIONS.get(kind).fitted and MOTIONS.get(kind).connected):
+            allowed = ", ".join(name for name in MOTIONS.choices() if name != PerFrame.name)
+            raise UserError(f"windows: expected a motion model out of {allowed} inside, got {kind!r}")
         self.inner = [make_motion(kind, settings) for settings in self.config.motion_configs]
         if any(model.columns() != self.inner[0].columns() for model in self.inner):
             raise UserError("windows: the settings of the windows ask for different columns; fit them alike")
@@ -98,6 +102,14 @@ class Windows(MotionModel):
     @property
     def windowed(self) -> bool:
         return self.inner[0].windowed
+
+    @property
+    def replaces_gaussians(self) -> bool:
+        return self.windowed or len(self) > 1
+
+    @classmethod
+    def made_of(cls, config: Mapping[str, Any]) -> tuple[str, ...]:
+        return (str(config.get("motion", WindowsConfig.motion)),)
 
     def columns(self) -> dict[str, tuple[int, ...]]:
         """Returns the columns of the model inside and `windows`."""

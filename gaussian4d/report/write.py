@@ -109,11 +109,10 @@ def _figures(metrics: dict[str, Any] | None) -> str:
         return page.section(
             "Figures", page.paragraph("Nothing was evaluated: the scene holds out no frames, or eval was not run.")
         )
-    from ..figures_text import ROWS, cell
+    from ..figures import cell, figure_rows
 
     rows = []
-    for key, title, unit in ROWS:
-        values = [metrics.get(key), *((metrics["baselines"].get(name) or {}).get(key) for name in _BASELINES)]
+    for title, unit, values in figure_rows(metrics):
         if any(value is not None for value in values):
             rows.append([f"{title} [{unit}]" if unit else title, *(cell(value, unit) for value in values)])
     speed = metrics.get("render_fps")
@@ -121,12 +120,9 @@ def _figures(metrics: dict[str, Any] | None) -> str:
     notes += [f"{speed:.1f} frames/s on the machine that evaluated"] if speed else []
     return page.section(
         "Figures, beside trivial predictions",
-        page.table(["", "model", *_BASELINES.values()], rows),
+        page.table(["", "model", "mean picture of the camera", "nearest training picture"], rows),
         page.paragraph("; ".join(notes), soft=True),
     )
-
-
-_BASELINES = {"static": "mean picture of the camera", "nearest_view": "nearest training picture"}
 
 
 def _curves(steps: Sequence[dict[str, Any]]) -> str:
@@ -207,9 +203,8 @@ def _pictures(
 
 def _buffers(model: DynamicGaussians, frame: Frame, scene: Scene) -> str:
     from ..desk import Desk, Shot
-    from ..motion import PerFrame
 
-    names = tuple(name for name in _SHOWN if not (name == "flow" and isinstance(model.motion, PerFrame)))
+    names = tuple(name for name in _SHOWN if not (name == "flow" and not model.motion.connected))
     shot = Shot(names, "grid", _behind(model, scene))
     picture = Desk(model, [(frame.camera, frame.time)], shot).frame(0)[""]
     return page.figure(picture, f"{', '.join(names)} (row by row): {_name(frame)}")

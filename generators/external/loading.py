@@ -10,20 +10,18 @@ import dataclasses
 import importlib
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from gaussian4d.devices import compute_device
 from gaussian4d.devices import free_memory as free_on
 from gaussian4d.errors import UserError
 
-from ..priors.base import PriorInfo
+from ..priors.base import PriorInfo, Role
 from .checks import check_components, free_memory, parameters, read_index, variant_of
 from .licences import licence_of
 
 if TYPE_CHECKING:
     import torch
-
-Role = Literal["multi-view", "video", "image"]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,9 +8,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from gaussian4d.errors import UserError
+from gaussian4d.plugins import PRIORS
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -28,11 +29,10 @@ if TYPE_CHECKING:
         GaussianReconstructor,
         ImagePrior,
         MultiViewPrior,
+        Role,
         StepCallback,
         VideoPrior,
     )
-
-Role = Literal["multi-view", "video", "image"]
 
 
 def check_installed() -> None:
@@ -47,9 +47,12 @@ def check_installed() -> None:
 
 def embedded_prior() -> Any:
     """Returns the prior that comes with the package: multi-view, video, image and distillation in one."""
-    from ..priors.embedded import EmbeddedPrior
+    return PRIORS.get("embedded")("multi-view")
 
-    return EmbeddedPrior.load()
+
+def named_prior(name: str, role: Role) -> Any:
+    """Returns the prior that an installed package registered as `name`."""
+    return PRIORS.get(name)(role)
 
 
 def external_prior(source: str, role: Role, device: str = "auto") -> Any:
@@ -79,6 +82,11 @@ def unknown_words(text: str) -> tuple[list[str], bool]:
     from gaussian4d.toys import captions
 
     return captions.unknown_words(text), captions.says_something(text)
+
+
+def check_motion(motion: str) -> None:
+    """Raises `UserError` for a motion model that no asset is fitted with."""
+    fit_config("quick", motion=motion, seed=0, backend="auto", sds=False)
 
 
 def fit_config(
@@ -238,6 +246,12 @@ class Priors:
     reconstructor: GaussianReconstructor | None = None
 
 
+def _opened(source: str, role: Role, device: str) -> Any:
+    if source == "embedded":
+        return embedded_prior()
+    return named_prior(source, role) if source in PRIORS else external_prior(source, role, device)
+
+
 def open_priors(
     views: str, video: str | None, image: str | None, say: Callable[[str], None] = print, device: str = "auto"
 ) -> Priors:
@@ -260,9 +274,9 @@ def open_priors(
         if source is None:
             found[role] = None
             continue
-        # The embedded prior is one set of weights for all roles.
-        if source not in opened or source != "embedded":
-            opened[source] = embedded_prior() if source == "embedded" else external_prior(source, role, device)
+        # A prior with a name may serve several roles, as the embedded one does, which is one set of weights.
+        if source not in PRIORS or not isinstance(opened.get(source), protocol):
+            opened[source] = _opened(source, role, device)
             info = opened[source].info
             say(f"{role} prior: {info.name} ({info.source}), licence {info.licence}")
             if info.notice:

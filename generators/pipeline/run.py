@@ -39,6 +39,8 @@ def generate(settings: Settings, say: Say = print) -> int:
     subjects = _read(settings, say)
     # From here on torch is loaded.
     placement = choose_device(settings.device, settings.backend, lambda reason: say(f"device   {reason}"))
+    if settings.motion is not None:
+        parts.check_motion(settings.motion)
     say("loading priors")
     moving = not settings.static and any(subject is None or len(subject.frames) == 1 for subject in subjects.values())
     priors = parts.open_priors(
