@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from .backends import available_backends
+from .backends import Backend, available_backends, register_backend
 from .rasterization import rasterization
 from .spherical_harmonics import spherical_harmonics
 from .validation import RollingShutterType
@@ -47,6 +47,7 @@ _HOME = {
 }
 
 __all__ = [
+    "Backend",
     "FusedAdam",
     "RollingShutterType",
     "accumulate",
@@ -62,6 +63,7 @@ __all__ = [
     "rasterization",
     "rasterize_to_indices_in_range",
     "rasterize_to_pixels",
+    "register_backend",
     "spherical_harmonics",
     "world_to_cam",
 ]

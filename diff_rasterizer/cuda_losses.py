@@ -1,4 +1,4 @@
-"""Fused SSIM and L1 on the GPU; see `losses`, which calls this for CUDA tensors."""
+"""Picture losses on the GPU: fused SSIM and L1, and the squared error; see `losses`."""
 
 from __future__ import annotations
 
@@ -23,6 +23,13 @@ def ssim_and_l1(
     """
     differentiable = torch.is_grad_enabled() and image.requires_grad
     return _SsimL1.apply(image, target, valid, differentiable)  # pyright: ignore[reportReturnType]
+
+
+@torch.no_grad()
+def squared_error(image: Tensor, target: Tensor) -> Float[Tensor, ""]:
+    """Returns the mean of (image - target)^2, float64, on the device."""
+    scaled = target.to(image.dtype) / 255.0 if target.dtype == torch.uint8 else target
+    return (image - scaled).square().mean(dtype=torch.float64)
 
 
 class _SsimL1(torch.autograd.Function):

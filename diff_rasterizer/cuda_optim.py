@@ -1,4 +1,4 @@
-"""The fused Adam update on the GPU; see `optim.FusedAdam`, which calls this for CUDA parameters."""
+"""The fused Adam update on the GPU; see `optim.FusedAdam`."""
 
 from __future__ import annotations
 

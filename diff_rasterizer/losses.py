@@ -1,4 +1,6 @@
-"""Picture losses that would otherwise eat a fit's time: SSIM and L1 fused, forward and backward, on CPU and GPU.
+"""Picture losses that would otherwise eat a fit's time: SSIM and L1 fused, forward and backward.
+
+Each runs on the training kernels of the tensors' device (`backends.training_kernels`), or in torch where it has none.
 
 SSIM is that of Wang et al. 2004 ("Image quality assessment: from error visibility to structural similarity", eq. 13)
 with an 11x11 Gaussian window of sigma 1.5, K1 = 0.01, K2 = 0.03 and data range 1, averaged over pixels and channels.
@@ -6,14 +8,13 @@ with an 11x11 Gaussian window of sigma 1.5, K1 = 0.01, K2 = 0.03 and data range 
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from .backends import available_backends
+from .backends import training_kernels
 from .checks import FLOATS, check_number, check_tensor, shown
 from .tracing import traced
 
@@ -24,8 +25,8 @@ def fused_ssim(image: Float[Tensor, "*batch H W C"], target: Tensor, padding: Pa
     """Returns the mean SSIM of float32 `image` against `target` of the same shape, float32 in 0..1 or uint8.
 
     `padding` "same" counts every pixel, with zeros outside the picture; "valid" only those whose window lies inside.
-    Differentiable with respect to `image`. Tensors that are not float32, or on a GPU that the `cuda` backend cannot
-    use, go through torch, and so does a `target` that requires gradients.
+    Differentiable with respect to `image`. Tensors that are not float32, or on a device without kernels of a backend
+    that can run, go through torch, and so does a `target` that requires gradients.
 
     Raises:
         ValueError: for shapes that differ, or a picture smaller than the window with "valid".
@@ -42,25 +43,28 @@ def l1_ssim_loss(
     return (1.0 - ssim_weight) * l1 + ssim_weight * (1.0 - ssim)
 
 
-@torch.no_grad()
 def mean_squared_error(image: Float[Tensor, "H W C"], target: Tensor) -> float:
-    """Returns the mean of (image - target)^2 over a picture, for figures: without a gradient.
+    """Returns `squared_error` as a number, which waits for the device."""
+    return float(squared_error(image, target))
 
-    `target` has the shape of `image` and is float in 0..1 or uint8. float32 on the CPU takes one pass over memory.
+
+@torch.no_grad()
+def squared_error(image: Float[Tensor, "H W C"], target: Tensor) -> Float[Tensor, ""]:
+    """Returns the mean of (image - target)^2 over a picture, for figures: without a gradient, on the image's device.
+
+    `target` has the shape of `image` and is float in 0..1 or uint8. The mean is taken in float64. float32 on the CPU
+    takes one pass over memory.
     """
     if image.shape != target.shape:
         raise ValueError(
             f"image and target must have the same shape, got {tuple(image.shape)} and {tuple(target.shape)}"
         )
-    if image.device.type == "cpu" and image.dtype == torch.float32 and target.dtype in (torch.float32, torch.uint8):
-        from . import _cpu
-
-        target = target.detach().contiguous()[None]
-        given = (None, target) if target.dtype == torch.uint8 else (target, None)
-        total = _cpu.squared_error(image.detach().contiguous()[None], *given, torch.get_num_threads())
-        return total / image.numel()
+    if image.dtype == torch.float32 and target.dtype in (torch.float32, torch.uint8):
+        kernels, _ = training_kernels(image.device)
+        if kernels is not None:
+            return kernels.squared_error(image, target)
     scaled = target.to(image.dtype) / 255.0 if target.dtype == torch.uint8 else target
-    return float((image - scaled).square().mean())
+    return (image - scaled).square().mean(dtype=torch.float64)
 
 
 def _ssim_and_l1(image: Tensor, target: Tensor, padding: Padding, name: str) -> tuple[Tensor, Tensor]:
@@ -80,17 +84,14 @@ def _ssim_and_l1(image: Tensor, target: Tensor, padding: Padding, name: str) -> 
         raise ValueError(f"padding='valid' needs pictures of at least 11x11 pixels, got {width}x{height}")
     image, target = image.reshape(-1, height, width, channels), target.reshape(-1, height, width, channels)
     fused = image.dtype == torch.float32 and target.dtype in (torch.float32, torch.uint8) and not target.requires_grad
-    if fused and image.device.type == "cpu":
-        if traced(image):
-            from . import loss_ops  # noqa: F401  registers the operator
+    if fused and image.device.type == "cpu" and traced(image):
+        from . import loss_ops  # noqa: F401  registers the operator
 
-            ssim, l1, _ = torch.ops.diff_rasterizer.ssim_l1(image, target, padding == "valid")
-            return ssim, l1
-        return _SsimL1.apply(image, target, padding == "valid")  # pyright: ignore[reportReturnType]
-    if fused and image.device.type == "cuda" and not available_backends()["cuda"]:
-        from .cuda_losses import ssim_and_l1
-
-        return ssim_and_l1(image, target, padding == "valid")
+        ssim, l1, _ = torch.ops.diff_rasterizer.ssim_l1(image, target, padding == "valid")
+        return ssim, l1
+    kernels = training_kernels(image.device)[0] if fused else None
+    if kernels is not None:
+        return kernels.ssim_and_l1(image, target, padding == "valid")
     return torch_ssim_l1(image, target, padding)
 
 
@@ -114,23 +115,3 @@ def torch_ssim_l1(
     numerator = (2 * mu_x * mu_y + c1) * (2 * (xy - mu_x * mu_y) + c2)
     denominator = (mu_x**2 + mu_y**2 + c1) * (xx - mu_x**2 + yy - mu_y**2 + c2)
     return (numerator / denominator).mean(), (image - target).abs().mean()
-
-
-class _SsimL1(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, image: Tensor, target: Tensor, valid: bool) -> tuple[Tensor, Tensor]:
-        from . import loss_ops
-
-        image, target = image.detach().contiguous(), target.detach().contiguous()
-        ssim, l1, partials = loss_ops.ssim_l1(image, target, valid, ctx.needs_input_grad[0])
-        ctx.save_for_backward(image, target, partials)
-        ctx.valid = valid
-        return ssim, l1
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, v_ssim: Tensor, v_l1: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        from . import loss_ops
-
-        image, target, partials = ctx.saved_tensors
-        return loss_ops.ssim_l1_backward(image, target, partials, v_ssim, v_l1, ctx.valid), None, None

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .backends import available_backends
+from .backends import training_kernels
 
 
 class FusedAdam(torch.optim.Optimizer):
     """Adam (Kingma & Ba 2015, algorithm 1): same results and same state as `torch.optim.Adam`, in one fused loop.
 
-    For contiguous float32 parameters on the CPU, or on a GPU that the `cuda` backend can use; others raise
-    `ValueError`. State per parameter: `step` (float tensor), `exp_avg`, `exp_avg_sq`. A parameter without a gradient is
-    left alone.
+    For contiguous float32 parameters; others raise `ValueError`. On a device without kernels of a backend that can run
+    (`backends.training_kernels`) the update is several operations of torch, which is said once. State per parameter:
+    `step` (float tensor on the CPU), `exp_avg`, `exp_avg_sq`. A parameter without a gradient is left alone. A step does
+    not wait for the device.
     """
 
     def __init__(
@@ -31,8 +33,8 @@ class FusedAdam(torch.optim.Optimizer):
                 reason = _refusal(param)
                 if reason:
                     raise ValueError(
-                        "FusedAdam takes contiguous float32 parameters on the CPU or a CUDA device; for one of shape "
-                        f"{tuple(param.shape)}, {reason}; use torch.optim.Adam"
+                        f"FusedAdam takes contiguous float32 parameters; for one of shape {tuple(param.shape)}, "
+                        f"{reason}; use torch.optim.Adam"
                     )
 
     @torch.no_grad()
@@ -42,6 +44,7 @@ class FusedAdam(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        known: dict[torch.device, Callable[..., None]] = {}
         for group in self.param_groups:
             beta1, beta2 = group["betas"]
             for param in group["params"]:
@@ -58,14 +61,9 @@ class FusedAdam(torch.optim.Optimizer):
                     param.detach(), param.grad.contiguous(), state["exp_avg"], state["exp_avg_sq"], beta1, beta2,
                     group["lr"] / (1 - beta1**count), 1 / math.sqrt(1 - beta2**count), group["eps"],
                 )  # fmt: skip
-                if param.device.type == "cuda":
-                    from .cuda_optim import adam
-
-                    adam(*update)
-                else:
-                    from . import _cpu
-
-                    _cpu.adam(*update, torch.get_num_threads())
+                if param.device not in known:
+                    known[param.device] = _update_on(param.device)
+                known[param.device](*update)
         return loss
 
 
@@ -73,8 +71,35 @@ def _refusal(param: Tensor) -> str:
     """Returns why the fused update cannot take a parameter, "" when it can."""
     if param.dtype != torch.float32:
         return f"it is {str(param.dtype).removeprefix('torch.')}"
-    if not param.is_contiguous():
-        return "it is not contiguous"
-    if param.device.type == "cuda":
-        return available_backends()["cuda"]
-    return "" if param.device.type == "cpu" else f"it is on {param.device}"
+    return "" if param.is_contiguous() else "it is not contiguous"
+
+
+_warned: set[torch.device] = set()
+
+
+def _update_on(device: torch.device) -> Callable[..., None]:
+    """Returns the update for parameters on a device; says once where it is not a kernel."""
+    kernels, reason = training_kernels(device)
+    if kernels is not None:
+        return kernels.adam
+    if device not in _warned:
+        _warned.add(device)
+        warnings.warn(f"FusedAdam on {device} is not fused, which takes several times as long: {reason}", stacklevel=4)
+    return torch_adam
+
+
+def torch_adam(
+    param: Tensor,
+    grad: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    beta1: float,
+    beta2: float,
+    step_size: float,
+    inv_sqrt_correction2: float,
+    eps: float,
+) -> None:
+    """Updates `param`, `exp_avg` and `exp_avg_sq` in place, in plain torch: what the kernels compute."""
+    exp_avg.mul_(beta1).add_(grad, alpha=1.0 - beta1)
+    exp_avg_sq.mul_(beta2).addcmul_(grad, grad, value=1.0 - beta2)
+    param.addcdiv_(exp_avg, exp_avg_sq.sqrt().mul_(inv_sqrt_correction2).add_(eps), value=-step_size)

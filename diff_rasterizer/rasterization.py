@@ -348,11 +348,14 @@ def _cpu_backend() -> ModuleType:
 
 
 def _camera_centres(viewmats: Float[Tensor, "B C 4 4"]) -> Float[Tensor, "B C 3"]:
+    if viewmats.device.type != "cpu":
+        # Asking whether it is singular would wait for the device.
+        return torch.linalg.inv_ex(viewmats)[0][..., :3, 3]
     if traced(viewmats):
         # This one complains by itself about a singular matrix, when it runs.
         return torch.linalg.inv(viewmats)[..., :3, 3]
     inverse, info = torch.linalg.inv_ex(viewmats)
-    if info.device.type == "cpu" and bool(info.any()):
+    if bool(info.any()):
         raise ValueError("viewmats must be invertible, got a singular matrix; check the camera it comes from")
     return inverse[..., :3, 3]
 

@@ -67,7 +67,8 @@ def crop_model(model: DynamicGaussians, box: CropBox) -> DynamicGaussians:
             kept[rows] |= box.contains(model.at(time).means)
     if not bool(kept.any()):
         raise UserError(f"the crop box around {box.center} of size {box.size} holds no Gaussian; move or enlarge it")
-    params = {name: value if is_shared(name) else value[kept] for name, value in model.params.items()}
+    rows = kept.nonzero()[:, 0]
+    params = {name: value if is_shared(name) else value[rows] for name, value in model.params.items()}
     return dataclasses.replace(model, params=params)
 
 

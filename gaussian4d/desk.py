@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from PIL import Image
 
-from .cameras import Camera
 from .errors import UserError
 from .files import atomic_write, read_json, write_json
 from .folders import atomic_folder, check_replaceable
@@ -274,15 +273,3 @@ def _read(files: Sequence[Path]) -> Iterator[np.ndarray]:
 
 def _opaque(picture: np.ndarray) -> np.ndarray:
     return np.concatenate([picture, np.full((*picture.shape[:2], 1), 255, np.uint8)], axis=2)
-
-
-def camera_of(cameras: Sequence[Camera], id: str | None) -> Camera:
-    """Returns the camera of the id, or the most central one; raises `UserError` that names the others."""
-    if id is None:
-        places = np.stack([camera.position for camera in cameras])
-        return cameras[int(np.linalg.norm(places[:, None] - places[None], axis=2).sum(axis=1).argmin())]
-    for camera in cameras:
-        if camera.id == id:
-            return camera
-    known = ", ".join(camera.id for camera in cameras[:8]) + (", ..." if len(cameras) > 8 else "")
-    raise UserError(f"there is no camera {id!r}; the scene has {known}")

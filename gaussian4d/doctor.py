@@ -103,18 +103,18 @@ def _extension() -> list[tuple[str, str, str]]:
 
 
 def _backends() -> Section:
-    import torch
-
     from diff_rasterizer import available_backends
     from diff_rasterizer.backends import automatic_backend
 
-    devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-    used = {automatic_backend(torch.device(device)): device for device in devices}
-    rows = []
+    from .devices import choose_device, present
+
+    used = {automatic_backend(device): device for device in present()}
+    rows = [("--device auto", choose_device().reason, "")]
     for name, reason in available_backends().items():
         state = "not available" if reason else "available"
         if name in used:
-            state += f", used by --backend auto on {'a GPU' if used[name] == 'cuda' else 'the CPU'}"
+            where = "the CPU" if used[name].type == "cpu" else used[name].type
+            state += f", used by --backend auto on {where}"
         rows.append((name, state, reason))
     return Section("rasterizer backends", rows)
 

@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from .cameras import Camera
+from .devices import choose_device
 from .errors import UserError
 from .files import atomic_write, write_json
 from .fitting.normalise import Normalisation
@@ -23,6 +24,8 @@ from .metrics import (
     MASKED_SSIM_DEFINITION,
     MOVING_THRESHOLD,
     SSIM_DEFINITION,
+    ChosenMetrics,
+    Metric,
     masked_ssim,
     mean_or_none,
     moving_mask,
@@ -48,6 +51,8 @@ def evaluate(
     out: str | Path | None = None,
     *,
     backend: str = "auto",
+    device: str | torch.device | None = None,
+    metrics: Sequence[str | Metric] | None = None,
 ) -> dict[str, Any]:
     """Returns the figures of the model on a split; writes metrics.json and pictures (truth | render | difference).
 
@@ -57,12 +62,20 @@ def evaluate(
         split: `test` or `train`.
         out: Folder for metrics.json and pictures; None is RUN/eval for a run folder, and nowhere for a model.
         backend: Rasterizer backend.
+        device: Where to draw; None is where a given model is, and `auto` for one that is read (see
+            `devices.choose_device`). Figures are always taken on the CPU.
+        metrics: Further metrics by name or as functions (see `metrics.Metric`), for each view and as a mean; None takes
+            those of installed packages that are on by default.
 
     Raises:
-        UserError: without a scene, or when the split is empty.
+        UserError: without a scene, when the split is empty, or for a device that cannot be used.
     """
+    if device is not None or not isinstance(run_or_model, DynamicGaussians):
+        placement = choose_device(device, backend)
+        device, backend = placement.device, placement.backend
     run = Path(run_or_model) if not isinstance(run_or_model, DynamicGaussians) else None
     model = run_or_model if isinstance(run_or_model, DynamicGaussians) else load_model(run_or_model)
+    model = model if device is None else model.to(device)
     if scene is None:
         scene = _scene_of(run)
     if out is None and run is not None and run.is_dir():
@@ -70,41 +83,46 @@ def evaluate(
     frames = list(scene.frames(split))  # type: ignore[arg-type]
     if not frames:
         raise UserError(f"{scene.path} has no {split} frames; choose another split or hold some out")
-    judge = _Judge(scene, frames, _background(model, scene))
+    judge = _Judge(scene, frames, _background(model, scene), ChosenMetrics(metrics))
     views, seconds, samples = [], [], _sample_rows(frames)
     for row, frame in enumerate(frames):
         began = time.perf_counter()
         image = render(model, frame.camera, frame.time, background=judge.background, backend=backend).rgb
-        seconds.append(time.perf_counter() - began)
         assert image is not None
-        views.append(judge.figures(frame, image.cpu()))
+        # A GPU has drawn nothing yet until its picture is there.
+        image = image.cpu()
+        seconds.append(time.perf_counter() - began)
+        views.append(judge.figures(frame, image))
         if out is not None and row in samples:
-            _save_sample(Path(out), frame, image.cpu(), judge.truth(frame))
-    metrics = {
+            _save_sample(Path(out), frame, image, judge.truth(frame))
+    result = {
         "split": split,
         "views": [
             {"camera": frame.camera_id, "time": float(frame.time), "psnr": view["psnr"], "ssim": view["ssim"]}
-            | {key: view[key] for key in _COVISIBLE if key in view}
+            | {key: view[key] for key in (*_COVISIBLE, "metrics") if key in view}
             for frame, view in zip(frames, views)
         ],
-        **_means(views),
+        **judge.means(views),
         "lpips": None,
         "num_gaussians": len(model),
         "fit_seconds": (model.meta.get("fit") or {}).get("seconds"),
         "render_fps": round(1.0 / statistics.median(seconds), 2),
         "baselines": judge.baselines(),
         "protocol": judge.protocol(),
+        **judge.besides(),
     }
     if out is not None:
-        write_json(Path(out) / "metrics.json", metrics)
-    return metrics
+        write_json(Path(out) / "metrics.json", result)
+    return result
 
 
 class _Judge:
     """The truth of a split and the figures of any prediction against it."""
 
-    def __init__(self, scene: Scene, frames: Sequence[Frame], background: Float[Tensor, "3"]) -> None:
-        self.scene, self.frames, self.background = scene, frames, background
+    def __init__(
+        self, scene: Scene, frames: Sequence[Frame], background: Float[Tensor, "3"], chosen: ChosenMetrics
+    ) -> None:
+        self.scene, self.frames, self.background, self.chosen = scene, frames, background, chosen
         self._rows: dict[str, list[Frame]] = {}
         for frame in frames:
             self._rows.setdefault(frame.camera_id, []).append(frame)
@@ -128,42 +146,60 @@ class _Judge:
             self._means[camera_id] = total / len(rows)
         return self._means[camera_id]
 
-    def figures(self, frame: Frame, image: Tensor) -> dict[str, float | None]:
+    def figures(self, frame: Frame, image: Tensor) -> dict[str, Any]:
         """Returns PSNR over all, foreground and moving pixels, and SSIM, of a prediction of `frame`.
 
-        Where the data says which pixels training frames saw, also both over those (`mpsnr`, `mssim`).
+        Where the data says which pixels training frames saw, also both over those (`mpsnr`, `mssim`); where further
+        metrics are chosen, a dict of them (`metrics`).
         """
         truth = self.truth(frame)
         mask, mean = frame.mask, self.temporal_mean(frame.camera_id)
         foreground = None if mask is None else torch.from_numpy(mask > 127)
+        moving = None if mean is None else moving_mask(truth, mean)
         self._from_masks |= mask is not None and not self.scene.has_alpha
-        figures = {
+        figures: dict[str, Any] = {
             "psnr": psnr(image, truth),
             "ssim": ssim(image, truth),
             "psnr_foreground": None if foreground is None else psnr(image, truth, foreground),
-            "psnr_moving": None if mean is None else psnr(image, truth, moving_mask(truth, mean)),
+            "psnr_moving": None if moving is None else psnr(image, truth, moving),
         }
+        seen = None
         if self.covisible:
             stated = frame.covisible
             seen = None if stated is None else torch.from_numpy(stated > 127)
             figures["mpsnr"] = None if seen is None else psnr(image, truth, seen)
             figures["mssim"] = None if seen is None else masked_ssim(image, truth, seen)
+        if self.chosen:
+            masks = {"foreground": foreground, "moving": moving, "covisible": seen}
+            figures["metrics"] = self.chosen.of(image, truth, masks)
         return figures
+
+    def means(self, views: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Returns the mean over `views` of what `figures` returned."""
+        keys = ("psnr", "ssim", "psnr_foreground", "psnr_moving", *(key for key in _COVISIBLE if key in views[0]))
+        means: dict[str, Any] = {key: mean_or_none([view[key] for view in views]) for key in keys}
+        if self.chosen:
+            means["metrics"] = self.chosen.means([view["metrics"] for view in views])
+        return means
+
+    def besides(self) -> dict[str, Any]:
+        """Returns what there is to say of the further metrics, nothing where there are none."""
+        return {"metric_info": self.chosen.info()} if self.chosen else {}
 
     @functools.cached_property
     def covisible(self) -> bool:
         """True when the data has covisibility masks for frames of the split."""
         return any(frame.has_covisible for frame in self.frames)
 
-    def baselines(self) -> dict[str, dict[str, float | None] | None]:
+    def baselines(self) -> dict[str, dict[str, Any] | None]:
         """Returns the figures of the camera's own temporal mean, and of the nearest training frame."""
         static = None
         if all(self.temporal_mean(camera_id) is not None for camera_id in self._rows):
-            static = _means([self.figures(frame, self._mean_of(frame)) for frame in self.frames])
+            static = self.means([self.figures(frame, self._mean_of(frame)) for frame in self.frames])
         training = list(self.scene.frames("train"))
         nearest = None
         if training:
-            nearest = _means([self.figures(frame, self._nearest(frame, training)) for frame in self.frames])
+            nearest = self.means([self.figures(frame, self._nearest(frame, training)) for frame in self.frames])
         return {"static": static, "nearest_view": nearest}
 
     def protocol(self) -> dict[str, str]:
@@ -230,11 +266,6 @@ def _background(model: DynamicGaussians, scene: Scene) -> Float[Tensor, "3"]:
     if model.background is not None:
         return model.background.cpu().float()
     return torch.full((3,), 1.0 if scene.has_alpha else 0.0)
-
-
-def _means(views: Sequence[dict[str, float | None]]) -> dict[str, float | None]:
-    keys = ("psnr", "ssim", "psnr_foreground", "psnr_moving", *(key for key in _COVISIBLE if key in views[0]))
-    return {key: mean_or_none([view[key] for view in views]) for key in keys}
 
 
 def _scene_of(run: Path | None) -> Scene:

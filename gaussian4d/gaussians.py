@@ -44,8 +44,15 @@ class Gaussians:
             "sh_degree": self.sh_degree,
         }
 
+    def to(self, device: str | torch.device) -> Gaussians:
+        """Returns the Gaussians with their tensors on `device`."""
+        return Gaussians(*(getattr(self, field.name).to(device) for field in dataclasses.fields(self)))
+
     def select(self, rows: Tensor) -> Gaussians:
         """Returns the Gaussians at `rows`, a mask [N] or indices [M]."""
+        if rows.dtype == torch.bool:
+            # On a GPU every use of a mask would wait for how many rows it has.
+            rows = rows.nonzero()[:, 0]
         return Gaussians(*(getattr(self, field.name)[rows] for field in dataclasses.fields(self)))
 
 

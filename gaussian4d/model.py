@@ -12,9 +12,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from .devices import choose_device
 from .errors import UserError
 from .gaussians import Gaussians
-from .motion import MotionModel, Params, PerFrame
+from .motion import MotionModel, Params
 from .run_folder import RunFolder
 
 
@@ -70,7 +71,11 @@ class DynamicGaussians:
         return self.motion.follow(self.params, float(of), float(time))
 
     def to(self, device: str | torch.device) -> DynamicGaussians:
-        """Returns the model with its tensors on `device`."""
+        """Returns the model with its tensors on `device`; itself when they are there."""
+        device = torch.device(device)
+        tensors = [*self.params.values(), *([] if self.background is None else [self.background])]
+        if all(_on(value, device) for value in tensors):
+            return self
         params = {name: value.to(device) for name, value in self.params.items()}
         background = None if self.background is None else self.background.to(device)
         return dataclasses.replace(self, params=params, background=background)
@@ -78,7 +83,7 @@ class DynamicGaussians:
     def save(self, path: str | Path) -> Path:
         """Writes the model in the format that the ending of `path` means; returns the path.
 
-        `.g4d` keeps all of it. A format without motion gets the Gaussians at time 0 (`io.registry.FORMATS`).
+        `.g4d` keeps all of it. A format without motion gets the Gaussians at time 0 (`io.formats`).
         """
         from .io.registry import write_model
 
@@ -87,8 +92,19 @@ class DynamicGaussians:
         return path
 
 
-def load_model(path: str | Path) -> DynamicGaussians:
-    """Returns the model of a run folder, a folder of frames, or a file of Gaussians in any format we read."""
+def _on(value: Tensor, device: torch.device) -> bool:
+    """Returns whether a tensor is on `device`; without an index any device of the type will do."""
+    return value.device.type == device.type and device.index in (None, value.device.index)
+
+
+def load_model(path: str | Path, device: str | torch.device | None = None) -> DynamicGaussians:
+    """Returns the model of a run folder, a folder of frames, or a file of Gaussians in any format we read.
+
+    It is on the CPU, or on `device` (see `devices.choose_device`), which is looked for before anything is read.
+    """
+    if device is not None:
+        placement = choose_device(device)
+        return load_model(path).to(placement.device)
     path = Path(path)
     if path.is_dir():
         from .io.sequence import find_frames, read_sequence
@@ -123,7 +139,7 @@ def _hint(folder: Path) -> str:
 
 def check_connected(model: DynamicGaussians, wanted: str) -> None:
     """Raises `UserError` when the Gaussians of two times are not the same ones, which `wanted` needs."""
-    if isinstance(model.motion, PerFrame):
+    if not model.motion.connected:
         raise UserError(
             f"a model of separate instants (motion {model.motion.name}) has no {wanted}: nothing connects the Gaussians"
             " of one instant with those of the next; fit with another --motion"

@@ -20,8 +20,6 @@ from .keyframes import KeyframePath
 
 CameraPath = list[tuple[Camera, float]]
 
-PATH_NAMES = ("orbit", "spiral", "interpolated", "dataset", "still")
-
 # The largest angle between neighbouring cameras, in degrees, that an orbit still crosses. In the middle of a wider one
 # hardly anything has been seen by two cameras, and a picture from there is invention: with 44 and 49 degrees between
 # two of four cameras of real rooms it was all floaters.

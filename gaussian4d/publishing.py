@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .evaluation import evaluate
-from .figures_text import report_lines
+from .figures import report_lines
 from .fitting.progress import Narrator
 from .model import DynamicGaussians
 from .run_folder import RunFolder

@@ -12,6 +12,7 @@ from torch import Tensor
 from diff_rasterizer import rasterization
 
 from .cameras import Camera
+from .devices import choose_device, uploaded
 from .errors import UserError
 from .gaussians import Gaussians
 from .model import DynamicGaussians, check_connected
@@ -61,8 +62,9 @@ def render(
     background: Tensor | Sequence[float] | None = None,
     flow_to: float | None = None,
     backend: str = "auto",
+    device: str | torch.device | None = None,
 ) -> RenderOutput:
-    """Returns the asked buffers of `model` seen by `camera` at clip time `time`.
+    """Returns the asked buffers of `model` seen by `camera` at clip time `time`, on the device they were drawn on.
 
     Args:
         model: A model in the coordinates of `camera`.
@@ -72,10 +74,15 @@ def render(
         background: [3] colour behind the Gaussians; None takes the model's own, black without one.
         flow_to: Clip time `flow` leads to; None is one frame later.
         backend: Rasterizer backend.
+        device: Where to draw (see `devices.choose_device`); None draws where the model is. A model that is elsewhere is
+            moved for this one picture: of many pictures, move it once with `model.to`.
 
     Raises:
-        UserError: for an unknown buffer, or `flow` or `velocity` of a per-frame model.
+        UserError: for an unknown buffer, `flow` or `velocity` of a per-frame model, or a device that cannot be used.
     """
+    if device is not None:
+        placement = choose_device(device, backend)
+        model, backend = model.to(placement.device), placement.backend
     with torch.no_grad():
         return differentiable_buffers(
             model, camera, time, buffers, background=background, flow_to=flow_to, backend=backend
@@ -97,15 +104,15 @@ def differentiable_buffers(
     unknown = sorted(set(buffers) - set(BUFFERS))
     if unknown:
         raise UserError(f"unknown buffer {', '.join(unknown)}; expected any of {', '.join(BUFFERS)}")
-    device = model.params["means"].device
+    here = model.params["means"].device
     state = model.at(time) if state is None else state
     output = RenderOutput()
-    view = _View(camera, device, model.near, backend)
+    view = _View(camera, here, model.near, backend)
 
     if {"rgb", "depth", "alpha"} & set(buffers):
         if background is None:
             background = model.background if model.background is not None else (0.0, 0.0, 0.0)
-        behind = torch.as_tensor(background, dtype=torch.float32, device=device)
+        behind = uploaded(background, here)
         mode = "RGB+ED" if "depth" in buffers else "RGB"
         image, alpha = view.draw(state, state.colors, state.sh_degree, behind, mode)
         output.rgb = image[..., :3] if "rgb" in buffers else None
@@ -128,8 +135,7 @@ class _View:
 
     def __init__(self, camera: Camera, device: torch.device, near: float, backend: str) -> None:
         self.camera, self.near, self.backend = camera, near, backend
-        self.viewmat = torch.tensor(camera.viewmat, dtype=torch.float32, device=device)
-        self.K = torch.tensor(camera.K, dtype=torch.float32, device=device)
+        self.viewmat, self.K = uploaded(camera.viewmat, device), uploaded(camera.K, device)
 
     def draw(
         self, state: Gaussians, colors: Tensor, sh_degree: int | None, background: Tensor | None, mode: str
@@ -178,7 +184,7 @@ def _features(name: str, view: _View, state: Gaussians, model: DynamicGaussians,
     if name == "xyz":
         return state.means
     if name == "normal":
-        return facing_normals(state, torch.tensor(view.camera.position, dtype=torch.float32, device=state.means.device))
+        return facing_normals(state, uploaded(view.camera.position, state.means.device))
     if name == "flow":
         check_connected(model, "flow")
         return view.pixels(model.follow(time, later)) - view.pixels(state.means)

@@ -13,7 +13,6 @@ from torch import Tensor
 from .errors import UserError
 from .gaussians import Gaussians, rotation_matrices
 from .model import DynamicGaussians, check_connected
-from .motion import Windows
 
 # Gaussians fainter than this at either end of a step say nothing about what moves.
 _FAINT = 0.01
@@ -35,7 +34,7 @@ def track_points(
 ) -> Float[Tensor, "T P 3"]:
     """Returns where the material at `points` is at each of `times`: the scene flow of the model, integrated.
 
-    Where Gaussians come and go (`model.motion.windowed`, and the windows of a long clip), the scene flow is integrated:
+    Where Gaussians come and go (`model.motion.replaces_gaussians`), the scene flow is integrated:
     from one instant to the next a point moves by the blended displacement of the Gaussians around it, and those that
     fade hand it on to those that follow them. Errors add up, outwards from `start`. Where Gaussians are there for the
     whole clip, a point rides on those around it at `start`: its place in the frame of each is kept, and the places are
@@ -73,7 +72,7 @@ def track_points(
         raise UserError(f"neighbours and reach must be positive, got {neighbours} and {reach}")
     if reach is None:
         reach = _REACH * _size(model.at(start))
-    if not model.motion.windowed and not (isinstance(model.motion, Windows) and len(model.motion) > 1):
+    if not model.motion.replaces_gaussians:
         return _carried(model, position, float(start), wanted, neighbours, reach)
     found = torch.empty(len(wanted), len(position), 3, dtype=torch.float64)
     for ahead in (True, False):

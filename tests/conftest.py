@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
+import sys
 import warnings
+from typing import Any
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # The workers share the cores; threads of their own would only wait for each other.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
 import pytest
 from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
+from plugin_packages import write_package
+
+from gaussian4d.plugins import forget_installed
 
 # Examples are the same in every run: a failure seen once can be seen again.
 settings.register_profile(
@@ -33,6 +42,28 @@ elif os.environ.get("GAUSSIAN4D_REQUIRE_CPU") == "1":
 else:
     # A GPU machine without a network tests what it can.
     warnings.warn("beartype is not installed: the shapes in the annotations are not checked", stacklevel=1)
+
+
+@pytest.fixture
+def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Path]]:
+    """Returns what installs a package for one test, here and in the programs it starts; see `write_package`."""
+    site = tmp_path / "site"
+    before = set(sys.modules)
+
+    def install(source: str = "", **of_package: Any) -> Path:
+        module = write_package(site, source, **of_package)
+        if str(site) not in sys.path:
+            monkeypatch.syspath_prepend(str(site))
+            monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")]))
+        importlib.invalidate_caches()
+        forget_installed()
+        return module
+
+    yield install
+    forget_installed()
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", None)).startswith(str(site)):
+            del sys.modules[name]
 
 
 @pytest.fixture(scope="session")

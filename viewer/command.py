@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from tyro.conf import Positional
 
-from gaussian4d.cli.fit import Backend, check_backend
+from gaussian4d.cli.fit import Backend
 from gaussian4d.optional import require
 
 
@@ -28,6 +28,8 @@ class View:
     """Port of the web server; the next free one is taken when it is busy."""
     host: str = "127.0.0.1"
     """Address to serve on. 127.0.0.1 serves this machine only; 0.0.0.0 lets everyone on the network look."""
+    device: str = "auto"
+    """Where to draw: auto is a GPU where a backend works there, else cpu; also cuda, cuda:1."""
     backend: Backend = "auto"
     """Rasterizer."""
 
@@ -37,13 +39,14 @@ class View:
         # others use it too, such as the fit that is looked at (docs/viewer.md).
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
         require("viser")
-        check_backend(self.backend)
         from gaussian4d.cli.opened import open_model
+        from gaussian4d.cli.placing import placed
 
         from .follow import Follower
         from .server import ViewerServer
         from .workspace import Workspace
 
+        place = placed(self.device, self.backend)
         opened = open_model(self.source, newest=True)
         server = ViewerServer(
             opened.model,
@@ -51,7 +54,8 @@ class View:
             host=self.host,
             port=self.port,
             background=opened.background,
-            backend=self.backend,
+            backend=place.backend,
+            device=place.device,
             workspace=Workspace(self.source, self.source if opened.is_run else None, opened.scene),
         )
         print(f"viewing {self.source}: {len(opened.model):,} Gaussians, motion {opened.model.motion.name}")

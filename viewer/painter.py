@@ -6,12 +6,14 @@ import dataclasses
 import math
 import threading
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from gaussian4d.cameras import Camera
 from gaussian4d.conventions import invert_rigid
 from gaussian4d.crop import CropBox, crop_model
+from gaussian4d.devices import choose_device
 from gaussian4d.io import pictures as draw
 from gaussian4d.model import DynamicGaussians
 from gaussian4d.paths import Rig, rig_from_cameras
@@ -19,6 +21,9 @@ from gaussian4d.rendering import render
 from gaussian4d.truth import Truth
 
 from .render_loop import View
+
+if TYPE_CHECKING:
+    import torch
 
 # How far from the scene's centre its cameras stand in the browser. Browsers clip and dolly in fixed units; scenes come
 # in millimetres as well as in metres.
@@ -63,6 +68,7 @@ class Painter:
         cameras: of the scene; they define the units of the browser.
         background: [3] colour behind the Gaussians; None takes the model's own.
         backend: rasterizer.
+        device: where to draw, see `gaussian4d.devices.choose_device`; None draws where the model is.
         truth: the recorded pictures, for split views.
     """
 
@@ -73,14 +79,17 @@ class Painter:
         *,
         background: Sequence[float] | None = None,
         backend: str = "auto",
+        device: str | torch.device | None = None,
         truth: Truth | None = None,
     ) -> None:
-        self.model = model
+        placement = None if device is None else choose_device(device, backend)
+        self.device = None if placement is None else placement.device
+        self.model = self._placed(model)
         self.cameras = list(cameras)
         self.background = background
         self.rig = rig_from_cameras(cameras)
         self.units = Units.from_rig(self.rig)
-        self.backend = backend
+        self.backend = backend if placement is None else placement.backend
         self.truth = truth
         self.lock = threading.Lock()
         self._cropped: dict[CropBox, DynamicGaussians] = {}
@@ -88,10 +97,14 @@ class Painter:
 
     def show(self, model: DynamicGaussians) -> None:
         """Draws `model` from now on."""
+        model = self._placed(model)
         with self.lock:
             self.model = model
             self._cropped.clear()
             self._scales.clear()
+
+    def _placed(self, model: DynamicGaussians) -> DynamicGaussians:
+        return model if self.device is None else model.to(self.device)
 
     def cropped(self, box: CropBox | None) -> DynamicGaussians:
         """Returns the model, or what of it is in the box; raises `UserError` when nothing is."""

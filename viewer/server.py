@@ -9,6 +9,7 @@ import threading
 import traceback
 import warnings
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import viser
@@ -19,6 +20,9 @@ from gaussian4d.model import DynamicGaussians
 from .painter import FIRST_FOV, Painter
 from .session import BrowserGone, Session
 from .workspace import Workspace
+
+if TYPE_CHECKING:
+    import torch
 
 
 class ViewerServer:
@@ -31,6 +35,7 @@ class ViewerServer:
         port: port to serve on; the next free one is taken when it is busy.
         background: [3] colour behind the Gaussians; None takes the model's own.
         backend: rasterizer.
+        device: where to draw, see `gaussian4d.devices.choose_device`; None draws where the model is.
         workspace: the scene's pictures and where files go; None has neither.
     """
 
@@ -43,12 +48,15 @@ class ViewerServer:
         port: int = 8080,
         background: Sequence[float] | None = None,
         backend: str = "auto",
+        device: str | torch.device | None = None,
         workspace: Workspace | None = None,
     ) -> None:
         # A browser that leaves while a picture is on its way is nothing to report.
         warnings.filterwarnings("ignore", message="Queued a .* on a closed connection")
         self.workspace = workspace or Workspace()
-        self._painter = Painter(model, cameras, background=background, backend=backend, truth=self.workspace.truth)
+        self._painter = Painter(
+            model, cameras, background=background, backend=backend, device=device, truth=self.workspace.truth
+        )
         self._cameras = self.workspace.drawn_cameras(cameras)
         self._thumbnails: dict[str, np.ndarray] = {}
         self._sessions: dict[int, Session] = {}

@@ -16,6 +16,7 @@ import torch
 import viser
 
 from diff_rasterizer import spherical_harmonics
+from gaussian4d.devices import uploaded
 from gaussian4d.gaussians import Gaussians, rotation_matrices
 from gaussian4d.io.pictures import rgb_picture
 
@@ -66,7 +67,7 @@ class SplatNode:
         if key == self._sent and state.sh_degree == 0:
             return False
         units = painter.units
-        eye = torch.as_tensor(units.world_from_viewer(np.array(view.position)), dtype=torch.float32)
+        eye = uploaded(units.world_from_viewer(np.array(view.position)), state.means.device)
         data = splat_arrays(state, eye, units.center, units.scale)
         with self._lock:
             # They may have been taken away meanwhile, and must not come back.
@@ -117,14 +118,14 @@ def splat_arrays(
         rows = (opacities * state.scales.prod(dim=1).pow(2.0 / 3.0)).topk(MOST).indices
         state, opacities = state.select(rows), opacities[rows]
     magnified = scale * _MAGNIFIED
-    centers = (state.means.double() - torch.as_tensor(center)) * magnified
+    centers = (state.means.double() - torch.as_tensor(center).to(state.means.device)) * magnified
     axes = rotation_matrices(state.quats.double()) * (state.scales.double() * magnified)[:, None, :]
     colors = spherical_harmonics(state.sh_degree, state.means - eye, state.colors) + 0.5
     return (
-        centers.float().numpy(),
-        (axes @ axes.transpose(1, 2)).float().numpy(),
-        colors.clamp(0.0, 1.0).numpy(),
-        opacities[:, None].clamp(0.0, 1.0).numpy(),
+        centers.float().cpu().numpy(),
+        (axes @ axes.transpose(1, 2)).float().cpu().numpy(),
+        colors.clamp(0.0, 1.0).cpu().numpy(),
+        opacities[:, None].clamp(0.0, 1.0).cpu().numpy(),
     )
 
 

@@ -1,43 +1,23 @@
 """Parses the command line, runs one command, and turns errors into messages and exit codes.
 
 A command is a dataclass with its flags as fields, a `run()` that returns an exit code or None, and `EXAMPLES`, printed
-under its help. Nothing heavy is imported before `run()`: help must come at once.
+under its help. They are in `gaussian4d.plugins.COMMANDS`, the entry-point group `gaussian4d.commands`. Nothing heavy is
+imported before `run()`: help must come at once.
 """
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 import warnings
 from collections.abc import Sequence
-from importlib.metadata import EntryPoint, entry_points
 from typing import Annotated, Any, Union
 
 import tyro
 
 from .. import __version__
 from ..errors import UserError
-
-ENTRY_POINTS = "gaussian4d.commands"
-"""Commands of other packages register here; the entry's name is the command's."""
-
-COMMANDS = {
-    "demo": "demo:Demo",
-    "info": "info:Info",
-    "prepare": "prepare:Prepare",
-    "fit": "fit:Fit",
-    "eval": "eval:Eval",
-    "render": "render:Render",
-    "report": "report:Report",
-    "export": "export:Export",
-    "convert": "convert:Convert",
-    "view": None,
-    "generate": None,
-    "bench": "bench:Bench",
-    "doctor": "doctor:Doctor",
-}
-"""Our own commands in the order of help; None keeps a place for one that another package registers."""
+from ..plugins import COMMANDS
 
 _DESCRIPTION = (
     "Moving 3D scenes as Gaussians: reconstruct from multi-view video, evaluate, render, export, view. "
@@ -104,17 +84,14 @@ def parse(arguments: Sequence[str], commands: dict[str, type]) -> Any:
 
 
 def load_commands() -> dict[str, type]:
-    """Returns the command classes by name: ours, then what other installed packages register."""
-    registered = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+    """Returns the command classes by name, in the order of help; one that does not load is said and left out."""
     commands: dict[str, type] = {}
-    for name, home in COMMANDS.items():
-        if home is not None:
-            module, attribute = home.split(":")
-            commands[name] = getattr(importlib.import_module(f".{module}", __package__), attribute)
-        elif name in registered:
-            _register(commands, registered.pop(name))
-    for name in sorted(set(registered) - set(COMMANDS)):
-        _register(commands, registered[name])
+    for name in COMMANDS:
+        try:
+            commands[name] = COMMANDS.get(name)
+        except UserError as error:
+            # One broken package must not take the whole program down, but it must not vanish silently either.
+            print(f"warning: {error}", file=sys.stderr)
     return commands
 
 
@@ -125,14 +102,6 @@ def print_examples(command: type) -> None:
         print("examples:")
         for line in examples.strip().splitlines():
             print(f"  {line.strip()}")
-
-
-def _register(commands: dict[str, type], point: EntryPoint) -> None:
-    try:
-        commands[point.name] = point.load()
-    except Exception as error:
-        # One broken package must not take the whole program down, but it must not vanish silently either.
-        print(f"warning: the command {point.name!r} of {point.value} does not load: {error}", file=sys.stderr)
 
 
 def _silence_stdout() -> None:

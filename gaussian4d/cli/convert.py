@@ -30,9 +30,12 @@ class Convert:
     """Clip time in [0, 1] of a target that holds one instant."""
     spz_version: Literal[2, 3, 4] = 4
     """Of a .spz: 3 or 2 for older programs."""
+    device: str = "auto"
+    """Where to draw what a file is compared with: auto is a GPU where a backend works there, else cpu."""
 
     def run(self) -> None:
         """Converts, and says what the target format cannot hold."""
+        from ..devices import choose_device
         from ..errors import UserError
         from ..io.sequence import find_frames
         from ..model import load_model
@@ -47,4 +50,12 @@ class Convert:
             raise UserError(
                 f"{self.source} is a folder; expected a file or a folder of frames; use `gaussian4d export` for a run"
             )
-        save_model(load_model(self.source), self.target, format=self.format, time=self.time, version=self.spz_version)
+        placement = choose_device(self.device)
+        save_model(
+            load_model(self.source),
+            self.target,
+            format=self.format,
+            time=self.time,
+            placement=placement,
+            version=self.spz_version,
+        )

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from tyro.conf import Positional
 
-from .fit import Backend, check_backend
+from ..plugins import METRICS
+from .choices import choices
+from .fit import Backend
+from .placing import placed
+
+if TYPE_CHECKING:
+    MetricName = str
+else:
+    MetricName = choices(METRICS)
 
 
 @dataclasses.dataclass
@@ -18,22 +26,33 @@ class Eval:
     EXAMPLES: ClassVar[str] = """
         gaussian4d eval runs/fox
         gaussian4d eval runs/fox --split train
+        gaussian4d eval runs/fox --metrics psnr ssim
     """
 
     run_folder: Positional[Path]
     """Run folder."""
     split: Literal["test", "train"] = "test"
     """Which pictures to compare with."""
+    metrics: tuple[MetricName, ...] = ()
+    """Metrics to take besides the usual figures. Default: those of installed packages that want to be."""
+    device: str = "auto"
+    """Where to draw: auto is a GPU where a backend works there, else cpu; also cuda, cuda:1."""
     backend: Backend = "auto"
     """Rasterizer."""
 
     def run(self) -> None:
         """Evaluates and prints the figures with their protocol."""
         from ..evaluation import evaluate
-        from ..figures_text import report_lines
+        from ..figures import report_lines
 
-        check_backend(self.backend)
-        metrics = evaluate(self.run_folder, split=self.split, backend=self.backend)
+        place = placed(self.device, self.backend)
+        metrics = evaluate(
+            self.run_folder,
+            split=self.split,
+            backend=place.backend,
+            device=place.device,
+            metrics=self.metrics or None,
+        )
         for line in report_lines(metrics):
             print(line)
         print(f"figures  {self.run_folder / 'eval' / 'metrics.json'}")

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from tyro.conf import Positional
 
+from ..devices import choose_device
 from ..errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..cameras import Camera
-    from ..io.registry import Format
+    from ..devices import Placement
+    from ..io.formats import Format
     from ..model import DynamicGaussians
 
 
@@ -55,6 +57,8 @@ class Export:
     """Of meshes: grid points along the longest side."""
     pictures: bool = False
     """Write the pictures beside the cameras too, undistorted and downscaled as the fit saw them."""
+    device: str = "auto"
+    """Where to draw meshes, and what a file is compared with: auto is a GPU where a backend works there, else cpu."""
 
     def run(self) -> None:
         """Exports, and prints what was written."""
@@ -70,7 +74,8 @@ class Export:
             raise UserError(f"--time is clip time in [0, 1], got {self.time}")
         if self.count is not None and self.count < 1:
             raise UserError(f"--count must be at least 1, got {self.count}")
-        opened = open_model(self.source)
+        placement = choose_device(self.device)
+        opened = dataclasses.replace(open_model(self.source), placement=placement)
         if self.crop is not None:
             from ..crop import CropBox, crop_model
 
@@ -89,6 +94,7 @@ class Export:
             count=self.count,
             cameras=opened.cameras,
             vertical_axis=opened.vertical_axis,
+            placement=placement,
             version=self.spz_version,
         )
 
@@ -133,33 +139,37 @@ def save_model(
     time: float = 0.0,
     count: int | None = None,
     cameras: Sequence[Camera] = (),
+    placement: Placement | None = None,
     **options: Any,
 ) -> None:
-    """Writes a model in any format and prints what was written and what was lost."""
+    """Writes a model in any format and prints what was written, and what was lost.
+
+    Pictures of what was lost are drawn where `placement` says.
+    """
     from ..io.cubic import own_instants, written_instants
     from ..io.registry import write_model
     from ..paths import clip_times
     from .console import size
 
     chosen, as_frames = check_target(path, format)
-    moves = model.motion.name != "static"
+    moves = not model.motion.still
     times = (clip_times(count) if count else written_instants(model)).tolist()
-    if moves and not count and (as_frames or chosen.name == "usd") and own_instants(model) is None:
+    if moves and not count and (as_frames or "times" in chosen.options) and own_instants(model) is None:
         print(f"it does not say at which instants it was recorded: {len(times)}, evenly spread, are written")
     if as_frames:
         _sequence(model, path, chosen, times, options)
         return
-    if chosen.name == "usd" and count:
+    if "times" in chosen.options and count:
         options["times"] = times
     written = write_model(path, model, format=chosen, time=time, say=print, **options)
-    if moves and not chosen.moves and chosen.parts is None:
+    if moves and not chosen.moves and chosen.moving_writer is None:
         print(f"{chosen.title} holds no motion: this is the instant {time:g} of the clip", flush=True)
     motion = f", motion {model.motion.name}" if chosen.moves else ""
     print(f"wrote {path}: {written:,} Gaussians{motion}, {size(path.stat().st_size)}")
-    if not chosen.exact or (moves and chosen.parts is not None):
+    if not chosen.exact or (moves and chosen.moving_writer is not None):
         # Separate instants are what they are at their own times.
         kept = times if "times" in options else None
-        _print_difference(model, path, chosen, time, cameras, kept)
+        _print_difference(model, path, chosen, time, cameras, kept, placement)
 
 
 def _sequence(
@@ -190,19 +200,21 @@ def _print_difference(
     time: float,
     cameras: Sequence[Camera],
     kept: Sequence[float] | None = None,
+    placement: Placement | None = None,
 ) -> None:
     """Prints how the file differs from the model to the eye, in dB."""
     from ..io.difference import difference_db
     from ..io.registry import read_model
     from ..paths import cameras_around
+    from .placing import told
 
     back = read_model(path)
-    held = format.moves or back.motion.name != "static"
+    held = format.moves or not back.motion.still
     if format.exact and not held:
         return
     instants = shown_instants(model) if kept is None else sorted({kept[0], kept[len(kept) // 2], kept[-1]})
     moments = [(t, t) for t in instants] if held else [(time, 0.0)]
     views = list(cameras) or cameras_around(model.at(time).means.detach().cpu().double().numpy())
     views = views[:: max(1, len(views) // 2)][:2]
-    found = difference_db(model, back, views, moments)
+    found = difference_db(model, back, views, moments, device=told(placement))
     print(f"drawn from the file it differs from the model by {found:.1f} dB PSNR ({len(views)} views, covered pixels)")

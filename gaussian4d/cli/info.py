@@ -131,7 +131,7 @@ def _run(path: Path) -> int:
     else:
         print(f"progress   {len(steps)} checkpoints{f', last {steps[-1].stem}' if steps else ''}")
     if (figures := run.evaluation()) is not None:
-        from ..figures_text import report_lines
+        from ..figures import report_lines
 
         for line in report_lines(figures):
             print(line)
@@ -165,9 +165,13 @@ def _motion(motion: object) -> str:
     if not isinstance(motion, dict):
         return str(motion)
     inside, spans = (motion.get("config") or {}).get("motion"), (motion.get("config") or {}).get("spans")
+    said = str(motion.get("name"))
     if motion.get("name") == "windows" and isinstance(spans, list):
-        return f"windows: {len(spans)} of {inside}"
-    return str(motion.get("name"))
+        said = f"windows: {len(spans)} of {inside}"
+    origin = motion.get("origin")
+    if isinstance(origin, dict):
+        said += f", from the package {origin.get('package')} {origin.get('version') or ''}".rstrip()
+    return said
 
 
 def _is_clip(path: Path) -> bool:
@@ -182,7 +186,6 @@ def _file(path: Path) -> int:
     from ..io.registry import format_of
     from ..io.sequence import find_frames
     from ..model import load_model
-    from ..motion import PerFrame, RigidParts
     from .console import size
     from .exporters import check_readable
 
@@ -193,11 +196,9 @@ def _file(path: Path) -> int:
     total = sum(file.stat().st_size for file in frames or [path])
     print(f"file       {path}, {size(total)}")
     print(f"format     {format.title}{f', {len(frames)} frames' if frames else ''}")
-    motion = "no motion" if model.motion.name == "static" else f"motion {model.motion.name}"
-    if isinstance(model.motion, PerFrame):
-        motion += f" ({len(model.motion.config.times)} instants of their own Gaussians)"
-    if isinstance(model.motion, RigidParts):
-        motion += f" ({model.motion.config.parts} parts, {int((model.params['parts'] >= 0).sum()):,} Gaussians)"
+    motion = "no motion" if model.motion.still else f"motion {model.motion.name}"
+    if about := model.motion.describe(model.params):
+        motion += f" ({about})"
     print(f"Gaussians  {len(model):,}, spherical harmonics of degree {model.sh_degree}, {motion}")
     for comment in model.meta.get("ply_comments", []):
         print(f"comment    {comment}")

@@ -15,6 +15,7 @@ from ..run_folder import RunFolder
 
 if TYPE_CHECKING:
     from ..cameras import Camera
+    from ..devices import Placement
     from ..model import DynamicGaussians
     from ..scene import Scene
 
@@ -27,6 +28,8 @@ class Opened:
     model: DynamicGaussians
     scene: Scene | None
     """None for a file, or when the scene of the run is not where it was."""
+    placement: Placement | None = None
+    """Where to draw, for exports; the model itself is on the CPU, where files are written."""
 
     @property
     def is_run(self) -> bool:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from ..errors import UserError
-from .fit import Backend, check_backend
+from ..plugins import PATHS
+from .choices import listed
+from .fit import Backend
+from .placing import placed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from ..paths import CameraPath
     from .opened import Opened
 
+PathName = Annotated[str, arg(metavar=listed(PATHS, "FILE.json"))]
 Buffer = Literal["rgb", "depth", "normal", "alpha", "flow", "velocity", "lifetime"]
 
 COLOURS = {"white": (1.0, 1.0, 1.0), "black": (0.0, 0.0, 0.0)}
@@ -44,9 +48,9 @@ class Render:
     """Run folder, or a .g4d or .ply file."""
     out: Path
     """File to write: .mp4, .webm, .gif, or a folder for pictures."""
-    path: str = "orbit"
+    path: PathName = "orbit"
     """orbit, spiral or interpolated (derived from the scene's cameras), dataset (the recorded test cameras), still (one
-    recorded camera), or FILE.json with keyframes."""
+    recorded camera), a path of another package, or FILE.json with keyframes."""
     camera: str | None = None
     """Of the paths still and dataset: the recorded camera of this name. Default: the most central one; all."""
     time: str | None = None
@@ -76,6 +80,8 @@ class Render:
     """Only what is in the box of this file; the viewer writes such files."""
     resume: bool = False
     """Go on with the frames that a stopped render has left behind."""
+    device: str = "auto"
+    """Where to draw: auto is a GPU where a backend works there, else cpu; also cuda, cuda:1."""
     backend: Backend = "auto"
     """Rasterizer."""
 
@@ -87,15 +93,16 @@ class Render:
         from .opened import open_model
 
         self._check()
-        check_backend(self.backend)
-        shot = self._shot()
+        # Before the folder of frames is made.
+        place = placed(self.device, self.backend)
+        shot = self._shot(place.backend)
         check_target(self.out, shot)
         opened = open_model(self.source)
         fps = self.fps or self._file_fps() or (opened.scene.fps if opened.scene else None) or opened.model.fps or 24.0
         path = self._path(opened, fps)
         shot = dataclasses.replace(shot, background=shot.background or opened.background)
         truth = Truth(opened.scene) if self.truth and opened.scene is not None else None
-        desk = Desk(self._model(opened), path, shot, truth)
+        desk = Desk(self._model(opened).to(place.device), path, shot, truth)
         try:
             with Progress("render", len(path)) as progress:
                 written = render_to(
@@ -115,6 +122,8 @@ class Render:
         return 0
 
     def _check(self) -> None:
+        from ..named_paths import check_path
+
         for name in ("width", "height", "fps", "seconds"):
             value = getattr(self, name)
             if value is not None and not value > 0:
@@ -125,8 +134,12 @@ class Render:
             raise UserError("--transparent and --background contradict each other; leave one out")
         if self.images == "exr" and (self.truth or self.layout != "row"):
             raise UserError("an EXR picture holds the channels of all buffers; leave out --truth and --layout")
-        if self.camera is not None and self.path not in ("still", "dataset"):
-            raise UserError(f"--camera is for the paths still and dataset, not for {self.path}")
+        if not self.path.endswith(".json"):
+            if self.path not in PATHS:
+                raise UserError(f"--path must be {', '.join(PATHS)} or a .json file, got {self.path!r}")
+            check_path(self.path, self.camera)
+        elif self.camera is not None:
+            raise UserError("--camera is for paths through recorded cameras; a file of keyframes has its own")
         self._times()
 
     def _times(self) -> tuple[float, float] | None:
@@ -140,7 +153,7 @@ class Render:
             raise UserError(f"--time is T or START:STOP, clip times in [0, 1], got {self.time!r}")
         return ends[0], ends[-1]
 
-    def _shot(self) -> Shot:
+    def _shot(self, backend: str) -> Shot:
         from ..desk import Shot
 
         return Shot(
@@ -150,7 +163,7 @@ class Render:
             self.transparent,
             self.truth,
             self.images == "exr",
-            self.backend,
+            backend,
         )
 
     def _model(self, opened: Opened) -> DynamicGaussians:
@@ -177,28 +190,23 @@ class Render:
         return path if times is None else retimed(path, *times)
 
     def _cameras(self, opened: Opened, fps: float) -> CameraPath:
-        from .. import paths, recorded_paths
-        from ..desk import camera_of
+        from ..named_paths import PathRequest, named_path
+        from ..paths import load_path
 
         count = max(round((self.seconds or opened.seconds) * fps), 1)
-        asked = None if self.seconds is None else count
-        size: dict[str, Any] = {"width": self.width, "height": self.height}
-        if self.path == "orbit":
-            return paths.orbit_path(opened.cameras, count, **size)
-        if self.path == "spiral":
-            return paths.spiral_path(opened.cameras, count, **size)
-        if self.path == "interpolated":
-            return recorded_paths.interpolated_path(opened.cameras, count, **size)
-        if self.path == "still":
-            return recorded_paths.still_path(camera_of(opened.cameras, self.camera), count, **size)
-        if self.path == "dataset":
-            if opened.scene is None:
-                raise UserError(f"--path dataset needs the scene of a run, {opened.path} has none; use orbit")
-            chosen = None if self.camera is None else camera_of(opened.cameras, self.camera).id
-            return recorded_paths.dataset_path(opened.scene, asked, camera=chosen, **size)
         if self.path.endswith(".json"):
-            return paths.load_path(self.path, asked, **size)
-        raise UserError(f"--path must be {', '.join(paths.PATH_NAMES)} or a .json file, got {self.path!r}")
+            return load_path(self.path, count if self.seconds else None, width=self.width, height=self.height)
+        request = PathRequest(
+            cameras=opened.cameras,
+            count=count,
+            count_given=self.seconds is not None,
+            width=self.width,
+            height=self.height,
+            camera=self.camera,
+            scene=opened.scene,
+            model=opened.model,
+        )
+        return named_path(self.path, request)
 
 
 def pictures(

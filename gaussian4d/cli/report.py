@@ -26,13 +26,17 @@ class Report:
     """File to write. Default: RUN/report.html."""
     worst: int = 4
     """How many of the worst views to show."""
+    device: str = "auto"
+    """Where to draw: auto is a GPU where a backend works there, else cpu; also cuda, cuda:1."""
 
     def run(self) -> None:
         """Writes the page and prints where it is."""
         from ..report import write_report
         from .console import size
+        from .placing import placed
 
         if self.worst < 0:
             raise UserError(f"--worst must not be negative, got {self.worst}")
-        file = write_report(self.run_folder, self.out, worst=self.worst)
+        place = placed(self.device)
+        file = write_report(self.run_folder, self.out, worst=self.worst, device=place.device)
         print(f"wrote {file}: {size(file.stat().st_size)}")

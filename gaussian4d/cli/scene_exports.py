@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UserError
+from .placing import told
 
 if TYPE_CHECKING:
     from ..scene import Scene
@@ -56,7 +57,7 @@ def scene_format_names() -> list[str]:
 def _mesh(opened: Opened, path: Path, options: Export) -> None:
     from ..mesh import fuse, write_mesh
 
-    mesh = fuse(opened.model, options.time, opened.cameras, detail=options.mesh_detail)
+    mesh = fuse(opened.model, options.time, opened.cameras, detail=options.mesh_detail, device=told(opened.placement))
     write_mesh(path, mesh, vertical_axis=opened.vertical_axis)
     print(f"wrote {path}: {len(mesh.faces):,} triangles, the instant {options.time:g} of the clip")
 
@@ -66,11 +67,11 @@ def _mesh_sequence(opened: Opened, path: Path, options: Export) -> None:
     from ..mesh import fuse, write_mesh
     from .console import track
 
-    times, cameras = _times(opened, options), opened.cameras
+    times, cameras, device = _times(opened, options), opened.cameras, told(opened.placement)
     faces = 0
     with atomic_folder(path, r"frame_\d+\.glb") as folder:
         for index, time in enumerate(track(times, "meshes", len(times))):
-            mesh = fuse(opened.model, float(time), cameras, detail=options.mesh_detail)
+            mesh = fuse(opened.model, float(time), cameras, detail=options.mesh_detail, device=device)
             write_mesh(folder / f"frame_{index:04d}.glb", mesh, vertical_axis=opened.vertical_axis)
             faces += len(mesh.faces)
     print(f"wrote {len(times)} meshes {path / 'frame_0000.glb'} ..., {faces // len(times):,} triangles each on average")
@@ -80,7 +81,12 @@ def _mesh_morph(opened: Opened, path: Path, options: Export) -> None:
     from ..mesh import followed_mesh, write_followed_mesh
 
     followed = followed_mesh(
-        opened.model, options.time, _times(opened, options), opened.cameras, detail=options.mesh_detail
+        opened.model,
+        options.time,
+        _times(opened, options),
+        opened.cameras,
+        detail=options.mesh_detail,
+        device=told(opened.placement),
     )
     write_followed_mesh(path, followed, opened.seconds, vertical_axis=opened.vertical_axis)
     faces, targets = len(followed.mesh.faces), len(followed.times)

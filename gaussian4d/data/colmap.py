@@ -24,6 +24,10 @@ from .problems import ProblemList
 from .recordings import FixedCamera, Recording, clip_of, frame_number, pictures_in, recordings_in
 from .records import FrameRecord, ImagePicture, Lens, PointCloud, SceneRecord
 
+looked_for = "sparse/0 (COLMAP)"
+# Folders of published scenes often hold such beside their own files.
+last = True
+
 MODELS = ("sparse/0", "sparse", "colmap/sparse/0")
 
 # Where recordings and pictures are looked for, in this order.

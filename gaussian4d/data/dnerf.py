@@ -20,6 +20,8 @@ from .problems import ProblemList
 from .records import FrameRecord, ImagePicture, Lens, SceneRecord, Split
 from .values import number, pose
 
+looked_for = "transforms_train.json (D-NeRF)"
+
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 

@@ -19,6 +19,8 @@ from .problems import ProblemList
 from .records import FrameRecord, ImagePicture, Lens, SceneRecord, Split
 from .values import number
 
+looked_for = "splits/ and camera/ (DyCheck)"
+
 # The reduction of all published iPhone scenes, should extra.json be missing.
 PAPER_FACTOR = 2
 

@@ -18,6 +18,8 @@ from .problems import ProblemList
 from .recordings import FixedCamera, Recording, clip_of, recordings_in
 from .records import Lens, SceneRecord, Split
 
+looked_for = "intri.yml and extri.yml (EasyVolcap)"
+
 FILES = ("intri.yml", "extri.yml")
 PLACES = ("images", "videos")
 

@@ -17,6 +17,8 @@ from .problems import ProblemList
 from .recordings import FixedCamera, Recording, clip_of, frame_number, recordings_in
 from .records import PointCloud, SceneRecord
 
+looked_for = "sparse_ (4DGaussians)"
+
 MODEL = "sparse_"
 POINTS = "points3D_multipleview.ply"
 PATH = "poses_bounds_multipleview.npy"

@@ -22,6 +22,8 @@ from .problems import ProblemList
 from .records import FrameRecord, ImagePicture, Lens, PointCloud, SceneRecord, Split
 from .values import check_rotation, matrix, number
 
+looked_for = "dataset.json and camera/ (HyperNeRF)"
+
 # HyperNeRF's figures are for half of the recorded size, 536x960.
 PAPER_FACTOR = 2
 

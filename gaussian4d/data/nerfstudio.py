@@ -27,6 +27,8 @@ from .records import FrameRecord, ImagePicture, Lens, PointCloud, SceneRecord, S
 from .values import number, pose
 from .video import VIDEO_ENDINGS, Video, probe_all
 
+looked_for = "transforms.json (nerfstudio)"
+
 _BROWN_MODELS = {"OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "FULL_OPENCV", "PERSPECTIVE"}
 _FISHEYE_MODELS = {"OPENCV_FISHEYE", "FISHEYE", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE"}
 _BROWN_KEYS = ("k1", "k2", "p1", "p2", "k3", "k4", "k5", "k6")

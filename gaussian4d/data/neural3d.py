@@ -21,6 +21,8 @@ from .recordings import FixedCamera, clip_of, recordings_in
 from .records import Lens, PointCloud, SceneRecord
 from .values import check_rotation
 
+looked_for = "poses_bounds.npy (N3DV)"
+
 POSES = "poses_bounds.npy"
 
 # The published videos run at 30 frames a second; pictures unpacked from them state no rate.

@@ -20,6 +20,8 @@ from .problems import ProblemList
 from .records import FrameRecord, ImagePicture, Lens, PointCloud, SceneRecord, Split
 from .values import matrix, number, pose
 
+looked_for = "train_meta.json (PanopticSports)"
+
 # The meta files do not state a rate; the published sequences all run at 30 frames a second.
 FPS = 30.0
 

@@ -20,6 +20,8 @@ from .problems import ProblemList
 from .recordings import FixedCamera, Recording, clip_of
 from .records import Lens, SceneRecord
 
+looked_for = "cameras_parameters.txt (Technicolor)"
+
 PARAMETERS = "cameras_parameters.txt"
 
 # The camera that all papers hold out: third row, third column of the 4x4 rig.

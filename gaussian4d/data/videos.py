@@ -15,6 +15,10 @@ from .problems import ProblemList
 from .records import FrameRecord, Lens, SceneRecord, VideoPicture
 from .video import VIDEO_ENDINGS, Video, probe_all
 
+looked_for = "one video per camera with a calibration file (Qualisys .qca.txt, OpenCV .xml/.yml)"
+# Folders of published scenes often hold such beside their own files.
+last = True
+
 CALIBRATION_ENDINGS = (".qca.txt", ".qca", ".xml", ".yml", ".yaml")
 
 # Folders whose videos accompany a recording: plates, calibration takes, masks.

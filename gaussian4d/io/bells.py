@@ -23,12 +23,12 @@ from torch import Tensor
 
 from ..gaussians import Gaussians, rotation_matrices
 from ..model import DynamicGaussians
-from ..motion import PerFrame, Spacetime, Windows
+from ..motion import Spacetime, Windows
 from ..motion.base import Params
 from ..motion.spacetime import SpacetimeConfig
 from ..motion.window import is_frozen
 from ..motion.windows import faded, window_weights
-from .cubic import as_cubic, fitted, instants_of, is_exact, window_of
+from .cubic import as_cubic, fitted, instants_of, stays_cubic, window_of
 
 BELLS = (1, 3, 5)
 """Coincident bells that stand for a Gaussian which outlives its window, by how many ends it has inside the clip."""
@@ -208,7 +208,7 @@ def as_bells(model: DynamicGaussians) -> DynamicGaussians:
     """Returns `model` with the motion `spacetime` of degree 3, more Gaussians where it takes them; see the module."""
     if isinstance(model.motion, Windows) and len(model.motion) > 1:
         parts = _windows(model)
-    elif is_exact(model) or isinstance(model.motion, PerFrame):
+    elif stays_cubic(model):
         return as_cubic(model)
     else:
         parts = _cut(model)

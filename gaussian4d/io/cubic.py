@@ -1,22 +1,22 @@
 """Any motion as cubics under a temporal opacity window: what `.splatv` files hold and our `spacetime` model computes.
 
-`spacetime` up to degree 3, `free-time` and `static` are copied exactly. Gaussians of other models are fitted by least
-squares at the instants they were fitted to: position by a cubic, rotation by a line, opacity by the window that has its
-total, its middle and its spread over time. Separate instants stay separate: each gets a window of its own. Where one
+Where a motion model says what its cubics are (`MotionModel.cubic`), they are taken: `spacetime` up to degree 3,
+`free-time` and `static` exactly, and separate instants stay separate, each under a window of its own. Gaussians of
+other models are fitted by least squares at the instants they were fitted to: position by a cubic, rotation by a line,
+opacity by the window that has its total, its middle and its spread over time. Where one
 cubic under one window is not enough, `bells` takes several.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..model import DynamicGaussians
-from ..motion import PerFrame, RigidParts, Spacetime
+from ..motion import Spacetime
 from ..motion.base import Params
 from ..motion.spacetime import SpacetimeConfig
 
@@ -26,45 +26,20 @@ _INSTANTS = 24
 # Not infinity, which stops a Gaussian for good: these move on.
 _ENDLESS = 1000.0
 
-# Half an instant away a window must have let go of most of a Gaussian, and the next one must have taken over: at this
-# width, in intervals between instants, two windows cross at half opacity each.
-_INSTANT_WIDTH = 0.5 / math.sqrt(math.log(2.0))
-
 
 def as_cubic(model: DynamicGaussians) -> DynamicGaussians:
     """Returns `model` with the motion `spacetime` of degree 3; see the module for what is exact."""
-    name, params = model.motion.name, model.params
-    canonical = {key: params[key] for key in ("means", "quats", "scales", "opacities", "sh0", "shN")}
-    count = len(params["means"])
-    zeros = torch.zeros(count, 3, 3)
-    rest = {"trajectories": zeros, "spins": torch.zeros(count, 4)}
-    if name == "static":
-        own = {**rest, "times": torch.full((count,), 0.5), "durations": torch.full((count,), math.inf)}
-    elif name == "free-time":
-        # exp(-1/2 (t/s)^2) is exp(-(t/w)^2) with w = sqrt(2) s.
-        line = torch.cat([params["velocities"][:, None], zeros[:, 1:]], dim=1)
-        widths = params["durations"] + 0.5 * math.log(2.0)
-        own = {**rest, "trajectories": line, "times": params["times"], "durations": widths}
-    elif isinstance(model.motion, Spacetime) and model.motion.config.degree <= 3:
-        missing = 3 - params["trajectories"].shape[1]
-        cubic = torch.nn.functional.pad(params["trajectories"], (0, 0, 0, missing))
-        own = {"trajectories": cubic, **{key: params[key] for key in ("spins", "times", "durations")}}
-    elif isinstance(model.motion, PerFrame):
-        instants = model.motion.config.times or (0.5,)
-        interval = min(np.diff(instants), default=2.0)
-        times = torch.tensor(instants, dtype=torch.float32)[params["instants"].long()]
-        own = {**rest, "times": times, "durations": torch.full((count,), math.log(interval * _INSTANT_WIDTH))}
+    own = model.motion.cubic(model.params)
+    if own is None:
+        params = fitted(model, instants_of(model, least=5))
     else:
-        canonical, own = fitted(model, instants_of(model, least=5)), {}
-    motion = Spacetime(SpacetimeConfig(degree=3))
-    return dataclasses.replace(model, params={**canonical, **own}, motion=motion)
+        params = {**{key: model.params[key] for key in ("means", "quats", "scales", "opacities", "sh0", "shN")}, **own}
+    return dataclasses.replace(model, params=params, motion=Spacetime(SpacetimeConfig(degree=3)))
 
 
-def is_exact(model: DynamicGaussians) -> bool:
-    """Returns whether `as_cubic` changes nothing that is drawn."""
-    if isinstance(model.motion, Spacetime):
-        return model.motion.config.degree <= 3
-    return model.motion.name in ("static", "free-time")
+def stays_cubic(model: DynamicGaussians) -> bool:
+    """Returns whether `as_cubic` needs no fit: the motion itself says what its cubics are."""
+    return model.motion.cubic(model.params) is not None
 
 
 def instants_of(model: DynamicGaussians, least: int = 2) -> np.ndarray:
@@ -75,15 +50,15 @@ def instants_of(model: DynamicGaussians, least: int = 2) -> np.ndarray:
 
 def written_instants(model: DynamicGaussians) -> np.ndarray:
     """Returns the clip times of the frames that `model` is written as: its own, one where nothing moves."""
-    return np.zeros(1) if model.motion.name == "static" else instants_of(model, least=1)
+    return np.zeros(1) if model.motion.still else instants_of(model, least=1)
 
 
 def own_instants(model: DynamicGaussians) -> np.ndarray | None:
     """Returns the clip times that `model` was fitted to or that its motion is given at, None where it has none."""
     if model.times is not None:
         return np.asarray(model.times, np.float64)
-    if isinstance(model.motion, PerFrame | RigidParts):
-        keys = np.asarray(model.motion.config.times, np.float64)
+    if model.motion.instants is not None:
+        keys = np.asarray(model.motion.instants, np.float64)
         return keys[(keys >= 0.0) & (keys <= 1.0)]
     return None
 

@@ -16,7 +16,12 @@ _LONGEST_SIDE = 256
 
 @torch.no_grad()
 def difference_db(
-    model: DynamicGaussians, other: DynamicGaussians, cameras: Sequence[Camera], moments: Sequence[tuple[float, float]]
+    model: DynamicGaussians,
+    other: DynamicGaussians,
+    cameras: Sequence[Camera],
+    moments: Sequence[tuple[float, float]],
+    *,
+    device: torch.device | None = None,
 ) -> float:
     """Returns the PSNR in dB of `other` against `model`, over the pixels that either covers; infinite when equal.
 
@@ -25,9 +30,12 @@ def difference_db(
         other: What is compared with it.
         cameras: Views; drawn with at most 256 pixels on the longer side.
         moments: Clip times, of the original and of the other one.
+        device: Where to draw; None draws where the models are.
 
     Both are drawn on black. The mean squared error is taken over all views and moments together.
     """
+    if device is not None:
+        model, other = model.to(device), other.to(device)
     total, pixels = 0.0, 0
     for camera in cameras:
         share = min(1.0, _LONGEST_SIDE / max(camera.width, camera.height))
@@ -37,8 +45,8 @@ def difference_db(
                 render(which, view, at, ("rgb", "alpha"), background=(0.0, 0.0, 0.0))
                 for which, at in ((model, time), (other, other_time))
             ]
-            covered = torch.zeros(view.height, view.width, dtype=torch.bool)
             colors = []
+            covered = torch.zeros(view.height, view.width, dtype=torch.bool, device=model.params["means"].device)
             for output in seen:
                 assert output.rgb is not None and output.alpha is not None
                 covered |= output.alpha[..., 0] > 0.01

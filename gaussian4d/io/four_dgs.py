@@ -26,7 +26,7 @@ from ..motion.per_frame import PerFrameConfig
 from ..motion.rigid_parts import COLUMN
 from ..optional import require
 from .bells import pieces
-from .cubic import as_cubic, duration_of, fitted, instants_of, is_exact
+from .cubic import as_cubic, duration_of, fitted, instants_of, stays_cubic
 from .splats import REST_COUNTS, check_finite, color_from_sh0, log_scales, logit, sh0_from_color, sigmoid, unit
 
 PIECES = 8
@@ -172,7 +172,7 @@ def _spans(model: DynamicGaussians) -> Iterable[tuple[float, float, Params]]:
     """Returns (from, to, rows): cubics under bells that are the model between two clip times."""
     if isinstance(model.motion, Windows) and len(model.motion) > 1:
         return pieces(model)
-    if is_exact(model) or isinstance(model.motion, PerFrame):
+    if stays_cubic(model):
         return [(0.0, 1.0, as_cubic(model).params)]
     edges = np.linspace(0.0, 1.0, PIECES + 1)
     if isinstance(model.motion, RigidParts):

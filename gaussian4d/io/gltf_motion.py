@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from ..model import DynamicGaussians, splat_arrays
-from ..motion import PerFrame, RigidParts, Static
+from ..motion import RigidParts, Static
 from ..motion.rigid_parts import COLUMN, OFFSETS, PIVOTS, TURNS, RigidPartsConfig
 from .cubic import duration_of, instants_of
 from .glb import Builder, Document
@@ -48,7 +48,7 @@ def write_moving(
         vertical_axis: As in `write_glb`.
         say: Called with a line on what was found.
     """
-    if isinstance(model.motion, PerFrame):
+    if not model.motion.connected:
         split, why = None, "nothing connects the Gaussians of separate instants"
     elif isinstance(model.motion, RigidParts):
         split, why = own_parts(model, time), "nothing in this model moves"

@@ -13,13 +13,14 @@ from .g4d import load_g4d, save_g4d
 
 if TYPE_CHECKING:
     from ..model import DynamicGaussians
+    from ..motion import MotionModel
 
 
 def write_model(path: str | os.PathLike[str], model: DynamicGaussians) -> None:
     """Writes the model whole, atomically."""
     arrays = {name: np.ascontiguousarray(value.detach().cpu().numpy()) for name, value in model.params.items()}
     manifest = {
-        "motion": {"name": model.motion.name, "config": model.motion.config_dict()},
+        "motion": _named(model.motion),
         "background": None if model.background is None else [float(c) for c in model.background],
         "fps": model.fps,
         "times": None if model.times is None else [float(t) for t in model.times],
@@ -38,7 +39,9 @@ def read_model(path: str | os.PathLike[str]) -> DynamicGaussians:
     source = Path(path)
     arrays, manifest = load_g4d(source)
     try:
-        motion = make_motion(manifest["motion"]["name"], manifest["motion"]["config"])
+        stated = manifest["motion"]
+        origin = stated.get("origin")
+        motion = make_motion(stated["name"], stated["config"], origin if isinstance(origin, dict) else None)
         background, times = manifest["background"], manifest["times"]
     except (KeyError, TypeError) as error:
         raise UserError(f"{source} lacks {error} in its manifest; it was not written by this program") from None
@@ -59,6 +62,14 @@ def read_model(path: str | os.PathLike[str]) -> DynamicGaussians:
         times=None if times is None else np.asarray(times, dtype=np.float64),
         meta=meta,
     )
+
+
+def _named(motion: MotionModel) -> dict[str, Any]:
+    """Returns what a manifest says of the motion; of a model from outside also where it comes from."""
+    from ..motion import motion_origin
+
+    origin = motion_origin(motion)
+    return {"name": motion.name, "config": motion.config_dict()} | ({"origin": origin} if origin else {})
 
 
 def _check_shapes(source: Path, kind: str, arrays: dict[str, np.ndarray], expected: dict[str, tuple[int, ...]]) -> None:

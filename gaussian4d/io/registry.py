@@ -1,149 +1,55 @@
-"""The table of file formats of Gaussians: which ending means which format, and what reads and writes it.
+"""Which file format an ending means, and models in and out of any of them.
 
-To add one, write a module with its reader and writer and add a line to `FORMATS`. Readers and writers of still formats
-take and give `Splats`, those of moving ones a model. Nothing is imported before it is used.
+The formats are in `gaussian4d.plugins.FORMATS`; `formats.py` says what one is.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import importlib
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
+from ..plugins import FORMATS
+from .formats import Format, function
 
 if TYPE_CHECKING:
     from ..model import DynamicGaussians
     from .splats import Splats
 
 
-@dataclasses.dataclass(frozen=True)
-class Format:
-    """One file format."""
-
-    name: str
-    endings: tuple[str, ...]
-    title: str
-    moves: bool
-    """Whether it holds motion; otherwise a moving model is written as one instant, or as a folder of frames."""
-    exact: bool
-    """Whether Gaussians read back are drawn the same, for still formats at their instant."""
-    module: str
-    reader: str | None
-    writer: str | None
-    options: tuple[str, ...] = ()
-    """What the writer takes besides: `vertical_axis`, `comments`, `version`, `times`."""
-    frames: bool = False
-    """Whether players take a folder of such files as a clip."""
-    parts: str | None = None
-    """Of a still format that moves rigid parts: the module whose `read_moving` and `write_moving` take models."""
-
-    def read(self, path: str | os.PathLike[str]) -> Any:
-        """Returns what the format's reader returns: `Splats`, or a model when it `moves`."""
-        if self.reader is None:
-            raise UserError(f"{Path(path).name}: {self.title} is written, not read")
-        return self._function(self.reader)(path)
-
-    def write(self, path: str | os.PathLike[str], content: Any, **options: Any) -> None:
-        """Writes `Splats`, or a model when it `moves`; options that the format has no room for are dropped."""
-        if self.writer is None:
-            raise UserError(f"{Path(path).name}: {self.title} is read, not written; choose one of {_names(True)}")
-        self._function(self.writer)(path, content, **self.known(options))
-
-    def known(self, options: dict[str, Any]) -> dict[str, Any]:
-        """Returns those of `options` that the writer takes."""
-        return {name: value for name, value in options.items() if name in self.options and value is not None}
-
-    def _function(self, name: str, module: str | None = None) -> Callable[..., Any]:
-        return getattr(importlib.import_module(f".{module or self.module}", __package__), name)
-
-
-FORMATS = (
-    Format("g4d", (".g4d",), "our own file", True, True, "model_files", "read_model", "write_model"),
-    Format(
-        "compressed-ply",
-        (".compressed.ply",),
-        "PlayCanvas' compressed .ply",
-        False,
-        False,
-        "compressed_ply",
-        "read_compressed_ply",
-        "write_compressed_ply",
-        ("comments",),
-        True,
-    ),
-    Format(
-        "ply",
-        (".ply",),
-        "3DGS .ply",
-        False,
-        True,
-        "ply",
-        "read_any_ply",
-        "write_ply",
-        ("vertical_axis", "comments"),
-        True,
-    ),
-    Format("splat", (".splat",), "antimatter15's .splat", False, False, "splat", "read_splat", "write_splat", (), True),
-    Format("spz", (".spz",), "Niantic's .spz", False, False, "spz", "read_spz", "write_spz", ("version",), True),
-    Format("sog", (".sog",), "PlayCanvas' .sog", False, False, "sog", "read_sog", "write_sog", (), True),
-    Format("ksplat", (".ksplat",), "mkkellogg's .ksplat", False, False, "ksplat", "read_ksplat", None),
-    Format("splatv", (".splatv",), "antimatter15's .splatv", True, False, "splatv", "read_splatv", "write_splatv"),
-    Format("4dgs", (".4dgs",), "the open .4dgs container", True, False, "four_dgs", "read_4dgs", "write_4dgs"),
-    Format(
-        "glb",
-        (".glb",),
-        "glTF with Gaussians",
-        False,
-        True,
-        "gltf",
-        "read_gltf",
-        "write_glb",
-        ("vertical_axis",),
-        parts="gltf_motion",
-    ),
-    Format("gltf", (".gltf",), "glTF with Gaussians", False, True, "gltf", "read_gltf", None, parts="gltf_motion"),
-    Format(
-        "usd", (".usda", ".usdz"), "OpenUSD", True, False, "usd", "read_usd", "write_usd", ("vertical_axis", "times")
-    ),
-    Format(
-        "checkpoint", (".pt", ".ckpt"), "a trainer's checkpoint", True, True, "checkpoints", "read_checkpoint", None
-    ),
-)
-"""Every format. A longer ending stands before the shorter one that it ends with."""
-
-
 def format_of(path: str | os.PathLike[str]) -> Format:
-    """Returns the format that the ending of `path` means; raises `UserError` that lists the endings there are."""
+    """Returns the format that the ending of `path` means; raises `UserError` that lists the endings there are.
+
+    Of several endings that fit the longest wins, of equal ones our own.
+    """
     name = Path(path).name.lower()
-    for format in FORMATS:
-        if name.endswith(format.endings):
-            return format
-    known = ", ".join(ending for format in FORMATS for ending in format.endings)
+    formats = FORMATS.working().values()
+    fitting = [(len(end), format) for format in formats for end in format.endings if name.endswith(end.lower())]
+    if fitting:
+        return max(fitting, key=lambda found: found[0])[1]
+    known = ", ".join(ending for format in formats for ending in format.endings)
     raise UserError(f"{path}: the ending {Path(path).suffix!r} is not known; expected one of {known}")
 
 
 def format_named(name: str) -> Format:
     """Returns the format `name`; raises `UserError` that lists the names there are."""
-    for format in FORMATS:
-        if format.name == name:
-            return format
-    raise UserError(f"the format {name!r} is not known; expected one of {_names(False)}")
+    if name not in FORMATS:
+        raise UserError(f"the format {name!r} is not known; expected one of {', '.join(FORMATS)}")
+    return FORMATS.get(name)
 
 
 def frame_formats() -> dict[str, Format]:
     """Returns the formats that can be written as a folder of frames, by `NAME-sequence`."""
-    return {f"{format.name}-sequence": format for format in FORMATS if format.frames}
+    return {f"{format.name}-sequence": format for format in FORMATS.working().values() if format.frames}
 
 
 def read_model(path: str | os.PathLike[str]) -> DynamicGaussians:
     """Returns the model of a file of any format; one without motion is `static`."""
     format = format_of(path)
-    if format.parts is not None:
-        return format._function("read_moving", format.parts)(path)
+    if format.moving_reader is not None:
+        return function(format.moving_reader)(path)
     content = format.read(path)
     if format.moves:
         return content
@@ -174,10 +80,9 @@ def write_model(
     if format.moves:
         format.write(path, model, **options)
         return len(model)
-    if format.parts is not None and model.motion.name != "static":
-        known = format.known(options)
-        return format._function("write_moving", format.parts)(path, model, time=time, say=say, **known)
-    if model.motion.name == "static":
+    if format.moving_writer is not None and not model.motion.still:
+        return function(format.moving_writer)(path, model, time=time, say=say, **format.known(options))
+    if model.motion.still:
         splats = _columns_of(model)
         options = {"comments": model.meta.get("ply_comments"), **options}
     else:
@@ -210,7 +115,3 @@ def _still(splats: Splats, path: str | os.PathLike[str], format: Format) -> Dyna
         meta = {"ply_comments": comments} if comments else {}
     params = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in splats.items()}
     return DynamicGaussians(params, Static(), meta=meta)
-
-
-def _names(written: bool) -> str:
-    return ", ".join(format.name for format in FORMATS if format.writer or not written)

@@ -16,18 +16,14 @@ from ..folders import atomic_folder
 from ..model import DynamicGaussians, splat_arrays
 from ..motion import PerFrame
 from ..motion.per_frame import PerFrameConfig
-from .registry import Format, format_named, format_of
+from .formats import Format
+from .registry import format_named, format_of, frame_formats
 
 if TYPE_CHECKING:
     from ..gaussians import Gaussians
 
 # A Gaussian below this never reaches a pixel: the rasterizer's own threshold.
 VISIBLE_OPACITY = 1.0 / 255.0
-
-FRAME_PATTERN = r"frame_\d+(\.compressed)?\.(ply|splat|spz|sog)"
-"""Names of the frames we write: SuperSplat takes two or more `.ply` that differ in a number, PlayCanvas `.sog` too."""
-
-_NUMBERED = re.compile(r"(.*?)(\d+)((?:\.compressed)?\.(?:ply|splat|spz|sog))", re.IGNORECASE)
 
 
 def ply_columns(state: Gaussians, *, keep_invisible: bool = False) -> dict[str, np.ndarray]:
@@ -69,7 +65,8 @@ def ply_sequence(
     `format` is any with `frames`, by default the 3DGS `.ply`.
     """
     format = format or format_named("ply")
-    with atomic_folder(folder, FRAME_PATTERN) as temporary:
+    # SuperSplat takes two or more `.ply` that differ in a number, PlayCanvas `.sog` too.
+    with atomic_folder(folder, rf"frame_\d+({_frame_endings()})") as temporary:
         for index, time in enumerate(times):
             name = f"frame_{index:04d}{format.endings[0]}"
             columns = ply_columns(model.at(float(time)), keep_invisible=keep_invisible)
@@ -79,13 +76,20 @@ def ply_sequence(
 
 def find_frames(folder: str | os.PathLike[str]) -> list[Path]:
     """Returns the files of a folder that form a clip, by number: two or more of one name and ending, else none."""
+    numbered = re.compile(rf"(.*?)(\d+)({_frame_endings()})", re.IGNORECASE)
     groups: dict[tuple[str, str], list[tuple[int, Path]]] = {}
     for path in Path(folder).iterdir():
-        match = _NUMBERED.fullmatch(path.name)
+        match = numbered.fullmatch(path.name)
         if match and path.is_file():
             groups.setdefault((match[1], match[3].lower()), []).append((int(match[2]), path))
     clips = [group for group in groups.values() if len(group) > 1]
     return [path for _, path in sorted(clips[0])] if len(clips) == 1 else []
+
+
+def _frame_endings() -> str:
+    """Returns the endings of frames as a regular expression, the longest first."""
+    endings = [ending for format in frame_formats().values() for ending in format.endings]
+    return "|".join(re.escape(ending) for ending in sorted(endings, key=len, reverse=True))
 
 
 def read_sequence(folder: str | os.PathLike[str]) -> DynamicGaussians:

@@ -61,7 +61,7 @@ def write_usd(
         vertical_axis: `x`, `y` or `z` when that axis points up; None takes the axes of a 3DGS `.ply`, y down.
     """
     target = Path(path)
-    still = isinstance(model.motion, Static)
+    still = model.motion.still
     frames = np.array([0.0]) if still else np.asarray(instants_of(model) if times is None else times, np.float64)
     turn = np.eye(3) if vertical_axis == "z" else upright(vertical_axis)
     states = []

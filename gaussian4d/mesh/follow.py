@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float
@@ -16,6 +17,9 @@ from ..model import DynamicGaussians
 from ..tracks import track_points
 from .fuse import fuse
 from .surface import Mesh
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclasses.dataclass
@@ -36,11 +40,12 @@ def followed_mesh(
     cameras: Sequence[Camera],
     *,
     detail: int = 96,
+    device: str | torch.device | None = None,
 ) -> FollowedMesh:
     """Returns the mesh of clip time `start` and its vertices at `times`; see `fuse` and `track_points`.
 
     Raises `UserError` for a model of separate instants, whose Gaussians nothing connects.
     """
-    mesh = fuse(model, start, cameras, detail=detail)
+    mesh = fuse(model, start, cameras, detail=detail, device=device)
     positions = track_points(model, mesh.vertices, start, times).numpy()
     return FollowedMesh(mesh, np.asarray(times, np.float64), positions)

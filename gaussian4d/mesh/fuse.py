@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from ..cameras import Camera
+from ..devices import choose_device
 from ..errors import UserError
 from ..gaussians import Gaussians
 from ..model import DynamicGaussians
@@ -37,6 +38,7 @@ def fuse(
     *,
     detail: int = 128,
     box: tuple[np.ndarray, np.ndarray] | None = None,
+    device: str | torch.device | None = None,
 ) -> Mesh:
     """Returns the surface of `model` at clip time `time` as its cameras see it, without small loose pieces.
 
@@ -47,12 +49,15 @@ def fuse(
         detail: Grid points along the longest side.
         box: Lowest and highest corner [3] in world units; None for the box of the visible Gaussians without the
             outermost 1 %, and a little more.
+        device: Where to draw (see `devices.choose_device`); None draws where the model is.
 
     Raises:
-        UserError: when nothing is visible, or no surface is found.
+        UserError: when nothing is visible, no surface is found, or the device cannot be used.
     """
     if not 8 <= detail <= 1024:
         raise UserError(f"the detail of a mesh is 8 to 1024 grid points along the longest side, got {detail}")
+    if device is not None:
+        model = model.to(choose_device(device).device)
     low, high = visible_box(model.at(time)) if box is None else box
     spacing = float((high - low).max()) / (detail - 1)
     counts = np.ceil((high - low) / spacing).astype(int) + 1

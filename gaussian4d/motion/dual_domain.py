@@ -53,6 +53,7 @@ class DualDomain(MotionModel):
     """Position, rotation and base colour follow a polynomial plus a Fourier series; scale is constant."""
 
     name = "dual-domain"
+    config_type = DualDomainConfig
     length_columns = ("means_series",)
 
     def __init__(self, config: DualDomainConfig | None = None) -> None:
@@ -79,7 +80,7 @@ class DualDomain(MotionModel):
 
     def init_at(self, times: Tensor, duration: float) -> Params:
         brief = window.around_instants(times, duration, self.config.static_duration) if self.windowed else {}
-        return {**super().init(len(times)), **brief}
+        return {**super().init_at(times, duration), **brief}
 
     def learning_rates(self) -> dict[str, tuple[float, float]]:
         rates = {

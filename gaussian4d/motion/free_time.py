@@ -10,6 +10,7 @@ Times and durations s are in clip time; durations are stored as logarithms. A lo
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -33,16 +34,29 @@ class FreeTime(MotionModel):
     """Linear motion and a temporal opacity window per Gaussian."""
 
     name = "free-time"
+    config_type = FreeTimeConfig
     can_freeze = True
     can_start_moving = True
     length_columns = ("velocities",)
 
-    def __init__(self, config: FreeTimeConfig | None = None) -> None:
-        super().__init__(config or FreeTimeConfig())
-
     @property
     def windowed(self) -> bool:
         return True
+
+    @property
+    def is_cubic(self) -> bool:
+        return True
+
+    def cubic(self, params: Params) -> Params:
+        count = len(params["means"])
+        curved = params["velocities"].new_zeros(count, 2, 3)
+        return {
+            "trajectories": torch.cat([params["velocities"][:, None], curved], dim=1),
+            "spins": params["velocities"].new_zeros(count, 4),
+            "times": params["times"],
+            # exp(-1/2 (t/s)^2) is exp(-(t/w)^2) with w = sqrt(2) s.
+            "durations": params["durations"] + 0.5 * math.log(2.0),
+        }
 
     def columns(self) -> dict[str, tuple[int, ...]]:
         return {"velocities": (3,), **window.COLUMNS}
@@ -51,7 +65,10 @@ class FreeTime(MotionModel):
         return {**super().init(n), **window.whole_clip(n, self.config.static_duration)}
 
     def init_at(self, times: Tensor, duration: float) -> Params:
-        return {**super().init(len(times)), **window.around_instants(times, duration, self.config.static_duration)}
+        return {
+            **super().init_at(times, duration),
+            **window.around_instants(times, duration, self.config.static_duration),
+        }
 
     def set_moving(self, columns: Params, velocities: Tensor) -> Params:
         return {"velocities": velocities}

@@ -14,6 +14,7 @@ Planes and weights are shared tensors: they belong to no Gaussian.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -29,7 +30,7 @@ from .base import SHARED, MotionModel, Params, colors_of
 BOUNDS = f"{SHARED}bounds"
 _MARGIN = 0.1
 _OPACITY_SAMPLES = 9
-_SPACE_PAIRS = ([0, 0, 1], [1, 2, 2])
+_SPACE_PAIRS = ((0, 0, 1), (1, 2, 2))
 
 
 @dataclasses.dataclass
@@ -69,6 +70,7 @@ class HexPlane(MotionModel):
     """Gaussians at rest, moved by a field of space and time."""
 
     name = "hexplane"
+    config_type = HexPlaneConfig
     length_columns = (f"{SHARED}means.out.weight", f"{SHARED}means.out.bias")
     position_columns = (BOUNDS,)
 
@@ -113,7 +115,7 @@ class HexPlane(MotionModel):
             elif kind.endswith(".weight"):
                 # He et al. 2015: keeps the size of the activations through relu.
                 shared[name] = torch.randn(shape, generator=generator) * math.sqrt(2.0 / shape[1])
-        return shared
+        return {name: value.to(means.device) for name, value in shared.items()}
 
     def learning_rates(self) -> dict[str, tuple[float, float]]:
         rates = {}
@@ -190,7 +192,7 @@ def plane_features(params: Params, levels: int, time: float) -> Float[Tensor, "N
     """
     low, high = params[BOUNDS].detach()
     unit = (params["means"] - low) / (high - low) * 2.0 - 1.0
-    first, second = _SPACE_PAIRS
+    first, second = _space_pairs(unit.device)
     space = torch.stack([unit[:, first].T, unit[:, second].T], dim=-1)[:, None]
     over_time = torch.stack([unit.T, torch.full_like(unit.T, 2.0 * time - 1.0)], dim=-1)[:, None]
     parts = []
@@ -200,6 +202,13 @@ def plane_features(params: Params, levels: int, time: float) -> Float[Tensor, "N
         both = in_space * in_time
         parts.append(both[0] * both[1] * both[2])
     return torch.cat(parts).T
+
+
+@functools.cache
+def _space_pairs(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Returns `_SPACE_PAIRS` as indices on a device: lists would be copied to it at every call."""
+    first, second = (torch.tensor(pair, device=device) for pair in _SPACE_PAIRS)
+    return first, second
 
 
 def _sampled(planes: Float[Tensor, "3 F rows columns"], places: Float[Tensor, "3 1 N 2"]) -> Float[Tensor, "3 F N"]:

@@ -55,11 +55,17 @@ class RigidParts(MotionModel):
     """Rows belong to one part each, or to none and stand still."""
 
     name = "rigid-parts"
+    config_type = RigidPartsConfig
+    fitted = False
     length_columns = (OFFSETS,)
     position_columns = (PIVOTS,)
 
-    def __init__(self, config: RigidPartsConfig | None = None) -> None:
-        super().__init__(config or RigidPartsConfig())
+    @property
+    def instants(self) -> tuple[float, ...]:
+        return self.config.times
+
+    def describe(self, params: Params) -> str:
+        return f"{self.config.parts} parts, {int((params[COLUMN] >= 0).sum()):,} Gaussians"
 
     def columns(self) -> dict[str, tuple[int, ...]]:
         """Returns the column `parts`."""
@@ -71,7 +77,7 @@ class RigidParts(MotionModel):
         return {PIVOTS: (parts, 3), OFFSETS: (parts, instants, 3), TURNS: (parts, instants, 4)}
 
     def init_shared(self, means: Tensor, generator: torch.Generator) -> Params:
-        shared = {name: torch.zeros(shape) for name, shape in self.shared_shapes().items()}
+        shared = {name: torch.zeros(shape, device=means.device) for name, shape in self.shared_shapes().items()}
         shared[TURNS][..., 0] = 1.0
         return shared
 
@@ -82,7 +88,8 @@ class RigidParts(MotionModel):
     def at(self, params: Params, time: float, sh_degree: int | None = None) -> Gaussians:
         index, offsets, turns = self._rows(params), *self.poses(params, time)
         # The last entry is for what stands still.
-        rest = torch.tensor([[1.0, 0.0, 0.0, 0.0]]).to(turns)
+        rest = turns.new_zeros(1, 4)
+        rest[:, :1].fill_(1.0)
         zero = torch.zeros_like(offsets[:1]) if len(offsets) else params["means"].new_zeros(1, 3)
         pivots, offsets = torch.cat([params[PIVOTS].detach(), zero.detach()]), torch.cat([offsets, zero])
         turns = torch.cat([turns, rest])

@@ -47,16 +47,25 @@ class Spacetime(MotionModel):
     """Polynomial motion, linear rotation and a temporal opacity window per Gaussian."""
 
     name = "spacetime"
+    config_type = SpacetimeConfig
     can_freeze = True
     can_start_moving = True
     length_columns = ("trajectories",)
 
-    def __init__(self, config: SpacetimeConfig | None = None) -> None:
-        super().__init__(config or SpacetimeConfig())
-
     @property
     def windowed(self) -> bool:
         return True
+
+    @property
+    def is_cubic(self) -> bool:
+        return self.config.degree <= 3
+
+    def cubic(self, params: Params) -> Params | None:
+        if not self.is_cubic:
+            return None
+        missing = 3 - params["trajectories"].shape[1]
+        cubic = torch.nn.functional.pad(params["trajectories"], (0, 0, 0, missing))
+        return {"trajectories": cubic, **{name: params[name] for name in ("spins", "times", "durations")}}
 
     def columns(self) -> dict[str, tuple[int, ...]]:
         """Returns the columns; a trajectory [degree, 3] holds m_1, m_2, ..."""
@@ -67,7 +76,7 @@ class Spacetime(MotionModel):
 
     def init_at(self, times: Tensor, duration: float) -> Params:
         brief = math.sqrt(2.0) * duration
-        return {**super().init(len(times)), **window.around_instants(times, brief, self.config.static_duration)}
+        return {**super().init_at(times, duration), **window.around_instants(times, brief, self.config.static_duration)}
 
     def set_moving(self, columns: Params, velocities: Tensor) -> Params:
         higher = columns["trajectories"][:, 1:]

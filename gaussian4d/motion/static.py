@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import torch
 
@@ -19,9 +20,22 @@ class Static(MotionModel):
     """The same Gaussians at every time."""
 
     name = "static"
+    config_type = StaticConfig
+    still = True
 
-    def __init__(self, config: StaticConfig | None = None) -> None:
-        super().__init__(config or StaticConfig())
+    @property
+    def is_cubic(self) -> bool:
+        return True
+
+    def cubic(self, params: Params) -> Params:
+        means = params["means"]
+        count = len(means)
+        return {
+            "trajectories": means.new_zeros(count, 3, 3),
+            "spins": means.new_zeros(count, 4),
+            "times": means.new_full((count,), 0.5),
+            "durations": means.new_full((count,), math.inf),
+        }
 
     def at(self, params: Params, time: float, sh_degree: int | None = None) -> Gaussians:
         return Gaussians(

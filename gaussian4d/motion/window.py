@@ -19,14 +19,17 @@ from .base import Params
 COLUMNS: dict[str, tuple[int, ...]] = {"times": (), "durations": ()}
 
 
-def whole_clip(n: int, duration: float) -> Params:
+def whole_clip(n: int, duration: float, device: torch.device | str = "cpu") -> Params:
     """Returns the columns of `n` Gaussians around the middle of the clip that last `duration` clips."""
-    return {"times": torch.full((n,), 0.5), "durations": torch.full((n,), math.log(duration))}
+    return {
+        "times": torch.full((n,), 0.5, device=device),
+        "durations": torch.full((n,), math.log(duration), device=device),
+    }
 
 
 def around_instants(times: Float[Tensor, " N"], brief: float, whole: float) -> Params:
     """Returns the columns of Gaussians found at `times`, `brief` clips long; where NaN, in the middle, `whole` long."""
-    params = whole_clip(len(times), whole)
+    params = whole_clip(len(times), whole, times.device)
     found = torch.isfinite(times)
     return {
         "times": torch.where(found, times, params["times"]),

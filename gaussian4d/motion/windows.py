@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -26,7 +26,9 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..gaussians import Gaussians
+from ..plugins import MOTIONS
 from .base import SHARED, MotionModel, Params, is_shared
+from .per_frame import PerFrame
 
 COLUMN = "windows"
 """The column that holds the index of each row's window, a whole number."""
@@ -75,15 +77,17 @@ class Windows(MotionModel):
     """
 
     name = "windows"
+    config_type = WindowsConfig
+    fitted = False
 
     def __init__(self, config: WindowsConfig | None = None) -> None:
-        from . import MOTIONS, make_motion
+        from . import make_motion
 
-        super().__init__(config or WindowsConfig())
+        super().__init__(config)
         kind = self.config.motion
-        allowed = [name for name in MOTIONS if name not in (self.name, "per-frame")]
-        if kind not in allowed:
-            raise UserError(f"windows: expected a motion model out of {', '.join(allowed)} inside, got {kind!r}")
+        if kind not in MOTIONS or not (MOTIONS.get(kind).fitted and MOTIONS.get(kind).connected):
+            allowed = ", ".join(name for name in MOTIONS.choices() if name != PerFrame.name)
+            raise UserError(f"windows: expected a motion model out of {allowed} inside, got {kind!r}")
         self.inner = [make_motion(kind, settings) for settings in self.config.motion_configs]
         if any(model.columns() != self.inner[0].columns() for model in self.inner):
             raise UserError("windows: the settings of the windows ask for different columns; fit them alike")
@@ -99,6 +103,14 @@ class Windows(MotionModel):
     def windowed(self) -> bool:
         return self.inner[0].windowed
 
+    @property
+    def replaces_gaussians(self) -> bool:
+        return self.windowed or len(self) > 1
+
+    @classmethod
+    def made_of(cls, config: Mapping[str, Any]) -> tuple[str, ...]:
+        return (str(config.get("motion", WindowsConfig.motion)),)
+
     def columns(self) -> dict[str, tuple[int, ...]]:
         """Returns the columns of the model inside and `windows`."""
         return {**self.inner[0].columns(), COLUMN: ()}
@@ -109,7 +121,7 @@ class Windows(MotionModel):
     def init_at(self, times: Tensor, duration: float) -> Params:
         first, last = self.config.spans[0]
         own = self.inner[0].init_at((times - first) / (last - first), duration / (last - first))
-        return {**own, COLUMN: torch.zeros(len(times))}
+        return {**own, COLUMN: torch.zeros(len(times), device=times.device)}
 
     def set_moving(self, columns: Params, velocities: Tensor) -> Params:
         first, last = self.config.spans[0]
@@ -181,9 +193,9 @@ class Windows(MotionModel):
     def peak_opacities(self, params: Params) -> Tensor:
         if len(self) == 1:
             return self.inner[0].peak_opacities(params)
-        peaks = torch.zeros(len(params["means"]))
+        peaks = torch.zeros(len(params["means"]), device=params["means"].device)
         for k, model in enumerate(self.inner):
-            peaks[params[COLUMN] == k] = model.peak_opacities(self.rows(params, k))
+            peaks[self._places(params, k)] = model.peak_opacities(self.rows(params, k))
         return peaks
 
     def rows_at(self, params: Params, time: float) -> Tensor:
@@ -212,10 +224,7 @@ class Windows(MotionModel):
         """Returns the table of one window, under the names of the model inside."""
         if len(self) == 1:
             return params
-        chosen: Tensor | slice = (params[COLUMN] == window).nonzero()[:, 0]
-        if len(chosen) and int(chosen[-1]) - int(chosen[0]) + 1 == len(chosen):
-            # Rows as they are joined lie side by side: views of them cost nothing.
-            chosen = slice(int(chosen[0]), int(chosen[-1]) + 1)
+        chosen = self._places(params, window)
         table = {name: value[chosen] for name, value in params.items() if not is_shared(name)}
         for name in self.inner[window].shared_shapes():
             table[name] = params[self._shared_name(name, window)]
@@ -226,11 +235,22 @@ class Windows(MotionModel):
         assert len(tables) == len(self)
         columns = [name for name in tables[0] if not is_shared(name) and name != COLUMN]
         params = {name: torch.cat([table[name] for table in tables]) for name in columns}
-        counts = torch.tensor([len(table["means"]) for table in tables])
-        params[COLUMN] = torch.arange(len(tables), dtype=torch.float32).repeat_interleave(counts)
+        params[COLUMN] = torch.cat([torch.full_like(table["means"][:, 0], k) for k, table in enumerate(tables)])
         for k, table in enumerate(tables):
             params |= {self._shared_name(name, k): value for name, value in table.items() if is_shared(name)}
         return params
+
+    def _places(self, params: Params, window: int) -> Tensor | slice:
+        """Returns which rows belong to one window."""
+        inside = params[COLUMN] == window
+        if not len(inside):
+            return slice(0, 0)
+        # One read for all three: on a GPU each would wait.
+        ends = torch.stack([inside.sum(), inside.int().argmax(), inside.int().flip(0).argmax()])
+        count, first, behind = ends.tolist()
+        last = len(inside) - behind
+        # Rows as they are joined lie side by side: views of them cost nothing.
+        return slice(first, last) if last - first == count else inside.nonzero()[:, 0]
 
     def _named(self, names: tuple[str, ...]) -> tuple[str, ...]:
         """Returns the names of the model inside as they are in the table."""

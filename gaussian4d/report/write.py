@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..devices import choose_device
 from ..errors import UserError
 from ..files import atomic_write
 from ..run_folder import RunFolder
 from . import charts, page
 
 if TYPE_CHECKING:
+    import torch
+
     from ..model import DynamicGaussians
     from ..scene import Frame, Scene
 
@@ -34,6 +37,7 @@ def write_report(
     scene: Scene | None = None,
     model: DynamicGaussians | None = None,
     worst: int = _WORST,
+    device: str | torch.device | None = None,
 ) -> Path:
     """Returns the HTML file written: figures, curves, errors by camera and time, pictures, settings, versions.
 
@@ -43,10 +47,14 @@ def write_report(
         scene: The scene of the run; None loads the one the run names, and does without pictures where it is gone.
         model: The model of the run; None loads it.
         worst: How many of the worst views are shown.
+        device: Where pictures are drawn (see `devices.choose_device`); None is where a given model is, and `auto` for
+            one that is loaded.
 
     Raises:
-        UserError: when `run` is not a run folder.
+        UserError: when `run` is not a run folder, or for a device that cannot be used.
     """
+    if device is not None or model is None:
+        device = choose_device(device).device
     folder, run = RunFolder(run), Path(run)
     config = folder.read()
     out = Path(out) if out is not None else folder.report
@@ -56,6 +64,8 @@ def write_report(
         from ..model import load_model
 
         model = load_model(run)
+    if model is not None and device is not None:
+        model = model.to(device)
     missing = None
     if scene is None:
         scene, missing = _scene(run)
@@ -99,11 +109,10 @@ def _figures(metrics: dict[str, Any] | None) -> str:
         return page.section(
             "Figures", page.paragraph("Nothing was evaluated: the scene holds out no frames, or eval was not run.")
         )
-    from ..figures_text import ROWS, cell
+    from ..figures import cell, figure_rows
 
     rows = []
-    for key, title, unit in ROWS:
-        values = [metrics.get(key), *((metrics["baselines"].get(name) or {}).get(key) for name in _BASELINES)]
+    for title, unit, values in figure_rows(metrics):
         if any(value is not None for value in values):
             rows.append([f"{title} [{unit}]" if unit else title, *(cell(value, unit) for value in values)])
     speed = metrics.get("render_fps")
@@ -111,12 +120,9 @@ def _figures(metrics: dict[str, Any] | None) -> str:
     notes += [f"{speed:.1f} frames/s on the machine that evaluated"] if speed else []
     return page.section(
         "Figures, beside trivial predictions",
-        page.table(["", "model", *_BASELINES.values()], rows),
+        page.table(["", "model", "mean picture of the camera", "nearest training picture"], rows),
         page.paragraph("; ".join(notes), soft=True),
     )
-
-
-_BASELINES = {"static": "mean picture of the camera", "nearest_view": "nearest training picture"}
 
 
 def _curves(steps: Sequence[dict[str, Any]]) -> str:
@@ -197,9 +203,8 @@ def _pictures(
 
 def _buffers(model: DynamicGaussians, frame: Frame, scene: Scene) -> str:
     from ..desk import Desk, Shot
-    from ..motion import PerFrame
 
-    names = tuple(name for name in _SHOWN if not (name == "flow" and isinstance(model.motion, PerFrame)))
+    names = tuple(name for name in _SHOWN if not (name == "flow" and not model.motion.connected))
     shot = Shot(names, "grid", _behind(model, scene))
     picture = Desk(model, [(frame.camera, frame.time)], shot).frame(0)[""]
     return page.figure(picture, f"{', '.join(names)} (row by row): {_name(frame)}")

@@ -10,18 +10,18 @@ import dataclasses
 import importlib
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
+from gaussian4d.devices import compute_device
+from gaussian4d.devices import free_memory as free_on
 from gaussian4d.errors import UserError
 
-from ..priors.base import PriorInfo
+from ..priors.base import PriorInfo, Role
 from .checks import check_components, free_memory, parameters, read_index, variant_of
 from .licences import licence_of
 
 if TYPE_CHECKING:
     import torch
-
-Role = Literal["multi-view", "video", "image"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +105,7 @@ def open_external(
     Args:
         source: A folder, or `owner/name` on the hub (its cache serves without a network).
         role: What it is wanted for.
-        device: `auto` takes a GPU where there is one.
+        device: `auto` takes a GPU where there is one (see `gaussian4d.devices.compute_device`).
         dtype: None is half precision on a GPU, float32 on a CPU.
         size: Edge of the pictures in pixels; None is the model's own. Ignored where the model has only one.
 
@@ -213,19 +213,17 @@ def _placement(
     counts = {name: sum(parameters(path) for path in found) for name, found in files.items()}
     import torch
 
-    gpu = torch.cuda.is_available()
-    device = ("cuda" if gpu else "cpu") if device == "auto" else device
-    if device.startswith("cuda") and not gpu:
-        raise UserError(f"expected a CUDA GPU for device {device}, found none; use cpu")
+    where = compute_device(device)
+    device = str(where)
     if dtype is None:
-        dtype = torch.float32 if device == "cpu" else getattr(torch, kind.half)
+        dtype = torch.float32 if where.type == "cpu" else getattr(torch, kind.half)
     assert dtype is not None
     size = dtype.itemsize
     whole, largest = size * sum(counts.values()), size * max(counts.values())
     variant = variant_of(files)
     room = free_memory()
-    if device.startswith("cuda"):
-        free, _ = torch.cuda.mem_get_info(device)
+    free = None if where.type == "cpu" else free_on(where)
+    if free is not None:
         if whole < 0.9 * free:
             return Placement(device, dtype, variant=variant)
         if largest < 0.9 * free and whole < 0.9 * room and kind.prior != "zero123pp:Zero123PlusPlus":

@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from gaussian4d.devices import uploaded
+
 if TYPE_CHECKING:
     from gaussian4d.cameras import Camera
+    from gaussian4d.devices import Placement
 
     from ..priors.base import StepCallback
 
@@ -65,26 +68,29 @@ def sampling_seconds(sample: Callable[[StepCallback], object]) -> float:
     return time.monotonic() - began
 
 
-def drawing_speed(camera: Camera, backend: str) -> Speed:
+def drawing_speed(camera: Camera, placement: Placement) -> Speed:
     """Returns how fast a cloud of Gaussians is drawn as `camera` sees it; takes a fraction of a second."""
     from diff_rasterizer import rasterization
 
     generator = torch.Generator().manual_seed(0)
     view = camera.resized(SIZE, SIZE)
-    viewmats = torch.tensor(view.viewmat, dtype=torch.float32)[None]
-    Ks = torch.tensor(view.K, dtype=torch.float32)[None]
+    device = placement.device
+    viewmats, Ks = uploaded(view.viewmat, device)[None], uploaded(view.K, device)[None]
     means = torch.nn.functional.normalize(torch.randn(GAUSSIANS, 3, generator=generator), dim=-1) * 0.7
     quats = torch.randn(GAUSSIANS, 4, generator=generator)
     scales = torch.full((GAUSSIANS, 3), 0.02)
     opacities = torch.full((GAUSSIANS,), 0.6)
     colors = torch.rand(GAUSSIANS, 3, generator=generator)
+    cloud = [value.to(device) for value in (means, quats, scales, opacities, colors)]
 
     def once(learn: bool) -> float:
-        inputs = [value.clone().requires_grad_(learn) for value in (means, quats, scales, opacities, colors)]
+        inputs = [value.clone().requires_grad_(learn) for value in cloud]
         began = time.monotonic()
-        image, _, _ = rasterization(*inputs, viewmats, Ks, SIZE, SIZE, packed=False, backend=backend)  # type: ignore[arg-type]
+        image, _, _ = rasterization(*inputs, viewmats, Ks, SIZE, SIZE, packed=False, backend=placement.backend)  # type: ignore[arg-type]
         if learn:
             image.sum().backward()
+        # A device has not drawn anything until something of it is read.
+        (inputs[0].grad if learn else image).flatten()[0].item()  # type: ignore[union-attr]
         return time.monotonic() - began
 
     once(True)

@@ -31,6 +31,7 @@ from .stages import Stages
 
 if TYPE_CHECKING:
     from gaussian4d.cameras import Camera
+    from gaussian4d.devices import Placement
     from gaussian4d.model import DynamicGaussians
 
     from ..inputs import Subject
@@ -60,12 +61,14 @@ class Job:
         folder: Path,
         settings: Settings,
         priors: parts.Priors,
+        placement: Placement,
         *,
         subject: Subject | None = None,
         caption: str | None = None,
         say: Callable[[str], None] = print,
     ) -> None:
-        """Takes either a subject or a caption."""
+        """Takes either a subject or a caption; fits and draws where `placement` says."""
+        self.placement = placement
         self.folder, self.settings, self.priors = folder, settings, priors
         self.subject, self.caption, self.say = subject, caption, say
         self.stages = Stages(folder, say)
@@ -238,7 +241,7 @@ class Job:
                     .float()
                     .cpu()
                 )
-                score = consistency(picture, views, cameras, self.priors.reconstructor, own.backend)
+                score = consistency(picture, views, cameras, self.priors.reconstructor, self.placement)
                 made.append(Preview(seed, picture, views, score))
                 progress.update(len(made))
         write_sheet(self._previews, made, results.BACKGROUNDS[own.background])
@@ -344,7 +347,10 @@ class Job:
 
     def _make_results(self, model: DynamicGaussians, frames: Float[Tensor, "T 4 S S"], times: list[float]) -> None:
         own = self.settings
-        look = {"elevation": own.elevation, "fov": own.fov, "background": own.background, "backend": own.backend}
+        look = {
+            "elevation": own.elevation, "fov": own.fov, "background": own.background, "backend": self.placement.backend,
+        }  # fmt: skip
+        model = model.to(self.placement.device)
         video, plys, sheet = self._results
         results.write_orbit(video, model, **look)
         results.write_plys(plys, model)
@@ -426,8 +432,8 @@ class Job:
         teacher = own.prior != "embedded" and isinstance(self.priors.views, DistillationPrior)
         sds = teacher and not solid and motion != RIGID
         return parts.fit_config(
-            own.preset, motion=motion, seed=self.seed, backend=own.backend, sds=sds, solid=solid,
-            max_minutes=minutes, minutes_only=minutes_only,
+            own.preset, motion=motion, seed=self.seed, backend=own.backend, device=str(self.placement.device), sds=sds,
+            solid=solid, max_minutes=minutes, minutes_only=minutes_only,
         )  # fmt: skip
 
     def _solid(self, at_rest: bool) -> bool:

@@ -8,15 +8,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from gaussian4d.errors import UserError
+from gaussian4d.plugins import PRIORS
 
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
     from gaussian4d.cameras import Camera
+    from gaussian4d.devices import Placement
     from gaussian4d.gaussians import Gaussians
     from gaussian4d.model import DynamicGaussians
 
@@ -27,11 +29,10 @@ if TYPE_CHECKING:
         GaussianReconstructor,
         ImagePrior,
         MultiViewPrior,
+        Role,
         StepCallback,
         VideoPrior,
     )
-
-Role = Literal["multi-view", "video", "image"]
 
 
 def check_installed() -> None:
@@ -46,16 +47,19 @@ def check_installed() -> None:
 
 def embedded_prior() -> Any:
     """Returns the prior that comes with the package: multi-view, video, image and distillation in one."""
-    from ..priors.embedded import EmbeddedPrior
-
-    return EmbeddedPrior.load()
+    return PRIORS.get("embedded")("multi-view")
 
 
-def external_prior(source: str, role: Role) -> Any:
+def named_prior(name: str, role: Role) -> Any:
+    """Returns the prior that an installed package registered as `name`."""
+    return PRIORS.get(name)(role)
+
+
+def external_prior(source: str, role: Role, device: str = "auto") -> Any:
     """Returns the prior in a folder or hub id; raises `UserError` when it is not there or not of this role."""
     from ..external.loading import open_external
 
-    return open_external(source, role)
+    return open_external(source, role, device=device)
 
 
 def reconstructor() -> GaussianReconstructor | None:
@@ -80,12 +84,18 @@ def unknown_words(text: str) -> tuple[list[str], bool]:
     return captions.unknown_words(text), captions.says_something(text)
 
 
+def check_motion(motion: str) -> None:
+    """Raises `UserError` for a motion model that no asset is fitted with."""
+    fit_config("quick", motion=motion, seed=0, backend="auto", sds=False)
+
+
 def fit_config(
     preset: str,
     *,
     motion: str | None,
     seed: int,
     backend: str,
+    device: str = "auto",
     sds: bool,
     solid: bool = False,
     max_minutes: float | None = None,
@@ -108,6 +118,8 @@ def fit_config(
     if not sds:
         chosen["sds"] = False
     config = stag4d.preset(preset)
+    if hasattr(config, "device"):
+        chosen["device"] = device
     return (stag4d.solid(config) if solid else config).replace(**chosen)
 
 
@@ -217,11 +229,11 @@ def fit_asset(
         raise KeyboardInterrupt from None
 
 
-def render_rgba(gaussians: Gaussians, cameras: Sequence[Camera], backend: str) -> Float[Tensor, "V 4 H W"]:
-    """Returns premultiplied pictures of Gaussians."""
+def render_rgba(gaussians: Gaussians, cameras: Sequence[Camera], placement: Placement) -> Float[Tensor, "V 4 H W"]:
+    """Returns premultiplied pictures of Gaussians, drawn where `placement` says."""
     from ..views import render_rgba as render
 
-    return render(gaussians, cameras, backend=backend)
+    return render(gaussians.to(placement.device), cameras, backend=placement.backend)
 
 
 @dataclasses.dataclass
@@ -234,8 +246,18 @@ class Priors:
     reconstructor: GaussianReconstructor | None = None
 
 
-def open_priors(views: str, video: str | None, image: str | None, say: Callable[[str], None] = print) -> Priors:
+def _opened(source: str, role: Role, device: str) -> Any:
+    if source == "embedded":
+        return embedded_prior()
+    return named_prior(source, role) if source in PRIORS else external_prior(source, role, device)
+
+
+def open_priors(
+    views: str, video: str | None, image: str | None, say: Callable[[str], None] = print, device: str = "auto"
+) -> Priors:
     """Returns the priors named; None names none. Says what each is, its licence, and what its notice says.
+
+    Those of published weights are loaded to `device`.
 
     Raises `UserError` before any work when one of them is missing or cannot do what it is asked for.
     """
@@ -252,9 +274,9 @@ def open_priors(views: str, video: str | None, image: str | None, say: Callable[
         if source is None:
             found[role] = None
             continue
-        # The embedded prior is one set of weights for all roles.
-        if source not in opened or source != "embedded":
-            opened[source] = embedded_prior() if source == "embedded" else external_prior(source, role)
+        # A prior with a name may serve several roles, as the embedded one does, which is one set of weights.
+        if source not in PRIORS or not isinstance(opened.get(source), protocol):
+            opened[source] = _opened(source, role, device)
             info = opened[source].info
             say(f"{role} prior: {info.name} ({info.source}), licence {info.licence}")
             if info.notice:

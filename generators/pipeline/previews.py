@@ -20,6 +20,7 @@ from .results import captioned, over
 
 if TYPE_CHECKING:
     from gaussian4d.cameras import Camera
+    from gaussian4d.devices import Placement
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +40,7 @@ def consistency(
     views: Float[Tensor, "V 4 h w"],
     cameras: Sequence[Camera],
     reconstructor: object | None,
-    backend: str,
+    placement: Placement,
 ) -> float:
     """Returns how well views agree with each other, in dB of PSNR, black behind them.
 
@@ -49,7 +50,7 @@ def consistency(
     """
     if reconstructor is not None and len(views) >= 4:
         gaussians = reconstructor.reconstruct(views[::2], list(cameras[::2]))  # type: ignore[attr-defined]
-        rendered = parts.render_rgba(gaussians, cameras, backend)
+        rendered = parts.render_rgba(gaussians, cameras, placement)
         return _psnr(rendered, views)
     nearest = int(np.argmax([float(camera.position[0]) for camera in cameras]))
     return _psnr(resized(image[None], views.shape[-1])[0], views[nearest])

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gaussian4d.cli.fit import check_backend
+from gaussian4d.devices import Placement, choose_device
 from gaussian4d.errors import UserError
 
 from ..inputs import Subject, load_image, load_video
@@ -38,7 +38,9 @@ def generate(settings: Settings, say: Say = print) -> int:
     _check_words(settings, say)
     subjects = _read(settings, say)
     # From here on torch is loaded.
-    check_backend(settings.backend)
+    placement = choose_device(settings.device, settings.backend, lambda reason: say(f"device   {reason}"))
+    if settings.motion is not None:
+        parts.check_motion(settings.motion)
     say("loading priors")
     moving = not settings.static and any(subject is None or len(subject.frames) == 1 for subject in subjects.values())
     priors = parts.open_priors(
@@ -46,6 +48,7 @@ def generate(settings: Settings, say: Say = print) -> int:
         settings.video_prior if moving else None,
         settings.image_prior if settings.kind == "text" else None,
         say,
+        settings.device,
     )
     from .job import Job, warn_of_domain
 
@@ -53,12 +56,12 @@ def generate(settings: Settings, say: Say = print) -> int:
     for name, subject in subjects.items():
         folder = settings.out if len(subjects) == 1 else settings.out / name
         caption = settings.text[len(jobs)] if settings.kind == "text" else None
-        jobs.append(Job(folder, settings, priors, subject=subject, caption=caption, say=say))
+        jobs.append(Job(folder, settings, priors, placement, subject=subject, caption=caption, say=say))
         if subject is not None and settings.prior == "embedded":
             import torch
 
             warn_of_domain(subject.name, torch.from_numpy(subject.frames[0]), say)
-    _say_estimate(jobs, settings, start, say)
+    _say_estimate(jobs, settings, placement, start, say)
     try:
         settings.out.mkdir(parents=True, exist_ok=True)
         save(settings, settings.out)
@@ -143,12 +146,12 @@ def _check_words(settings: Settings, say: Say) -> None:
             say(f"warning: --text {text!r}: the embedded prior does not know {listed}; it goes by the other words")
 
 
-def _say_estimate(jobs: list[Job], settings: Settings, start: float, say: Say) -> None:
+def _say_estimate(jobs: list[Job], settings: Settings, placement: Placement, start: float, say: Say) -> None:
     """Measures the machine for a moment and says how long the whole will take."""
     from ..cameras import orbit_camera
     from .estimate import drawing_speed, spoken
 
-    speed = drawing_speed(orbit_camera(0.0, settings.elevation, fov=settings.fov), settings.backend)
+    speed = drawing_speed(orbit_camera(0.0, settings.elevation, fov=settings.fov), placement)
     total = 0.0
     for job in jobs:
         seconds = job.estimate(job.plan(), speed)

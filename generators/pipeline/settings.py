@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from tyro.conf import arg
+
+from gaussian4d.cli.choices import choices, listed
 from gaussian4d.cli.fit import Backend
 from gaussian4d.errors import UserError
 from gaussian4d.files import read_json, write_json
+from gaussian4d.plugins import MOTIONS, PRIORS
+
+PriorName = Annotated[str, arg(metavar=listed(PRIORS, "FOLDER", "HUB/ID"))]
+if TYPE_CHECKING:
+    MotionName = str
+else:
+    # Rigid parts are not fitted but given by a prior; what stands still is asked for by --static.
+    MotionName = choices(MOTIONS, but=("static", "per-frame"), besides=("rigid-parts",))
 
 FILE = "generate.json"
 _SCHEMA = 1
 # What a call says for itself, not about the asset: never taken from a saved run.
 _OF_THE_CALL = ("out", "resume")
+_PRIORS = ("prior", "video_prior", "image_prior")
 
 
 @dataclasses.dataclass
@@ -28,12 +40,12 @@ class Settings:
     """Descriptions, such as "a red and white striped ball hopping"."""
     video: tuple[Path, ...] = ()
     """Videos, animated pictures or folders of frames, seen by a camera that stands still."""
-    prior: str = "embedded"
-    """Multi-view prior: embedded, or the folder or hub id of weights (docs/generation.md)."""
-    video_prior: str = "embedded"
-    """What makes a picture move: embedded, or a folder or hub id."""
-    image_prior: str = "embedded"
-    """What turns words into a picture: embedded, or a folder or hub id."""
+    prior: PriorName = "embedded"
+    """Multi-view prior: embedded, one of another package, or the folder or hub id of weights (docs/generation.md)."""
+    video_prior: PriorName = "embedded"
+    """What makes a picture move, named in the same way."""
+    image_prior: PriorName = "embedded"
+    """What turns words into a picture, named in the same way."""
     elevation: float = 15.0
     """Degrees above the horizon from which the input was taken."""
     fov: float = 35.0
@@ -46,7 +58,7 @@ class Settings:
     """Share of the framed picture that the object fills."""
     preset: Literal["quick", "balanced"] = "quick"
     """How long to fit: a minute and a half, or about six minutes; seconds where the motion is known before."""
-    motion: Literal["rigid-parts", "hexplane", "free-time"] | None = None
+    motion: MotionName | None = None
     """How Gaussians move. Default: as rigid parts where the video prior says how these move, else free-time."""
     static: bool = False
     """Make an asset that does not move."""
@@ -66,6 +78,9 @@ class Settings:
     """Behind the asset in videos and sheets."""
     resume: bool = False
     """Go on with the run in --out: its settings hold unless given anew, and only what depends on them is redone."""
+    device: str = "auto"
+    """Where to fit and draw: auto is a GPU where a backend works there, else cpu; also cuda, cuda:1. Published weights
+    are loaded there too; the embedded priors compute on the CPU."""
     backend: Backend = "auto"
     """Rasterizer."""
 
@@ -108,18 +123,18 @@ class Settings:
             raise UserError("--motion rigid-parts is for pictures and words: how a video moves is not known before")
         if self.static and self.motion is not None:
             raise UserError("--static and --motion do not go together; leave one out")
-        for name in ("prior", "video_prior", "image_prior"):
+        for name in _PRIORS:
             check_source(getattr(self, name), "--" + name.replace("_", "-"))
 
 
 def check_source(source: str, flag: str) -> None:
-    """Raises `UserError` when `source` is neither `embedded`, nor a folder here, nor looks like a hub id."""
-    if source == "embedded" or Path(source).is_dir():
+    """Raises `UserError` when `source` is neither a registered prior, nor a folder here, nor looks like a hub id."""
+    if source in PRIORS or Path(source).is_dir():
         return
     parts = source.split("/")
     if len(parts) != 2 or not all(parts) or source.startswith((".", "~")) or Path(source).exists():
         raise UserError(
-            f"{flag}: expected embedded, a folder of weights or a hub id such as owner/name, got {source!r};"
+            f"{flag}: expected {', '.join(PRIORS)}, a folder of weights or a hub id such as owner/name, got {source!r};"
             " check the path"
         )
 
@@ -131,7 +146,8 @@ def save(settings: Settings, folder: Path) -> None:
         for field in dataclasses.fields(settings)
         if field.name not in _OF_THE_CALL
     }
-    write_json(folder / FILE, {"schema": _SCHEMA, "settings": values})
+    origins = [origin for name in _PRIORS if (origin := PRIORS.origin(getattr(settings, name)))]
+    write_json(folder / FILE, {"schema": _SCHEMA, "settings": values} | ({"needs": origins} if origins else {}))
 
 
 def resumed(given: Settings) -> Settings:
@@ -159,13 +175,20 @@ def resumed(given: Settings) -> Settings:
     if any(name in anew for name in ("image", "text", "video")):
         # Another kind of input takes the place of the old one, it does not join it.
         kept.update(image=(), text=(), video=())
-    return dataclasses.replace(given, **{**kept, **anew})
+    found = dataclasses.replace(given, **{**kept, **anew})
+    needs = content.get("needs")
+    for origin in needs if isinstance(needs, list) else []:
+        # A prior that was given anew takes the place of the one that may be missing.
+        name = origin.get("name") if isinstance(origin, dict) else None
+        if name is not None and name in [getattr(found, flag) for flag in _PRIORS]:
+            PRIORS.get(name, needed=origin)
+    return found
 
 
 def _plain(name: str, value: Any) -> Any:
     """Returns a setting as JSON; paths are kept whole, so that a run can go on from another folder."""
     if isinstance(value, tuple):
         return [_plain(name, item) for item in value]
-    if isinstance(value, Path) or (name.endswith("prior") and value != "embedded" and Path(value).is_dir()):
+    if isinstance(value, Path) or (name in _PRIORS and value not in PRIORS and Path(value).is_dir()):
         return str(Path(value).resolve())
     return value

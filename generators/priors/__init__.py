@@ -12,6 +12,7 @@ from .base import (
     MotionPrior,
     MultiViewPrior,
     PriorInfo,
+    Role,
     StepCallback,
     VideoPrior,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "Moves",
     "MultiViewPrior",
     "PriorInfo",
+    "Role",
     "StepCallback",
     "VideoPrior",
 ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -17,6 +17,9 @@ from torch import Tensor
 from gaussian4d.cameras import Camera
 
 from ..models.pieces import Moves
+
+Role = Literal["multi-view", "video", "image"]
+"""What a prior is wanted for; `gaussian4d.plugins.PRIORS` holds functions that take a role and return a prior."""
 
 StepCallback = Callable[[int, int], None]
 """Called with (denoising steps done, steps in all)."""

@@ -29,7 +29,7 @@ from ..models.picture import PictureConfig, PictureNet, sample_pictures
 from ..models.pieces import Moves
 from ..models.surface import SurfaceNet, drawn_conditions
 from ..models.view_transformer import Frames, ViewTransformer, ViewTransformerConfig
-from .base import CleanViewsHook, Fusion, PriorInfo, StepCallback
+from .base import CleanViewsHook, Fusion, PriorInfo, Role, StepCallback
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
 STEPS = 8
@@ -356,6 +356,11 @@ class EmbeddedPrior:
         bare = Frames(frames.rays, frames.times, frames.known, torch.zeros_like(frames.words), frames.conditions)
         without = self.model(images, levels, bare)[:, R:]
         return without + guidance * (x0 - without)
+
+
+def open_embedded(role: Role) -> EmbeddedPrior:
+    """Returns the prior that comes with the package: one set of weights for every role."""
+    return EmbeddedPrior.load()
 
 
 def load_network(

@@ -28,13 +28,14 @@ from gaussian4d.cli.opened import Opened, open_model
 from gaussian4d.io.cubic import as_cubic
 from gaussian4d.io.difference import difference_db
 from gaussian4d.io.ply import read_ply, write_ply
-from gaussian4d.io.registry import FORMATS, frame_formats, read_model, write_model
+from gaussian4d.io.registry import frame_formats, read_model, write_model
 from gaussian4d.io.rigid import find_rigid_parts
 from gaussian4d.io.sequence import ply_sequence, read_sequence
 from gaussian4d.model import DynamicGaussians
 from gaussian4d.motion import RigidParts, Windows, make_motion
 from gaussian4d.motion.rigid_parts import RigidPartsConfig
 from gaussian4d.paths import cameras_around
+from gaussian4d.plugins import FORMATS
 
 ALSO_READ_BY = {
     "ply": "splat-transform, open3d",
@@ -82,7 +83,7 @@ def _table(source: Path, folder: Path) -> None:
     print(f"{source.name}: {len(model):,} Gaussians, motion {model.motion.name}, SH degree {model.sh_degree}")
     print("| file | holds | PSNR, dB | bytes per Gaussian | size, kB | also read by |")
     print("|---|---|---|---|---|---|")
-    for format in FORMATS:
+    for format in FORMATS.working().values():
         if format.writer is None:
             continue
         for version in (2, 3, 4) if format.name == "spz" else (None,):
@@ -120,10 +121,10 @@ def _page(opened: Opened, folder: Path, cameras: list[Camera], instants: list[fl
     from viewer.player.bake import bake
     from viewer.player.export import export_html, page_model
     from viewer.player.packing import pack, unpack
-    from viewer.player.segments import direct_segments, is_direct
+    from viewer.player.segments import direct_segments
 
     model = opened.model
-    segments = unpack(pack(direct_segments(model) if is_direct(model.motion) else bake(model, cameras)))
+    segments = unpack(pack(direct_segments(model) if model.motion.is_cubic else bake(model, cameras)))
     found = difference_db(model, page_model(model, segments), cameras, [(t, t) for t in instants])
     path = folder / "page.html"
     with contextlib.redirect_stdout(io.StringIO()):

@@ -48,7 +48,7 @@ def main() -> None:
 
     scene = load_scene(args.scene, downscale=args.downscale, frames=args.frames)
     hold_out(scene, args.cameras)
-    model = MOTIONS[args.motion][0]
+    model = MOTIONS.get(args.motion)
     usual, rates = model.learning_rates, {name: tuple(pair) for name, pair in args.rates.items()}
     model.learning_rates = lambda self: {**usual(self), **rates}
     clock: dict[str, float] = {}

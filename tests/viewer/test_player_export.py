@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import base64
 import gzip
-import importlib.metadata
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -85,10 +85,9 @@ def test_unknown_endings_name_html(tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 def test_a_broken_exporter_is_named_and_takes_nothing_down(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, plugin: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    broken = importlib.metadata.EntryPoint("ply", "no_such_package:export", "gaussian4d.exporters")
-    monkeypatch.setattr("gaussian4d.cli.exporters.entry_points", lambda group: [broken])
+    plugin(exporters={"ply": "no_such_package:export"})
     moving_cloud("static", 5).save(tmp_path / "scene.g4d")
     assert main(["export", str(tmp_path / "scene.g4d"), "--to", str(tmp_path / "a.ply")]) == 0
     assert "no_such_package" in capsys.readouterr().err

@@ -14,7 +14,7 @@ from gaussian4d.motion import Windows, make_motion
 from viewer.player.bake import Tolerances, bake
 from viewer.player.export import fidelity
 from viewer.player.packing import ROW_BYTES, pack, unpack
-from viewer.player.segments import VISIBLE_OPACITY, direct_segments, is_direct
+from viewer.player.segments import VISIBLE_OPACITY, direct_segments
 
 TIMES = (0.0, 0.09, 0.25, 0.5, 0.73, 1.0)
 CAMERAS = [looking(k) for k in range(3)]
@@ -24,7 +24,7 @@ BLACK = (0.0, 0.0, 0.0)
 @pytest.mark.parametrize("motion", ["static", "free-time", "spacetime"])
 def test_direct_rows_are_the_model(motion: str) -> None:
     model = moving_cloud(motion)
-    assert is_direct(model.motion)
+    assert model.motion.is_cubic
     segments = direct_segments(model)
     for time in TIMES:
         state, drawn = model.at(time), segments.at(time)
@@ -96,7 +96,7 @@ def test_windows_follow_any_motion_and_hand_over_without_a_dip(motion: str, conf
     model = opaque(moving_cloud(motion, 60, **config))
     if model.motion.windowed:
         model.params["durations"][:] = 20.0
-    assert not is_direct(model.motion)
+    assert not model.motion.is_cubic
     segments = bake(model, CAMERAS)
     assert len({(group.start, group.end) for group in segments.groups}) > 1
     # Where windows meet, just beside it, and anywhere.
@@ -134,7 +134,7 @@ def test_windows_follow_appearing_and_vanishing() -> None:
 )
 def test_the_packed_page_looks_like_the_model(motion: str, config: dict, least: float) -> None:
     model = moving_cloud(motion, 120, **config)
-    segments = direct_segments(model) if is_direct(model.motion) else bake(model, CAMERAS)
+    segments = direct_segments(model) if model.motion.is_cubic else bake(model, CAMERAS)
     loss = fidelity(model, unpack(pack(segments)), CAMERAS, BLACK)
     assert loss is not None and loss.views == 3
     assert loss.worst > least

@@ -19,8 +19,9 @@ import torch
 
 from gaussian4d.cameras import Camera
 from gaussian4d.gaussians import Gaussians
+from gaussian4d.io.cubic import instants_of
 from gaussian4d.model import DynamicGaussians
-from gaussian4d.motion import Params, PerFrame, is_shared
+from gaussian4d.motion import Params, is_shared
 
 from .segments import ALWAYS, COLUMNS, VISIBLE_OPACITY, Segments, colour_columns, finite_rows, join
 
@@ -79,8 +80,8 @@ def bake(
         tolerances: How closely to follow the motion.
         progress: Called with the part done, 0..1.
     """
-    if isinstance(model.motion, PerFrame):
-        return _instants(model, model.motion)
+    if not model.motion.connected:
+        return _instants(model)
     tolerances = tolerances or Tolerances()
     levels = _levels(model)
     times = np.linspace(0.0, 1.0, 2**levels * _INTERVALS + 1)
@@ -289,9 +290,10 @@ def _fading(
     return opacities, centers, sharpness, error
 
 
-def _instants(model: DynamicGaussians, motion: PerFrame) -> Segments:
+def _instants(model: DynamicGaussians) -> Segments:
     """Returns a model of separate instants: each is shown from half-way to the one before to half-way to the next."""
-    times = motion.config.times
+    motion = model.motion
+    times = instants_of(model).tolist() if motion.instants is None else motion.instants
     parts = []
     for instant, time in enumerate(times):
         start = ALWAYS[0] if instant == 0 else 0.5 * (times[instant - 1] + time)

@@ -19,13 +19,13 @@ from gaussian4d import __version__
 from gaussian4d.errors import UserError
 from gaussian4d.files import atomic_write
 from gaussian4d.io.cubic import own_instants
-from gaussian4d.motion import MotionModel, Params, Static
+from gaussian4d.motion import MotionModel, Params
 from gaussian4d.paths import rig_from_cameras
 from gaussian4d.rendering import render
 
 from .bake import bake
 from .packing import ROW_BYTES, Packed, pack, unpack
-from .segments import Segments, direct_segments, is_direct
+from .segments import Segments, direct_segments
 
 if TYPE_CHECKING:
     from gaussian4d.cameras import Camera
@@ -63,7 +63,7 @@ def export_html(opened: Opened, path: Path) -> None:
         assert model.background is not None
         red, green, blue = (float(c) for c in model.background)
         background = (red, green, blue)
-    if is_direct(model.motion):
+    if model.motion.is_cubic:
         segments = direct_segments(model)
     else:
         print(f"a page plays cubic motion: {model.motion.name} is cut into windows of time ...", flush=True)
@@ -98,7 +98,7 @@ def page_header(
         "background": [float(c) for c in background],
         "seconds": seconds,
         "span": recorded_span(model),
-        "frames": 1 if isinstance(model.motion, Static) else 31 if times is None else len(times),
+        "frames": 1 if model.motion.still else 31 if times is None else len(times),
         "about": f"{len(model):,} Gaussians, motion {model.motion.name}. Made with gaussian4d {__version__}.",
         "up": [float(c) for c in rig.up],
         "center": [float(c) for c in rig.center],
@@ -151,7 +151,7 @@ def fidelity(
 def recorded_span(model: DynamicGaussians) -> tuple[float, float]:
     """Returns the clip times between which `model` was recorded: a fit of some frames of a clip knows only those."""
     times = own_instants(model)
-    if isinstance(model.motion, Static) or times is None or len(times) < 2:
+    if model.motion.still or times is None or len(times) < 2:
         return 0.0, 1.0
     first, last = max(float(times[0]), 0.0), min(float(times[-1]), 1.0)
     return (first, last) if first < last else (0.0, 1.0)
@@ -193,7 +193,7 @@ class _PageMotion(MotionModel):
 def _seconds(opened: Opened) -> float:
     """Returns how long clip time 0 to 1 lasts: as recorded, else the fitted span takes 4 seconds; 0 without motion."""
     model = opened.model
-    if isinstance(model.motion, Static):
+    if model.motion.still:
         return 0.0
     recorded = opened.scene.duration if opened.scene is not None else None
     if recorded:
@@ -205,7 +205,7 @@ def _seconds(opened: Opened) -> float:
 
 def _contents(model: DynamicGaussians, packed: Packed) -> str:
     rows = len(packed.words)
-    if is_direct(model.motion):
+    if model.motion.is_cubic:
         left_out = f" ({len(model) - rows:,} never seen left out)" if rows < len(model) else ""
         return f"{rows:,} Gaussians of {ROW_BYTES} bytes{left_out}"
     windows = len({(group.start, group.end) for group in packed.groups})

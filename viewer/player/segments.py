@@ -5,8 +5,8 @@ With D = t - center, as in `motion.spacetime`:
     mean(t) = means + c_1 D + c_2 D^2 + c_3 D^3,    q(t) = quats + spins D
     opacity(t) = opacities exp(-(sharpness D)^2)
 
-Rows lie in groups, each drawn in a span of clip time only. A free-time or spacetime model is one group for the whole
-clip; any other motion is cut into groups (see `bake`).
+Rows lie in groups, each drawn in a span of clip time only. A motion that is such a cubic itself, as free-time and
+spacetime, is one group for the whole clip; any other is cut into groups (see `bake`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 
 from gaussian4d.gaussians import Gaussians
 from gaussian4d.model import DynamicGaussians
-from gaussian4d.motion import FreeTime, MotionModel, Params, Spacetime, Static
+from gaussian4d.motion import Params
 
 VISIBLE_OPACITY = 1.0 / 255.0
 """The rasterizer draws nothing fainter."""
@@ -97,38 +97,25 @@ class Segments:
 COLUMNS = tuple(field.name for field in dataclasses.fields(Segments) if field.name != "groups")
 
 
-def is_direct(motion: MotionModel) -> bool:
-    """Returns whether `direct_segments` holds the motion exactly."""
-    return isinstance(motion, Static | FreeTime) or (isinstance(motion, Spacetime) and motion.config.degree <= 3)
-
-
 def direct_segments(model: DynamicGaussians) -> Segments:
-    """Returns a static, free-time or (up to degree 3) spacetime model as one group, without what is never seen."""
-    assert is_direct(model.motion)
+    """Returns a model that a cubic under a window is (`is_cubic`) as one group, without what is never seen."""
+    assert model.motion.is_cubic
     params = {name: value.detach().cpu().double() for name, value in model.params.items()}
-    count = len(model)
-    motion, spins = np.zeros((count, 3, 3)), np.zeros((count, 4))
-    centers, sharpness = np.full(count, 0.5), np.zeros(count)
-    if isinstance(model.motion, FreeTime):
-        motion[:, 0] = params["velocities"].numpy()
-    if isinstance(model.motion, Spacetime):
-        motion[:, : model.motion.config.degree] = params["trajectories"].numpy()
-        spins = params["spins"].numpy().copy()
-    if model.motion.windowed:
-        # exp(-1/2 (D / s)^2) of free-time and exp(-(D / s)^2) of spacetime; a frozen row has s = infinity.
-        half = 0.5 if isinstance(model.motion, FreeTime) else 1.0
-        centers = params["times"].numpy()
-        sharpness = np.sqrt(half) * np.exp(-params["durations"].numpy())
-        frozen = ~(sharpness > 0)
-        motion[frozen], spins[frozen] = 0.0, 0.0
+    cubic = model.motion.cubic(params)
+    assert cubic is not None
+    motion, spins = cubic["trajectories"].numpy().copy(), cubic["spins"].numpy().copy()
+    # What lasts for ever does not move.
+    sharpness = np.exp(-cubic["durations"].numpy())
+    frozen = ~(sharpness > 0)
+    motion[frozen], spins[frozen] = 0.0, 0.0
     return _seen(
         Segments(
             **_canonical(params),
             motion=motion,
             spins=spins,
-            centers=centers,
+            centers=cubic["times"].numpy(),
             sharpness=sharpness,
-            groups=(Group(*ALWAYS, 0, count),),
+            groups=(Group(*ALWAYS, 0, len(model)),),
         )
     )
 

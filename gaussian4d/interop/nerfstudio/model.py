@@ -148,7 +148,7 @@ class Gaussian4DModel(Model):
         """Returns PSNR and SSIM, and the given and the rendered picture side by side."""
         picture = self._composed(batch["image"], outputs["background"])
         rgb = outputs["rgb"].clamp(0.0, 1.0)
-        figures = {"psnr": psnr(rgb.cpu(), picture.cpu()) or 0.0, "ssim": ssim(rgb.cpu(), picture.cpu())}
+        figures = {"psnr": psnr(rgb.cpu(), picture.cpu()) or 0.0, "ssim": ssim(rgb.cpu(), picture.cpu()) or 0.0}
         return figures, {"img": torch.cat([picture, rgb], dim=1), "accumulation": outputs["accumulation"]}
 
     def _set_step(self, step: int) -> None:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import warnings
-from importlib.metadata import EntryPoint
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -99,21 +99,23 @@ def test_every_command_has_docs_examples_and_a_description_per_field() -> None:
             assert after.strip().startswith('"""'), f"{name}: {field.name} has no description"
 
 
-def test_commands_of_other_packages_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    points = [EntryPoint("fake", f"{__name__}:Fake", app.ENTRY_POINTS)]
-    monkeypatch.setattr(app, "entry_points", lambda group: points if group == app.ENTRY_POINTS else [])
+def test_commands_of_other_packages_are_found(plugin: Callable[..., Path]) -> None:
+    plugin(commands={"fake": f"{__name__}:Fake"})
     commands = app.load_commands()
-    assert commands["fake"] is Fake and "view" not in commands
+    # Last in the help; those of our own other packages keep their place in it.
+    assert commands["fake"] is Fake and list(commands).index("view") < list(commands).index("doctor")
+    assert list(commands)[-1] == "fake"
 
 
 def test_a_broken_package_is_named_and_the_rest_works(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    plugin: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    points = [EntryPoint("view", "no_such_package.command:View", app.ENTRY_POINTS)]
-    monkeypatch.setattr(app, "entry_points", lambda group: points)
-    assert "doctor" in app.load_commands()
+    plugin(commands={"swing": "no_such_package.command:Swing", "push": "swings:PUSH"}, source="PUSH = 3")
+    commands = app.load_commands()
+    assert "doctor" in commands and "swing" not in commands and "push" not in commands
     err = capsys.readouterr().err
-    assert "'view'" in err and "no_such_package" in err
+    assert "'swing' of the package swings 1.2" in err and "no_such_package" in err
+    assert "'push'" in err and "expected a dataclass with a method run, got 3" in err
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

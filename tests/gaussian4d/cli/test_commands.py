@@ -241,7 +241,16 @@ def test_a_run_whose_scene_is_gone_still_renders_and_says_so(
         (["render", "RUN", "--out", "a.xyz"], "'.xyz' is not known"),
         (["render", "RUN", "--out", "a.mp4", "--path", "loop"], "orbit, spiral, interpolated, dataset, still"),
         (["render", "RUN", "--out", "a.mp4", "--width", "-4"], "--width must be positive"),
-        (["render", "RUN", "--out", "a.mp4", "--backend", "cuda"], "--backend cuda cannot be used here"),
+        (["render", "RUN", "--out", "a.mp4", "--backend", "cuda"], "the backend cuda cannot be used here"),
+        (["render", "RUN", "--out", "a.mp4", "--device", "gpu"], "expected a device such as auto, cpu, cuda"),
+        (["render", "RUN", "--out", "a.mp4", "--device", "cpu", "--backend", "cuda"], "do not go together"),
+        (["render", "RUN", "--out", "frames", "--device", "cuda:99"], "the device cuda:99 is not there"),
+        (["eval", "RUN", "--device", "cuda:99"], "the device cuda:99 is not there"),
+        (["report", "RUN", "--out", "a.html", "--device", "cuda:99"], "the device cuda:99 is not there"),
+        (["export", "RUN", "--to", "a.splat", "--device", "cuda:99"], "the device cuda:99 is not there"),
+        (["export", "RUN", "--to", "a.mesh.glb", "--device", "cuda:99"], "the device cuda:99 is not there"),
+        (["convert", "RUN/model.g4d", "a.splat", "--device", "cuda:99"], "the device cuda:99 is not there"),
+        (["view", "RUN", "--device", "cuda:99"], "the device cuda:99 is not there"),
         (["export", "RUN", "--to", "a.obj"], "'.obj' is not known"),
         (["export", "RUN", "--to", "a.ply", "--time", "3"], "clip time in [0, 1]"),
         (["convert", "RUN", "a.ply"], "is a folder"),
@@ -262,7 +271,7 @@ def test_mistakes_get_one_message_and_leave_nothing(
     if "cuda" in arguments and not available_backends()["cuda"]:
         pytest.skip("this machine has the CUDA backend")
     monkeypatch.chdir(tmp_path)
-    assert main([str(run) if word == "RUN" else word for word in arguments]) == 2
+    assert main([word.replace("RUN", str(run)) for word in arguments]) == 2
     err = capsys.readouterr().err
     assert err.startswith("error: ") and message in err and err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []

@@ -46,7 +46,7 @@ def same(a: Path, b: Path) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-@pytest.mark.parametrize("motion", list(MOTIONS))
+@pytest.mark.parametrize("motion", [*MOTIONS.choices(), "windows"])
 def test_same_seed_same_model_other_seed_other_model(ball_scene: Path, tmp_path: Path, motion: str) -> None:
     scene = load_scene(ball_scene)
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):

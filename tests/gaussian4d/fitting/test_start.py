@@ -121,7 +121,7 @@ def test_surroundings_are_seen_by_three_cameras_and_coloured(ring: Callable[...,
     assert np.all(spread[seen >= 3] < 0.5) and colors.shape == xyz.shape
 
 
-@pytest.mark.parametrize("name", list(MOTIONS))
+@pytest.mark.parametrize("name", [*MOTIONS.choices(), "windows"])
 def test_start_of_a_fit_has_every_column(ball_scene: Path, name: str) -> None:
     scene = load_scene(ball_scene)
     frames = scene.frames("train")

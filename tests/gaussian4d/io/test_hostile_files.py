@@ -19,11 +19,12 @@ from splat_samples import sample
 from test_splat_formats import ksplat
 
 from gaussian4d.errors import UserError
-from gaussian4d.io.registry import FORMATS, format_of, read_model, write_model
+from gaussian4d.io.registry import format_of, read_model, write_model
 from gaussian4d.model import DynamicGaussians
 from gaussian4d.motion import FreeTime, Static
+from gaussian4d.plugins import FORMATS
 
-READ = [format.name for format in FORMATS if format.name != "g4d"]
+READ = [format.name for format in FORMATS.working().values() if format.name != "g4d"]
 """Formats that come from strangers; what is wrong with a .g4d has its own tests."""
 
 
@@ -57,7 +58,7 @@ def write_sample(folder: Path, name: str, count: int = 12) -> Path:
         document.json["buffers"][0]["uri"] = "data:;base64," + base64.b64encode(document.binary).decode()
         (folder / "a.gltf").write_text(json.dumps(document.json))
         return folder / "a.gltf"
-    ending = next(format.endings[0] for format in FORMATS if format.name == name)
+    ending = next(format.endings[0] for format in FORMATS.working().values() if format.name == name)
     write_model(folder / f"a{ending}", model)
     return folder / f"a{ending}"
 
@@ -137,7 +138,7 @@ def test_cut_short(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", READ)
 def test_missing_and_folder(tmp_path: Path, name: str) -> None:
-    ending = next(format.endings[0] for format in FORMATS if format.name == name)
+    ending = next(format.endings[0] for format in FORMATS.working().values() if format.name == name)
     with pytest.raises(UserError, match="found none"):
         format_of(f"x{ending}").read(tmp_path / f"x{ending}")
     (tmp_path / f"d{ending}").mkdir()

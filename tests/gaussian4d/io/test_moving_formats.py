@@ -16,7 +16,7 @@ from gaussian4d.cameras import Camera
 from gaussian4d.errors import UserError
 from gaussian4d.io.bells import CUTS, as_bells
 from gaussian4d.io.checkpoints import read_checkpoint
-from gaussian4d.io.cubic import as_cubic, is_exact
+from gaussian4d.io.cubic import as_cubic
 from gaussian4d.io.difference import difference_db
 from gaussian4d.io.registry import format_named, read_model, write_model
 from gaussian4d.io.sequence import find_frames, ply_sequence, read_sequence
@@ -63,7 +63,7 @@ def decibels(
 @pytest.mark.parametrize("motion", [Static(), FreeTime(), Spacetime()], ids=lambda motion: motion.name)
 def test_splatv_shows_what_maps_exactly(tmp_path: Path, motion: MotionModel) -> None:
     model = moving(motion)
-    assert is_exact(model)
+    assert model.motion.is_cubic
     if motion.name == "free-time":
         # A frozen Gaussian moves no more, whatever its velocity says.
         model.params["durations"][::5] = math.inf
@@ -112,7 +112,7 @@ def test_other_motion_is_fitted_by_cubics() -> None:
     model = moving(
         DualDomain(DualDomainConfig(means_fourier=0, quats_poly=0, quats_fourier=0, sh0_poly=0, sh0_fourier=0)), 30
     )
-    assert not is_exact(model)
+    assert not model.motion.is_cubic
     still = DynamicGaussians(
         {**model.params, "means_series": 0 * model.params["means_series"]}, model.motion, times=TIMES
     )

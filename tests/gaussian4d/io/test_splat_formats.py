@@ -22,13 +22,14 @@ from gaussian4d.io.gltf import read_gltf, write_glb
 from gaussian4d.io.ksplat import read_ksplat
 from gaussian4d.io.orient import PLY_TO_GLTF, half_turned, rotated
 from gaussian4d.io.ply import read_any_ply, write_ply
-from gaussian4d.io.registry import FORMATS, Format, format_named, format_of, read_model, write_model
+from gaussian4d.io.registry import Format, format_named, format_of, read_model, write_model
 from gaussian4d.io.sog import read_sog, write_sog
 from gaussian4d.io.splat import read_splat, write_splat
 from gaussian4d.io.splats import Splats, color_from_sh0
 from gaussian4d.io.spz import read_spz, write_spz
+from gaussian4d.plugins import FORMATS
 
-STILL = [format for format in FORMATS if format.writer and not format.moves]
+STILL = [format for format in FORMATS.working().values() if format.writer and not format.moves]
 
 # Largest error that is allowed: half a step of each format's quantisation, with a little room for rounding.
 STEPS = {

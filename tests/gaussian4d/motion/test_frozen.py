@@ -10,7 +10,7 @@ import torch
 from diff_rasterizer import FusedAdam
 from gaussian4d.motion import MOTIONS, make_motion
 
-FREEZABLE = [name for name, (model, _) in MOTIONS.items() if model.can_freeze]
+FREEZABLE = [name for name in MOTIONS.choices() if MOTIONS.get(name).can_freeze]
 
 
 def table(name: str, n: int = 4) -> dict[str, torch.Tensor]:

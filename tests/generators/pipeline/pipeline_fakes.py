@@ -82,7 +82,7 @@ class FakeParts:
         self.inside = True
         self.configs: list[dict[str, Any]] = []
 
-    def open_external(self, source: str, role: str) -> Any:
+    def open_external(self, source: str, role: str, device: str = "auto") -> Any:
         raise UserError(f"{source}: no such folder, and the hub cannot be reached")
 
     def fit_config(self, preset: str, **options: Any) -> dict[str, Any]:

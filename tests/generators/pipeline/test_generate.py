@@ -208,7 +208,9 @@ def test_outside_the_domain_is_warned_of(
         (["--video", "{cat}", "--motion", "rigid-parts"], "is for pictures and words"),
         (["--text", " "], "empty --text"),
         (["--resume"], "holds no generation"),
-        (["--image", "{cat}", "--backend", "cuda"], "--backend cuda cannot be used"),
+        (["--image", "{cat}", "--device", "cuda:99"], "the device cuda:99 is not there"),
+        (["--image", "{cat}", "--device", "gpu"], "expected a device such as auto, cpu, cuda"),
+        (["--image", "{cat}", "--backend", "cuda"], "the backend cuda cannot be used here"),
     ],
 )
 def test_messages_before_the_work(
