@@ -32,7 +32,7 @@ from .metrics import (
 )
 from .model import DynamicGaussians, load_model
 from .rendering import render
-from .scene import Frame, Scene, load_scene
+from .scene import Frame, Scene, load_recorded
 
 _SAMPLES_PER_CAMERA = 3
 _MAX_SAMPLES = 12
@@ -240,8 +240,7 @@ def _means(views: Sequence[dict[str, float | None]]) -> dict[str, float | None]:
 def _scene_of(run: Path | None) -> Scene:
     if run is None or not (run / "config.json").exists():
         raise UserError("evaluating a model needs a scene; pass one, or a run folder that names its own")
-    options = load_scene_options(run / "config.json")
-    return load_scene(options.pop("path"), **options)
+    return load_recorded(load_scene_options(run / "config.json"))
 
 
 def _sample_rows(frames: Sequence[Frame]) -> set[int]:

@@ -75,11 +75,10 @@ def open_model(path: Path, newest: bool = False) -> Opened:
     scene = None
     if path.is_dir() and (path / "config.json").exists():
         from ..fitting.config import load_scene_options
-        from ..scene import load_scene
+        from ..scene import load_recorded
 
         try:
-            options = load_scene_options(path / "config.json")
-            scene = load_scene(options.pop("path"), **options)
+            scene = load_recorded(load_scene_options(path / "config.json"))
         except UserError as error:
             print(f"warning: the scene of {path} cannot be read, cameras are guessed: {error}", file=sys.stderr)
     if newest and scene is not None:

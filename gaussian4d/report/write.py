@@ -96,11 +96,10 @@ def _steps(file: Path) -> list[dict[str, Any]]:
 def _scene(run: Path) -> tuple[Scene | None, str | None]:
     """Returns the scene that the run names, or why it cannot be read."""
     from ..fitting.config import load_scene_options
-    from ..scene import load_scene
+    from ..scene import load_recorded
 
     try:
-        options = load_scene_options(run / "config.json")
-        return load_scene(options.pop("path"), **options), None
+        return load_recorded(load_scene_options(run / "config.json")), None
     except UserError as error:
         return None, f"The scene cannot be read, so no pictures are drawn: {error}"
 
@@ -264,6 +263,9 @@ def _protocol(metrics: dict[str, Any] | None) -> str:
 
 def _reproduction(run: Path, config: dict[str, Any]) -> str:
     fit, scene = config.get("fit", {}), config.get("scene", {})
+    if scene.get("python"):
+        told = "The frames were given in Python: Scene.from_frames of the same, and fit with the settings below."
+        return page.section("To make it again", page.paragraph(told))
     words = ["gaussian4d", "fit", str(scene.get("path")), "--out", f"{run}_again"]
     for name in _FLAGS:
         if fit.get(name) is not None:
