@@ -19,8 +19,6 @@ from .parallel import Team
 from .presets import preset_config
 from .windows import Plan, plan_windows, scene_options
 
-_FINGERPRINT = "fingerprint"
-
 
 @dataclasses.dataclass
 class OpenFit:
@@ -154,8 +152,8 @@ def _training_frames(scene: Scene) -> Sequence[Frame]:
 
 def _check_same_frames(scene: Scene, options: Mapping[str, Any]) -> None:
     """Raises `UserError` when a run of frames given in Python is resumed with others."""
-    fitted, now = options.get(_FINGERPRINT), scene.options.get(_FINGERPRINT)
-    if fitted is not None and now != fitted:
+    fitted = options.get("fingerprint")
+    if fitted is not None and scene.fingerprint() != fitted:
         raise UserError(
             "this run was fitted to frames given in Python, and these are not the same (cameras, times, sizes or splits"
             " differ); resume it with the frames that it began with"
@@ -186,6 +184,8 @@ def _planned(
     team: Team,
 ) -> Plan | None:
     """Returns how the clip is cut into windows, None when it is not; processes of a team do not fit windows."""
+    if jobs > 1 and not scene.has_files:
+        raise UserError("--jobs starts processes that read the scene from files; frames given in Python lie in none")
     if team.size > 1:
         if window is not None and str(window) != "none":
             raise UserError("--window and torchrun do not go together; use --jobs for windows, or leave --window out")

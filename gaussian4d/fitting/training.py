@@ -74,7 +74,7 @@ def train(
     Raises:
         UserError: where no start is found, or the fit diverges; its last good checkpoint and model are kept then.
     """
-    out, team = opened.run.path, opened.team
+    team = opened.team
     try:
         trainer = _prepare(opened, reporter, hooks if team.leads else (), began, torch.device(device))
     except UserError:
@@ -92,7 +92,7 @@ def train(
         model.save(opened.run.model_path)
     if progress < 1.0:
         reporter.say(f"stopped at step {trainer.step}; the model so far is {opened.run.model_path}")
-        reporter.say(f"go on with: gaussian4d fit {opened.scene.path} --out {out} --resume")
+        reporter.say(f"go on with: {resume_line(opened)}")
     return Trained(trainer, model, progress)
 
 
@@ -195,9 +195,15 @@ def _diverged(error: Diverged, trainer: AnyTrainer, opened: OpenFit) -> UserErro
     )
     return UserError(
         f"the fit diverged and was stopped: {error}; {left}. Go on from there with half the learning rates"
-        f" (optim.factor {weaker.optim.factor:g}, set in {run.config_path}): gaussian4d fit {opened.scene.path}"
-        f" --out {run.path} --resume"
+        f" (optim.factor {weaker.optim.factor:g}, set in {run.config_path}): {resume_line(opened)}"
     )
+
+
+def resume_line(opened: OpenFit) -> str:
+    """Returns what a user types to go on with a fit."""
+    if opened.scene.has_files:
+        return f"gaussian4d fit {opened.scene.path} --out {opened.run.path} --resume"
+    return f"gaussian4d.fit(scene, out={str(opened.run.path)!r}, resume=True), with the same frames"
 
 
 @contextlib.contextmanager
