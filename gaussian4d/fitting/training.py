@@ -60,7 +60,6 @@ def train(
     reporter: Reporter | Silence,
     hooks: Sequence[FitHook],
     began: float,
-    device: torch.device | str = "cpu",
 ) -> Trained:
     """Returns the model fitted as `opened` says, after model.g4d and a checkpoint were written.
 
@@ -69,14 +68,13 @@ def train(
         reporter: Who is told.
         hooks: See `hooks`.
         began: Time of the monotonic clock at which the fit began, so that reading the scene counts.
-        device: Where the tensors of the fit live.
 
     Raises:
         UserError: where no start is found, or the fit diverges; its last good checkpoint and model are kept then.
     """
     team = opened.team
     try:
-        trainer = _prepare(opened, reporter, hooks if team.leads else (), began, torch.device(device))
+        trainer = _prepare(opened, reporter, hooks if team.leads else (), began)
     except UserError:
         opened.discard()
         raise
@@ -101,11 +99,10 @@ def _prepare(
     reporter: Reporter | Silence,
     hooks: Sequence[FitHook],
     began: float,
-    device: torch.device,
 ) -> AnyTrainer:
     """Returns the trainer at its start, or at the newest checkpoint."""
     scene, frames, config, resume = opened.scene, opened.frames, opened.config, opened.resume
-    team, out, plan = opened.team, opened.run.path, opened.plan
+    team, out, plan, device = opened.team, opened.run.path, opened.plan, opened.device
     if config.normalisation is not None:
         normalisation = Normalisation.from_dict(config.normalisation)
     else:
