@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from .rendering import RenderOutput as RenderOutput
     from .rendering import render as render
     from .scene import Frame as Frame
+    from .scene import FrameData as FrameData
+    from .scene import FrameSource as FrameSource
     from .scene import Scene as Scene
     from .scene import load_scene as load_scene
     from .tracks import track_points as track_points
@@ -33,6 +35,8 @@ _HOME = {
     "DynamicGaussians": "model",
     "FitConfig": "fitting",
     "Frame": "scene",
+    "FrameData": "scene",
+    "FrameSource": "scene",
     "Gaussians": "gaussians",
     "RenderOutput": "rendering",
     "Scene": "scene",
@@ -50,6 +54,8 @@ __all__ = [
     "DynamicGaussians",
     "FitConfig",
     "Frame",
+    "FrameData",
+    "FrameSource",
     "Gaussians",
     "RenderOutput",
     "Scene",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+
 from .evaluation import evaluate
 from .figures import report_lines
 from .fitting.progress import Narrator
@@ -21,6 +23,7 @@ def publish(
     *,
     judge: bool = True,
     metrics: Sequence[Any] = (),
+    device: torch.device | None = None,
     backend: str = "auto",
 ) -> dict[str, Any] | None:
     """Returns the figures of a finished fit, None without test frames; writes them, pictures and report.html.
@@ -32,12 +35,12 @@ def publish(
         reporter: Who is told.
         judge: Whether to evaluate.
         metrics: Further metrics, by name or as functions; see `evaluate`.
+        device: Where to draw.
         backend: Rasterizer backend.
     """
     figures = None
     if judge and scene.frames("test"):
-        more: dict[str, Any] = {"metrics": metrics} if metrics else {}
-        figures = evaluate(run.path, scene=scene, backend=backend, **more)
+        figures = evaluate(run.path, scene=scene, device=device, backend=backend, metrics=metrics or None)
         for line in report_lines(figures):
             reporter.say(line)
     elif judge:

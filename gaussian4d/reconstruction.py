@@ -106,13 +106,13 @@ def fit(
     names, functions = stage_names(stages)
     given |= {**register_objects(motion, terms, strategy), **({"stages": names} if names else {}), **(settings or {})}
     fixed = {"seed": seed, "backend": backend, "keep.checkpoints": keep_checkpoints}
-    if not resume or device is not None or backend != "auto":
-        given |= {"device": str(device or "auto")}
+    if device is not None:
+        given["device"] = str(device)
     given = {**({} if resume else fixed), **({"backend": backend} if backend != "auto" else {}), **given}
     opened = open_fit(scene, out, preset, given, resume=resume, window=window, overlap=overlap, jobs=jobs)
     with Reporter(out) if opened.team.leads else contextlib.nullcontext(Silence()) as reporter:
-        if opened.ignored:
-            reporter.say(f"--resume keeps the settings of the run; ignored: {', '.join(opened.ignored)}")
+        for note in opened.notes:
+            reporter.say(note)
         trained = train(opened, reporter, hooks, began)
         if trained.progress >= 1.0:
             opened, trained = run_stages(functions, opened, trained, reporter, hooks)
@@ -132,9 +132,8 @@ def _conclude(
     reporter.say(
         f"fitted in {trainer.elapsed:.0f} s, {trainer.step} steps, {len(model):,} Gaussians: {opened.run.model_path}"
     )
-    figures = publish(
-        opened.run, opened.scene, model, reporter, judge=judge, metrics=metrics, backend=opened.config.backend
-    )
+    where = {"device": opened.device, "backend": opened.config.backend}
+    figures = publish(opened.run, opened.scene, model, reporter, judge=judge, metrics=metrics, **where)
     if figures is not None:
         trainer.metrics = figures
         trainer.tell("evaluated")

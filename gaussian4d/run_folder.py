@@ -72,11 +72,14 @@ class RunFolder:
         return dict(self.read()["scene"])
 
     def scene(self, **changed: Any) -> Scene:
-        """Returns the scene that the run was made from; `changed` are other arguments of `load_scene`."""
-        from .scene import load_scene
+        """Returns the scene that the run was made from; `changed` are other arguments of `load_scene`.
 
-        options = {**self.scene_options(), **changed}
-        return load_scene(options.pop("path"), **options)
+        Raises:
+            UserError: when it cannot be read, or the frames were given in Python.
+        """
+        from .scene import load_recorded
+
+        return load_recorded({**self.scene_options(), **changed})
 
     def write(self, config: FitConfig, scene: dict[str, Any]) -> None:
         """Writes the settings of a fit and how its scene is loaded."""

@@ -1,8 +1,9 @@
-"""A scene: cameras, times and lazily decoded frames of any supported dataset."""
+"""A scene: cameras, times and lazily decoded frames of any supported dataset, or of what Python gives."""
 
 from __future__ import annotations
 
 import copy
+import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,12 +14,24 @@ import numpy as np
 from .cameras import Camera
 from .data.assemble import Assembled, FramePlan, assemble
 from .data.frames import CacheCounts, FrameStore
+from .data.given import assemble_given, checked_cameras, checked_points, checked_times
 from .data.problems import ListedError, Problem, ProblemList
 from .data.recognise import read_scene
 from .data.records import PointCloud
+from .data.sources import FrameData, FrameSource, GivenFrames, GivenPicture
 from .errors import UserError
 
-__all__ = ["Frame", "PointCloud", "Problem", "Scene", "inspect", "load_scene"]
+__all__ = [
+    "Frame",
+    "FrameData",
+    "FrameSource",
+    "PointCloud",
+    "Problem",
+    "Scene",
+    "inspect",
+    "load_recorded",
+    "load_scene",
+]
 
 _SPLITS = ("train", "test", "val")
 
@@ -26,7 +39,7 @@ _SPLITS = ("train", "test", "val")
 class Frame:
     """One picture of a scene; `camera, time, image = frame` unpacks it. Pixels are decoded on first use."""
 
-    __slots__ = ("_key", "_store", "camera", "has_covisible", "source", "split", "time", "time_index")
+    __slots__ = ("_given", "_key", "_store", "camera", "has_covisible", "source", "split", "time", "time_index")
 
     camera: Camera
     """The pinhole camera of the served (undistorted, downscaled) picture."""
@@ -37,7 +50,7 @@ class Frame:
     split: str
     """`train`, `test` or `val`."""
     source: str
-    """The file it comes from, `FILE#INDEX` for a video."""
+    """The file it comes from, `FILE#INDEX` for a video, `NAME#INDEX` for frames given in Python."""
     has_covisible: bool
     """Whether `covisible` is not None; reads no file."""
 
@@ -48,6 +61,8 @@ class Frame:
         self.split = plan.split
         self.source = plan.job.picture.source
         self.has_covisible = plan.job.covisible is not None
+        # Files state no share; asking about it need not decode them.
+        self._given = isinstance(plan.job.picture, GivenPicture)
         self._store = store
         self._key = key
 
@@ -72,6 +87,21 @@ class Frame:
     def covisible(self) -> np.ndarray | None:
         """uint8 [H, W], 255 where training frames saw what this frame shows; None where the data does not say."""
         return self._store.covisible(self._key)
+
+    @property
+    def depth(self) -> np.ndarray | None:
+        """float32 [H, W], camera z in world units, 0 where it is not known; None where the data does not say."""
+        return self._store.get(self._key).depth if self._given else None
+
+    @property
+    def weight(self) -> np.ndarray | None:
+        """float32 [H, W] in 0..1, how much each pixel counts; None where the data does not say: all count in full."""
+        return self._store.get(self._key).weight if self._given else None
+
+    @property
+    def share(self) -> float:
+        """How much the frame counts, 0 or more; 1 where the data does not say."""
+        return self._store.get(self._key).share if self._given else 1.0
 
     def __iter__(self) -> Iterator[Camera | float | np.ndarray]:
         yield self.camera
@@ -113,7 +143,7 @@ class Cameras(Mapping[str, Camera]):
 
 
 class Scene:
-    """Cameras, times and frames of one dataset. Made by `load_scene`."""
+    """Cameras, times and frames of one dataset. Made by `load_scene`, or by `Scene.from_frames`."""
 
     def __init__(
         self,
@@ -126,10 +156,11 @@ class Scene:
     ) -> None:
         self.path = path
         self.options = options
-        """The arguments with which `load_scene` gives the same frames again; a run keeps them."""
+        """The arguments with which `load_scene` gives the same frames again; a run keeps them. Where `has_files` is
+        False they only say that frames were given in Python."""
         self.format: str = format
         """`dnerf`, `panoptic`, `nerfstudio`, `n3dv`, `nerfies`, `dycheck`, `technicolor`, `easyvolcap`, `multipleview`,
-        `colmap` or `videos`."""
+        `colmap` or `videos`; `frames` for those given in Python."""
         self.times = assembled.times
         """[T] sorted distinct clip times of the selected frames."""
         self.fps = assembled.fps
@@ -147,6 +178,81 @@ class Scene:
         self._store = FrameStore([plan.job for plan in assembled.plans], int(options["cache_mb"] * 2**20))
         self._frames = [Frame(plan, self._store, key) for key, plan in enumerate(assembled.plans)]
         self.cameras = Cameras(frame.camera for frame in self._frames)
+
+    @classmethod
+    def from_frames(
+        cls,
+        images: Any,
+        cameras: Camera | Sequence[Camera],
+        times: Sequence[float],
+        *,
+        alpha: Any = None,
+        mask: Any = None,
+        depth: Any = None,
+        weight: Any = None,
+        share: Sequence[float] | None = None,
+        split: str | Sequence[str] | None = None,
+        test_every: int = 0,
+        points: Any = None,
+        fps: float | None = None,
+        duration: float | None = None,
+        name: str = "frames given in Python",
+        cache_mb: float = 1024,
+    ) -> Scene:
+        """Returns a scene of frames that Python gives; it fits and evaluates like one of files.
+
+        Pictures are uint8 or floats in 0..1, [H, W, 3], or [H, W, 4] with straight alpha; they may be numpy arrays or
+        torch tensors. They are served as they are: undistorted and as large as their cameras say.
+
+        Args:
+            images: The F pictures: an array [F, H, W, C]; a sequence, data set or `FrameSource`, asked for a frame when
+                it is first needed; a function of the frame's index; or an iterable, used up at once, of which what
+                exceeds `cache_mb` goes to a scratch file. Each gives pictures, or `FrameData` with what else is known.
+            cameras: One for all frames, or one for each. A camera that moves may keep its id.
+            times: Clip times in 0..1, one for each frame.
+            alpha: Straight alpha [H, W] for each frame, beside pictures of three channels.
+            mask: Foreground [H, W] for each frame, where it is not 0. Of this and what follows, a frame may have None.
+            depth: Camera z [H, W] in world units for each frame, 0 or NaN where it is not known.
+            weight: How much each pixel counts, [H, W] in 0..1, for each frame.
+            share: How much each frame counts, 0 or more; multiplied with what `FrameData` says.
+            split: `train`, `test` or `val`, for each frame or for all; None trains on all, but for `test_every`.
+            test_every: Every so many instants, one is the test, as in `load_scene`; 0 holds nothing out.
+            points: Where a fit starts: [P, 3], a pair of that and colours [P, 3], or a `PointCloud`.
+            fps: Frames per second of the clip.
+            duration: Seconds between clip times 0 and 1.
+            name: For messages.
+            cache_mb: As in `load_scene`.
+
+        Raises:
+            UserError: for counts, sizes, types or values that do not fit together; what a frame's own pixels have wrong
+                is said when the frame is first asked for.
+        """
+        moments = checked_times(times)
+        columns = {"alpha": alpha, "mask": mask, "depth": depth, "weight": weight}
+        given = GivenFrames(name, images, checked_cameras(cameras, len(moments)), columns, share)
+        stated = [split] * len(moments) if isinstance(split, str) else split
+        assembled = assemble_given(given, moments, stated, test_every, fps=fps, duration=duration)
+        options = {"path": name, "python": True, "cache_mb": cache_mb}
+        scene = cls(Path(name), "frames", assembled, checked_points(points), [], options)
+        # Only now is the first frame asked for: what is wrong with the rest is said before any work.
+        scene.has_alpha = given.begin(scene._store)
+        return scene
+
+    @property
+    def has_files(self) -> bool:
+        """Whether `load_scene` with `options` gives the frames again; not when they were given in Python."""
+        return not self.options.get("python", False)
+
+    def fingerprint(self) -> str:
+        """Returns a short text that differs for other cameras, times, sizes or splits; no pixel is looked at."""
+        digest = hashlib.sha256(f"{len(self._frames)} {self.has_alpha}".encode())
+        for frame in self._frames:
+            camera = frame.camera
+            said = [frame.split, frame.time.hex(), camera.id, camera.model, str(camera.width), str(camera.height)]
+            digest.update("\0".join(said).encode())
+            # Adding 0 makes -0 the 0 that it equals.
+            digest.update(b"".join((matrix + 0.0).astype("<f8").tobytes() for matrix in (camera.viewmat, camera.K)))
+        return digest.hexdigest()[:20]
 
     def frames(self, split: Literal["train", "test", "val", "all"] = "train") -> Sequence[Frame]:
         """Returns the frames of a split, ordered by the data; nothing is decoded.
@@ -225,6 +331,21 @@ def load_scene(
     scene = _load(Path(path), problems, downscale, frames, cache_mb, test_every)
     problems.raise_errors(Path(path))
     return scene if part is None else scene.part(*part)
+
+
+def load_recorded(options: Mapping[str, Any]) -> Scene:
+    """Returns the scene that a run was fitted to, from what its config.json keeps of it: a path and `Scene.options`.
+
+    Raises:
+        UserError: when it cannot be read, or was given in Python and lies in no file.
+    """
+    options = dict(options)
+    if options.pop("python", False):
+        raise UserError(
+            f"this run was fitted to frames given in Python ({options.get('path')}), which lie in no file; pass"
+            " scene=Scene.from_frames(...) with the same frames"
+        )
+    return load_scene(options.pop("path"), **options)
 
 
 def inspect(

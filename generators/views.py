@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from diff_rasterizer import rasterization
 from gaussian4d.cameras import Camera
+from gaussian4d.devices import uploaded
 from gaussian4d.gaussians import Gaussians
 
 NEAR = 0.05
@@ -42,8 +44,8 @@ def _draw(
     device = gaussians.means.device
     colors, alphas, _ = rasterization(
         **arguments,
-        viewmats=torch.stack([torch.from_numpy(view.viewmat) for view in views]).float().to(device),
-        Ks=torch.stack([torch.from_numpy(view.K) for view in views]).float().to(device),
+        viewmats=uploaded(np.stack([view.viewmat for view in views]), device),
+        Ks=uploaded(np.stack([view.K for view in views]), device),
         width=views[0].width,
         height=views[0].height,
         near_plane=NEAR,

@@ -22,6 +22,9 @@ from typing import Any, TextIO
 
 INSTANTS, CAMERAS, SIZE = 8, 6, 48
 STEPS = 60
+# What the loop says when a step is done, in this release and the one before; and what it says amid one.
+_AFTER_STEP = ("after_step", "step")
+_WITHIN_STEP = ("before_step", "after_backward", "after_densify")
 FRAMES = 4
 TOY = 21
 """A toy of several parts that move on their own."""
@@ -101,8 +104,10 @@ class Marks:
 
     def add(self, event: str) -> None:
         """Notes an event; pauses after a step."""
+        if event in _WITHIN_STEP:
+            return
         reached = time.process_time(), time.perf_counter()
-        if event == "step":
+        if event in _AFTER_STEP:
             self.pause()
         self.seen.append((event, reached, (time.process_time(), time.perf_counter())))
 
@@ -114,8 +119,8 @@ class Marks:
         result, index = {}, -1
         never = ("", (0.0, 0.0), (0.0, 0.0))
         for (before, _, began), (event, reached, _) in zip([never, *self.seen], self.seen):
-            index += event == "step"
-            if before == event == "step":
+            index += event in _AFTER_STEP
+            if before in _AFTER_STEP and event in _AFTER_STEP:
                 result[index] = (reached[0] - began[0], reached[1] - began[1])
         return result
 
@@ -181,7 +186,7 @@ def fit_case(case: Case, steps: int, scenes: Path, out: Path, marks: Marks) -> A
     scene = gaussian4d.load_scene(scenes / case.scene)
 
     def stop_halfway(trainer: Any, event: str) -> None:
-        if event == "step" and trainer.step == steps // 2:
+        if event in _AFTER_STEP and trainer.step == steps // 2:
             trainer.stop_requested = True
 
     hooks: list[Callable[[Any, str], None]] = [marks, stop_halfway] if case.stops else [marks]

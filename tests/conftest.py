@@ -7,7 +7,8 @@ import importlib.util
 import os
 import sys
 import warnings
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # The workers share the cores; threads of their own would only wait for each other.
@@ -22,6 +23,9 @@ from jaxtyping import install_import_hook
 from plugin_packages import write_package
 
 from gaussian4d.plugins import forget_installed
+
+if TYPE_CHECKING:
+    import torch
 
 # Examples are the same in every run: a failure seen once can be seen again.
 settings.register_profile(
@@ -87,3 +91,44 @@ def backend(request: pytest.FixtureRequest) -> str:
     if request.param == "cpu":
         request.getfixturevalue("cpu_backend")
     return request.param
+
+
+@pytest.fixture
+def pretend(cpu_backend: object, monkeypatch: pytest.MonkeyPatch) -> torch.device:
+    """The device `pretend:0` (see `pretend_device`), on which the CPU backend's kernels run."""
+    import pretend_device
+
+    from diff_rasterizer import backends
+
+    device = pretend_device.required()
+    from pretend_kernels import PRETEND
+
+    monkeypatch.setitem(backends._registered, PRETEND.name, PRETEND)
+    return device
+
+
+@pytest.fixture
+def emulated(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[torch.device]:
+    """The device `pretend:0`, on which the kernels of the `cuda` backend run, emulated: slow, for tiny cases."""
+    import pretend_device
+
+    from diff_rasterizer import backends
+
+    device = pretend_device.required()
+    from pretend_kernels import emulated_backend
+
+    from diff_rasterizer.cuda_launch import set_launcher
+
+    cache = request.config.cache
+    assert cache is not None
+    backend = emulated_backend(cache.mkdir("cuda_emulation"))
+    from cuda_emulation.emulation import COMPILER, compiler_available
+
+    if not compiler_available():
+        reason = f"the emulation of the CUDA kernels needs the C++ compiler {COMPILER}"
+        if os.environ.get("GAUSSIAN4D_REQUIRE_CPU") == "1":
+            pytest.fail(f"GAUSSIAN4D_REQUIRE_CPU=1, but {reason}")
+        pytest.skip(reason)
+    monkeypatch.setitem(backends._registered, backend.name, backend)
+    yield device
+    set_launcher(pretend_device.NAME, None)

@@ -366,7 +366,10 @@ def install() -> torch.device:
     }
     # Those that torch begins with a tensor of no elements, which then grows.
     for name in ("arange", "arange.start", "arange.start_step", "eye", "eye.m", "range", "range.step"):
-        kernels[name] = _factory(name)
+        kernels[name] = _whole(name)
+    # Those that torch puts together of steps that change the shape of a tensor in place.
+    for name in ("quantile", "quantile.scalar"):
+        kernels[name] = _whole(name)
     for name, function in kernels.items():
         aten.impl(name, function, "PrivateUse1")
     aten.impl("_pin_memory", _pin, "CPU")
@@ -386,7 +389,8 @@ def required() -> torch.device:
     return install()
 
 
-def _factory(name: str) -> Callable[..., Tensor]:
+def _whole(name: str) -> Callable[..., Tensor]:
+    """Returns an operator as one kernel on held data, which torch would otherwise take apart."""
     packet, _, overload = name.partition(".")
     function = getattr(getattr(torch.ops.aten, packet), overload or "default")
     return lambda *args, **kwargs: _run(function, args, kwargs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -59,16 +60,17 @@ def assemble(
     if not record.frames:
         raise UserError(f"{folder}: no usable frame in this {record.format} scene; mend the problems named above")
     record = _clip_times(record, folder, problems)
-    all_times = _distinct(np.array([frame.time for frame in record.frames]))
+    all_times = distinct_times(np.array([frame.time for frame in record.frames]))
     kept = all_times[parse_frames(frames, len(all_times))]
     index_of = {float(time): k for k, time in enumerate(kept)}
     chosen: list[tuple[FrameRecord, int]] = []
-    middles = 0.5 * (all_times[1:] + all_times[:-1])
-    for frame in record.frames:
-        time = float(all_times[np.searchsorted(middles, frame.time)])
+    for frame, instant in zip(record.frames, snapped([frame.time for frame in record.frames], all_times)):
+        time = float(all_times[instant])
         if time in index_of:
             chosen.append((dataclasses.replace(frame, time=time), index_of[time]))
-    splits, split_note = _splits(chosen, len(kept), test_every)
+    splits, split_note = choose_splits(
+        [frame.split for frame, _ in chosen], [k for _, k in chosen], len(kept), test_every
+    )
     factor = _factor([frame.lens for frame, _ in chosen], record.downscale if downscale is None else downscale)
     alpha = _alpha([frame for frame, _ in chosen], problems)
     _check_pictures([frame for frame, _ in chosen], problems)
@@ -111,7 +113,7 @@ def _clip_times(record: SceneRecord, folder: Path, problems: ProblemList) -> Sce
         f"times run from {low:g} to {high:g}, expected 0 to 1; read as seconds and divided by {span:g}",
     )
     moved = [dataclasses.replace(frame, time=(frame.time - start) / span) for frame in record.frames]
-    distinct = _distinct(times)
+    distinct = distinct_times(times)
     fps = record.fps
     if fps is None and len(distinct) > 1:
         steps = np.diff(distinct)
@@ -120,28 +122,41 @@ def _clip_times(record: SceneRecord, folder: Path, problems: ProblemList) -> Sce
     return dataclasses.replace(record, frames=moved, duration=record.duration or span, fps=fps)
 
 
-def _distinct(times: np.ndarray) -> np.ndarray:
+def distinct_times(times: np.ndarray) -> np.ndarray:
     """Returns the sorted times without those that repeat an earlier one."""
     ordered = np.sort(times)
     return ordered[np.concatenate([[True], np.diff(ordered) > _SAME_INSTANT])]
 
 
-def _splits(chosen: list[tuple[FrameRecord, int]], instants: int, test_every: int) -> tuple[list[Split], str]:
-    """Returns the split of every frame and a sentence on how it was chosen."""
-    if any(frame.split is not None for frame, _ in chosen):
-        stated: list[Split] = [frame.split or "train" for frame, _ in chosen]
-        return stated, "training and test frames as the data states them"
+def snapped(times: Sequence[float] | np.ndarray, instants: np.ndarray) -> np.ndarray:
+    """Returns the index of each time's instant, of those that `distinct_times` gave."""
+    return np.searchsorted(0.5 * (instants[1:] + instants[:-1]), times)
+
+
+def choose_splits(
+    stated: Sequence[Split | None], instant_of: Sequence[int], instants: int, test_every: int
+) -> tuple[list[Split], str]:
+    """Returns the split of every frame and a sentence on how it was chosen.
+
+    Args:
+        stated: What the data says of each frame.
+        instant_of: Index of each frame's instant.
+        instants: How many there are.
+        test_every: See `load_scene`.
+    """
+    if any(split is not None for split in stated):
+        return [split or "train" for split in stated], "training and test frames as the data states them"
     if test_every < 1:
-        return ["train"] * len(chosen), "every frame trains; no test frames (test_every is 0)"
+        return ["train"] * len(stated), "every frame trains; no test frames (test_every is 0)"
     if instants == 1:
         note = f"one instant: every {test_every}th picture, from number {test_every // 2} on, is held out as test"
-        return ["test" if k % test_every == test_every // 2 else "train" for k in range(len(chosen))], note
+        return ["test" if k % test_every == test_every // 2 else "train" for k in range(len(stated))], note
     held = {k for k in range(instants) if k % test_every == test_every // 2}
     if test_every == 1:
         held = set()
     note = f"instants {test_every // 2}, {test_every // 2 + test_every}, ... of all cameras are held out as test"
     note += f" ({len(held)} of {instants})"
-    return ["test" if k in held else "train" for _, k in chosen], note
+    return ["test" if k in held else "train" for k in instant_of], note
 
 
 def _factor(lenses: list[Lens], downscale: float | None) -> float:

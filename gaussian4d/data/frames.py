@@ -1,8 +1,9 @@
 """The frames of a scene, decoded once each and served from a bounded cache.
 
-A frame is decoded, undistorted and downscaled the first time it is asked for. It stays in memory while the budget
-allows; pushed out, it goes to a scratch file as raw bytes, so that it is read back in a fraction of a millisecond
-and never decoded again. A video is decoded forwards, once, and every wanted frame that passes is kept.
+A frame is decoded, undistorted and downscaled the first time it is asked for; one that was given in Python comes from
+its source as it is. It stays in memory while the budget allows; pushed out, it goes to a scratch file as raw bytes, so
+that it is read back in a fraction of a millisecond and never decoded again. A video is decoded forwards, once, and
+every wanted frame that passes is kept.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from ..errors import UserError
 from .images import read_image, read_mask
 from .records import Picture, VideoPicture
 from .resample import Resampling
+from .sources import GivenPicture
 from .spill import Pixels, SpillFile, own_pages
 from .video import Decoder, Video
 
@@ -33,20 +35,11 @@ _PREFETCH_QUEUE = 4096
 class FrameJob:
     """How one frame is made."""
 
-    picture: Picture
+    picture: Picture | GivenPicture
     resampling: Resampling
     mask: Path | None
     alpha: bool
     covisible: Path | None = None
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        return (self.resampling.height, self.resampling.width, 4 if self.alpha else 3)
-
-    @property
-    def nbytes(self) -> int:
-        h, w, c = self.image_shape
-        return h * w * (c + (self.mask is not None))
 
 
 @dataclasses.dataclass
@@ -76,6 +69,9 @@ class FrameStore:
         self._lock = threading.RLock()
         self._held: collections.OrderedDict[int, Pixels] = collections.OrderedDict()
         self._held_bytes = 0
+        # What `put` has taken and not yet written; held in `_held` as well.
+        self._put: dict[int, Pixels] = {}
+        self._put_bytes = 0
         self._spill = SpillFile() if spill else None
         self._matrices = _MatrixCache()
         self._image_locks = [threading.Lock() for _ in range(64)]
@@ -87,6 +83,11 @@ class FrameStore:
         self._queue: collections.deque[int] = collections.deque(maxlen=_PREFETCH_QUEUE)
         self._queue_filled = threading.Event()
         self._worker: threading.Thread | None = None
+
+    @property
+    def jobs(self) -> Sequence[FrameJob]:
+        """How each frame is made; its place is its key."""
+        return self._jobs
 
     @property
     def held_bytes(self) -> int:
@@ -104,9 +105,32 @@ class FrameStore:
         with self._image_locks[key % len(self._image_locks)]:
             pixels = self._lookup(key)
             if pixels is None:
-                pixels = self._finish(job, read_image(job.picture.path, alpha=job.alpha))
+                if isinstance(job.picture, GivenPicture):
+                    pixels = job.picture.read()
+                else:
+                    pixels = self._finish(job, read_image(job.picture.path, alpha=job.alpha))
                 self._keep(key, pixels)
             return pixels
+
+    def put(self, key: int, pixels: Pixels) -> None:
+        """Takes the pixels of a frame that cannot be asked for again; raises `UserError` when they find no room.
+
+        Once the budget is exceeded all of them go to the scratch file at once: later there may be no room for those
+        that are pushed out.
+        """
+        with self._lock:
+            self._put[key] = pixels
+            self._put_bytes += pixels.nbytes
+            if self._put_bytes > self._budget:
+                for other, given in self._put.items():
+                    if self._spill is None or not self._spill.write(other, given):
+                        raise UserError(
+                            "the frames fit neither into cache_mb nor into the scratch file, and an iterable gives them"
+                            " only once; raise cache_mb, set TMPDIR to a disk with room, or give a FrameSource"
+                        )
+                    self.counts.spilled += 1
+                self._put.clear()
+            self._keep(key, pixels)
 
     def covisible(self, key: int) -> np.ndarray | None:
         """Returns the covisibility uint8 [H, W] of frame `key`, None without one.
@@ -144,8 +168,7 @@ class FrameStore:
                 return pixels
             if self._spill is None:
                 return None
-            job = self._jobs[key]
-            pixels = self._spill.read(key, job.image_shape, job.mask is not None)
+            pixels = self._spill.read(key)
             if pixels is not None:
                 self.counts.reloaded += 1
                 self._insert(key, pixels)

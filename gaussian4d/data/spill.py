@@ -25,12 +25,33 @@ class Pixels:
 
     image: np.ndarray
     """uint8 [H, W, 3 | 4]."""
-    mask: np.ndarray | None
+    mask: np.ndarray | None = None
     """uint8 [H, W], or None when the data has no mask beside the picture."""
+    depth: np.ndarray | None = None
+    """float32 [H, W], camera z in world units, 0 where it is not known; None when the data has none."""
+    weight: np.ndarray | None = None
+    """float32 [H, W], how much each pixel counts, 0 to 1; None when all count in full."""
+    share: float = 1.0
+    """How much the frame counts."""
 
     @property
     def nbytes(self) -> int:
-        return self.image.nbytes + (0 if self.mask is None else self.mask.nbytes)
+        return sum(array.nbytes for array in self.arrays.values())
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What it holds, by name."""
+        found = {name: getattr(self, name) for name in ("image", "mask", "depth", "weight")}
+        return {name: array for name, array in found.items() if array is not None}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Place:
+    """Where a frame lies in the file, and what is there."""
+
+    offset: int
+    arrays: dict[str, tuple[tuple[int, ...], np.dtype]]
+    share: float
 
 
 class SpillFile:
@@ -38,16 +59,16 @@ class SpillFile:
 
     def __init__(self) -> None:
         self._file: IO[bytes] | None = None
-        self._offsets: dict[int, int] = {}
+        self._places: dict[int, _Place] = {}
         self._end = 0
         self._full = False
 
     def __contains__(self, key: int) -> bool:
-        return key in self._offsets
+        return key in self._places
 
     def write(self, key: int, pixels: Pixels) -> bool:
         """Stores the frame; returns False when it is stored already or the disk has no room."""
-        if key in self._offsets or self._full:
+        if key in self._places or self._full:
             return False
         folder = tempfile.gettempdir()
         if shutil.disk_usage(folder).free - pixels.nbytes < _DISK_RESERVE:
@@ -57,24 +78,24 @@ class SpillFile:
             if self._file is None:
                 self._file = tempfile.TemporaryFile(prefix="gaussian4d-frames-", dir=folder, buffering=0)  # noqa: SIM115
             self._file.seek(self._end)
-            for array in (pixels.image, pixels.mask):
-                if array is not None:
-                    _write_all(self._file, np.ascontiguousarray(array).data.cast("B"))
+            for array in pixels.arrays.values():
+                _write_all(self._file, np.ascontiguousarray(array).data.cast("B"))
         except OSError as error:
             self._give_up(folder, str(error))
             return False
-        self._offsets[key] = self._end
+        arrays = {name: (array.shape, array.dtype) for name, array in pixels.arrays.items()}
+        self._places[key] = _Place(self._end, arrays, pixels.share)
         self._end += pixels.nbytes
         return True
 
-    def read(self, key: int, shape: tuple[int, int, int], masked: bool) -> Pixels | None:
+    def read(self, key: int) -> Pixels | None:
         """Returns the stored frame, or None when it was not stored."""
-        offset = self._offsets.get(key)
-        if offset is None or self._file is None:
+        place = self._places.get(key)
+        if place is None or self._file is None:
             return None
-        self._file.seek(offset)
-        image = _read_array(self._file, shape)
-        return Pixels(image, _read_array(self._file, shape[:2]) if masked else None)
+        self._file.seek(place.offset)
+        arrays = {name: _read_array(self._file, shape, dtype) for name, (shape, dtype) in place.arrays.items()}
+        return Pixels(**arrays, share=place.share)
 
     def _give_up(self, folder: str, reason: str) -> None:
         self._full = True
@@ -90,25 +111,25 @@ def _write_all(file: IO[bytes], data: memoryview) -> None:
         data = data[file.write(data) :]
 
 
-def own_pages(shape: tuple[int, ...]) -> np.ndarray:
-    """Returns an uninitialised uint8 array whose memory goes back to the system the moment it is freed.
+def own_pages(shape: tuple[int, ...], dtype: np.dtype | type = np.uint8) -> np.ndarray:
+    """Returns an uninitialised array whose memory goes back to the system the moment it is freed.
 
     Frames come and go by the thousand, from several threads, between the allocations of decoders and torch. On the
     common heap that leaves holes: with a budget of 512 MB the process grew by twice as much.
     """
-    size = math.prod(shape)
+    size = math.prod(shape) * np.dtype(dtype).itemsize
     if size < _SMALL:
-        return np.empty(shape, dtype=np.uint8)
+        return np.empty(shape, dtype=dtype)
     try:
         pages = mmap.mmap(-1, size)
     except OSError:
         # The system's limit on mappings per process.
-        return np.empty(shape, dtype=np.uint8)
-    return np.frombuffer(pages, dtype=np.uint8).reshape(shape)
+        return np.empty(shape, dtype=dtype)
+    return np.frombuffer(pages, dtype=dtype).reshape(shape)
 
 
-def _read_array(file: IO[bytes], shape: tuple[int, ...]) -> np.ndarray:
-    array = own_pages(shape)
+def _read_array(file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    array = own_pages(shape, dtype)
     view = array.data.cast("B")
     while view:
         count = file.readinto(view)  # type: ignore[attr-defined]

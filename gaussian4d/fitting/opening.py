@@ -9,17 +9,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from ..devices import choose_device
 from ..errors import UserError
 from ..motion import MotionModel
 from ..plugins import MOTIONS, STRATEGIES, TERMS
 from ..run_folder import RunFolder
 from ..scene import Frame, Scene
 from .config import FLAT_NAMES, FitConfig
-from .parallel import Team
+from .parallel import Team, own_device
 from .presets import preset_config
 from .windows import Plan, plan_windows, scene_options
-
-_FINGERPRINT = "fingerprint"
 
 
 @dataclasses.dataclass
@@ -34,8 +35,10 @@ class OpenFit:
     """How the clip is cut into windows; None when it is not."""
     team: Team
     resume: bool
-    ignored: list[str]
-    """Settings that were given and differ from those of the run that is resumed."""
+    device: torch.device
+    """Where the tensors of the fit live."""
+    notes: list[str]
+    """What there is to say before the fit begins: where it is fitted, and settings that a resumed run ignores."""
 
     def discard(self) -> None:
         """Removes what a fit that could not begin has written, and the folder when nothing else is in it."""
@@ -76,10 +79,13 @@ def open_fit(
             is left behind then.
     """
     frames = _training_frames(scene)
-    run, team = RunFolder(out), Team.join()
+    run = RunFolder(out)
     given = {FLAT_NAMES.get(path, path): value for path, value in given.items()}
-    if resume:
-        config, options = run.config(), run.scene_options()
+    config = run.config() if resume else None
+    device, notes = _placed(given, config)
+    team = Team.join(device)
+    if config is not None:
+        options = run.scene_options()
         _check_same_frames(scene, options)
         if options.get("part") and "part" not in scene.options:
             scene = scene.part(*options["part"])
@@ -89,7 +95,9 @@ def open_fit(
         # Where a run is resumed is this machine's business.
         here = {path: given[path] for path in ("device", "backend") if given.get(path) not in (None, "auto")}
         ignored = [path for path, value in given.items() if path not in here and _differs(config, path, value)]
-        return OpenFit(scene, frames, config.replace(here), run, plan, team, True, [*ignored, *cut])
+        if names := [*ignored, *cut]:
+            notes.append(f"--resume keeps the settings of the run; ignored: {', '.join(names)}")
+        return OpenFit(scene, frames, config.replace(here), run, plan, team, True, device, notes)
     config = preset_config(preset, scene, {"batch": team.size, **given})
     _check_background(config, scene)
     team.check_batch(config.batch)
@@ -101,7 +109,7 @@ def open_fit(
         run.write(config, scene_options(scene))
         if plan is not None:
             plan.save(out)
-    return OpenFit(scene, frames, config, run, plan, team, False, [])
+    return OpenFit(scene, frames, config, run, plan, team, False, device, notes)
 
 
 def register_objects(
@@ -137,6 +145,16 @@ def register_objects(
     return given
 
 
+def _placed(given: Mapping[str, Any], resumed: FitConfig | None) -> tuple[torch.device, list[str]]:
+    """Returns where to fit, and the line about it; refused before anything is written."""
+    here = {path: given.get(path) or "auto" for path in ("device", "backend")}
+    if resumed is not None:
+        here = {path: resumed.get(path) if value == "auto" else value for path, value in here.items()}
+    notes: list[str] = []
+    placement = choose_device(here["device"], here["backend"], notes.append)
+    return own_device(placement.device), notes
+
+
 def _name_of(thing: Any) -> str:
     """Returns the name under which an object is registered: its own, that of the function, or that of its class."""
     if isinstance(thing, str):
@@ -154,8 +172,8 @@ def _training_frames(scene: Scene) -> Sequence[Frame]:
 
 def _check_same_frames(scene: Scene, options: Mapping[str, Any]) -> None:
     """Raises `UserError` when a run of frames given in Python is resumed with others."""
-    fitted, now = options.get(_FINGERPRINT), scene.options.get(_FINGERPRINT)
-    if fitted is not None and now != fitted:
+    fitted = options.get("fingerprint")
+    if fitted is not None and scene.fingerprint() != fitted:
         raise UserError(
             "this run was fitted to frames given in Python, and these are not the same (cameras, times, sizes or splits"
             " differ); resume it with the frames that it began with"
@@ -186,6 +204,8 @@ def _planned(
     team: Team,
 ) -> Plan | None:
     """Returns how the clip is cut into windows, None when it is not; processes of a team do not fit windows."""
+    if jobs > 1 and not scene.has_files:
+        raise UserError("--jobs starts processes that read the scene from files; frames given in Python lie in none")
     if team.size > 1:
         if window is not None and str(window) != "none":
             raise UserError("--window and torchrun do not go together; use --jobs for windows, or leave --window out")

@@ -30,8 +30,11 @@ class Team:
         self.rank, self.size = rank, size
 
     @classmethod
-    def join(cls) -> Team:
-        """Returns the team that `torchrun` describes in the environment; a team of one without it."""
+    def join(cls, device: torch.device | None = None) -> Team:
+        """Returns the team that `torchrun` describes in the environment; a team of one without it.
+
+        Tensors on `device` are exchanged by the library that torch has for it (NCCL on CUDA GPUs), others by gloo.
+        """
         if dist.is_available() and dist.is_initialized():
             return cls(dist.get_rank(), dist.get_world_size())
         size = int(os.environ.get("WORLD_SIZE", "1"))
@@ -39,11 +42,11 @@ class Team:
             return cls()
         if not dist.is_available():
             raise UserError("torchrun started several processes, but this torch has no torch.distributed; start one")
-        cuda = torch.cuda.is_available() and dist.is_nccl_available()
-        if cuda:
-            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+        exchange = "gloo"
+        if device is not None and device.type != "cpu":
+            exchange = f"cpu:gloo,{device.type}:{dist.get_default_backend_for_device(device)}"
         try:
-            dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=_PATIENCE)
+            dist.init_process_group(exchange, timeout=_PATIENCE)
         except (RuntimeError, ValueError) as error:
             raise UserError(
                 f"WORLD_SIZE says that {size} processes fit together, but they did not find each other"
@@ -83,7 +86,8 @@ class Team:
         if self.size == 1:
             return
         chosen = [parameter for parameter in parameters if parameter.requires_grad and parameter.numel()]
-        present = torch.tensor([float(parameter.grad is not None) for parameter in chosen])
+        device = chosen[0].device if chosen else "cpu"
+        present = torch.tensor([float(parameter.grad is not None) for parameter in chosen]).to(device)
         for parameter in chosen:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
@@ -123,6 +127,16 @@ class Team:
         _together(lambda: dist.broadcast(buffer, src=0))
         # The order in which safetensors lists names differs from process to process.
         return dict(sorted(tensors_from_bytes(buffer.numpy().tobytes()).items()))
+
+
+def own_device(device: torch.device) -> torch.device:
+    """Returns the device of this process: of several that `torchrun` started here, each takes the next accelerator."""
+    if device.type == "cpu" or int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return device
+    module = torch.get_device_module(device)
+    mine = torch.device(device.type, int(os.environ.get("LOCAL_RANK", "0")) % max(module.device_count(), 1))
+    module.set_device(mine)
+    return mine
 
 
 def _together(call: Callable[[], object]) -> None:

@@ -101,16 +101,16 @@ class Targets:
             camera_index=self._index_of[frame.camera_id],
             camera=camera,
             index=index,
-            share=float(getattr(frame, "share", 1.0)),
+            share=float(frame.share),
             **self._maps(frame, width, height),
         )
 
     def _maps(self, frame: Frame, width: int, height: int) -> dict[str, Tensor]:
         """Returns the weight, mask and depth of a frame, those that it has, as [H, W, 1] on the device."""
         found: dict[str, Tensor] = {}
-        if (weight := getattr(frame, "weight", None)) is not None:
+        if (weight := frame.weight) is not None:
             found["weight"] = self._map(weight.astype(np.float32), width, height, "area")
-        if (depth := getattr(frame, "depth", None)) is not None:
+        if (depth := frame.depth) is not None:
             # Depths on both sides of an edge have no mean.
             known = np.nan_to_num(depth.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
             found["depth"] = self._map(known, width, height, "nearest-exact") * float(self._normalisation.scale)

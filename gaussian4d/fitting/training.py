@@ -60,7 +60,6 @@ def train(
     reporter: Reporter | Silence,
     hooks: Sequence[FitHook],
     began: float,
-    device: torch.device | str = "cpu",
 ) -> Trained:
     """Returns the model fitted as `opened` says, after model.g4d and a checkpoint were written.
 
@@ -69,14 +68,13 @@ def train(
         reporter: Who is told.
         hooks: See `hooks`.
         began: Time of the monotonic clock at which the fit began, so that reading the scene counts.
-        device: Where the tensors of the fit live.
 
     Raises:
         UserError: where no start is found, or the fit diverges; its last good checkpoint and model are kept then.
     """
-    out, team = opened.run.path, opened.team
+    team = opened.team
     try:
-        trainer = _prepare(opened, reporter, hooks if team.leads else (), began, torch.device(device))
+        trainer = _prepare(opened, reporter, hooks if team.leads else (), began)
     except UserError:
         opened.discard()
         raise
@@ -92,7 +90,7 @@ def train(
         model.save(opened.run.model_path)
     if progress < 1.0:
         reporter.say(f"stopped at step {trainer.step}; the model so far is {opened.run.model_path}")
-        reporter.say(f"go on with: gaussian4d fit {opened.scene.path} --out {out} --resume")
+        reporter.say(f"go on with: {resume_line(opened)}")
     return Trained(trainer, model, progress)
 
 
@@ -101,11 +99,10 @@ def _prepare(
     reporter: Reporter | Silence,
     hooks: Sequence[FitHook],
     began: float,
-    device: torch.device,
 ) -> AnyTrainer:
     """Returns the trainer at its start, or at the newest checkpoint."""
     scene, frames, config, resume = opened.scene, opened.frames, opened.config, opened.resume
-    team, out, plan = opened.team, opened.run.path, opened.plan
+    team, out, plan, device = opened.team, opened.run.path, opened.plan, opened.device
     if config.normalisation is not None:
         normalisation = Normalisation.from_dict(config.normalisation)
     else:
@@ -195,9 +192,15 @@ def _diverged(error: Diverged, trainer: AnyTrainer, opened: OpenFit) -> UserErro
     )
     return UserError(
         f"the fit diverged and was stopped: {error}; {left}. Go on from there with half the learning rates"
-        f" (optim.factor {weaker.optim.factor:g}, set in {run.config_path}): gaussian4d fit {opened.scene.path}"
-        f" --out {run.path} --resume"
+        f" (optim.factor {weaker.optim.factor:g}, set in {run.config_path}): {resume_line(opened)}"
     )
+
+
+def resume_line(opened: OpenFit) -> str:
+    """Returns what a user types to go on with a fit."""
+    if opened.scene.has_files:
+        return f"gaussian4d fit {opened.scene.path} --out {opened.run.path} --resume"
+    return f"gaussian4d.fit(scene, out={str(opened.run.path)!r}, resume=True), with the same frames"
 
 
 @contextlib.contextmanager

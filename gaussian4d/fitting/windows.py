@@ -91,6 +91,9 @@ def window_folder(out: Path, index: int) -> Path:
 
 def scene_options(scene: Scene) -> dict[str, Any]:
     """Returns the JSON values with which `load_scene` gives the same scene again."""
+    if not scene.has_files:
+        # In place of the pixels, which lie in no file: whoever resumes gives the same frames again.
+        return {**scene.options, "fingerprint": scene.fingerprint()}
     return {"path": str(Path(scene.path).resolve()), **scene.options}
 
 

@@ -246,6 +246,9 @@ def _protocol(metrics: dict[str, Any] | None) -> str:
 
 def _reproduction(run: Path, config: dict[str, Any]) -> str:
     fit, scene = config.get("fit", {}), config.get("scene", {})
+    if scene.get("python"):
+        told = "The frames were given in Python: Scene.from_frames of the same, and fit with the settings below."
+        return page.section("To make it again", page.paragraph(told))
     words = ["gaussian4d", "fit", str(scene.get("path")), "--out", f"{run}_again"]
     for name in _FLAGS:
         if fit.get(name) is not None:

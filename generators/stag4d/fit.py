@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gaussian4d.cameras import Camera
+from gaussian4d.devices import choose_device
 from gaussian4d.errors import UserError
 from gaussian4d.fitting.checkpoint import list_checkpoints, load_checkpoint
 from gaussian4d.fitting.parts import params_of
@@ -97,6 +98,7 @@ def fit_asset(
     if len(frames) == 1 and config.motion != "static":
         config, moves = config.replace(motion="static", motion_config={}), None
     _check(frames, times, camera, prior, config, anchors, moves)
+    device = choose_device(config.device, config.backend).device
     seen = slice(1) if config.motion == RIGID else slice(None)
     out.mkdir(parents=True, exist_ok=True)
     frames = frames.detach().float().contiguous()
@@ -163,6 +165,7 @@ def fit_asset(
             meta=meta,
             at_rest=at_rest,
             elapsed=time.monotonic() - began,
+            device=device,
         )
         if checkpoints:
             trainer.load(tensors, state)

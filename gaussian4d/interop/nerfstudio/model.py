@@ -17,11 +17,13 @@ import numpy as np
 import torch
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
 from nerfstudio.models.base_model import Model, ModelConfig
+from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
 from diff_rasterizer import l1_ssim_loss, rasterization
 
 from ...conventions import invert_rigid, opencv_from_opengl
+from ...devices import choose_device, uploaded
 from ...fitting.config import FitConfig
 from ...fitting.initialise import InitialPoints, initial_params
 from ...fitting.schedule import sh_degree_at
@@ -50,7 +52,7 @@ class Gaussian4DModelConfig(ModelConfig):
     near: float = 0.05
     """Nothing nearer is drawn; cameras stand about 1 from the origin."""
     backend: str = "auto"
-    """Of the rasterizer: auto, cpu, cuda, gsplat or reference."""
+    """Of the rasterizer; it must go together with nerfstudio's `--machine.device-type`."""
 
 
 class Gaussian4DModel(Model):
@@ -84,7 +86,8 @@ class Gaussian4DModel(Model):
     def get_training_callbacks(
         self, training_callback_attributes: TrainingCallbackAttributes
     ) -> list[TrainingCallback]:
-        """Tells the model which step it is."""
+        """Tells the model which step it is; raises `UserError` for a backend that does not draw on its device."""
+        choose_device(self.device, self.config.backend, CONSOLE.print)
         return [TrainingCallback([TrainingCallbackLocation.BEFORE_TRAIN_ITERATION], self._set_step)]
 
     def get_param_groups(self) -> dict[str, list[torch.nn.Parameter]]:
@@ -95,7 +98,7 @@ class Gaussian4DModel(Model):
         """Returns rgb [H, W, 3], depth and accumulation [H, W, 1] of one camera at its time."""
         T = np.eye(4)
         T[:3] = camera.camera_to_worlds[0].detach().cpu().double().numpy()
-        viewmat = torch.from_numpy(invert_rigid(opencv_from_opengl(T))).float().to(self.device)
+        viewmat = uploaded(invert_rigid(opencv_from_opengl(T)), self.device)
         K = camera.get_intrinsics_matrices()[0].float().to(self.device)
         time = 0.0 if camera.times is None else float(camera.times.reshape(-1)[0])
         progress = min(self.step / MAX_STEPS, 1.0)

@@ -156,6 +156,7 @@ def test_what_waits_is_counted_once(pretend: torch.device, wait: Callable[[Tenso
         lambda x: x[torch.zeros(1, dtype=torch.long, device=x.device)],
         lambda x: torch.linalg.inv_ex(torch.diag(x)),
         lambda x: torch.sort(x),
+        lambda x: x.quantile(0.5),
         len,
     ],
 )

@@ -48,6 +48,19 @@ def test_an_image_becomes_a_run_folder(
     assert json.loads((out / "generate.json").read_text())["settings"]["frames"] == 5
 
 
+def test_an_asset_is_drawn_on_the_device_that_was_asked_for(
+    pretend: torch.device, fakes: FakeParts, picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for device in ("cpu", "pretend"):
+        assert generate("--image", picture, "--out", tmp_path / device, "--frames", 3, "--device", device) == 0
+        said = capsys.readouterr().out
+        name = "the CPU" if device == "cpu" else "pretend:0 (a pretend accelerator)"
+        assert f"device   on {name}, with the backend {device}\n" in said
+        assert fakes.configs[-1]["device"] == ("cpu" if device == "cpu" else "pretend:0")
+    for name in ("renders/sheet.png", "renders/orbit.mp4", "exports/ply/frame_0002.ply"):
+        assert (tmp_path / "cpu" / name).read_bytes() == (tmp_path / "pretend" / name).read_bytes(), name
+
+
 def test_what_is_known_to_move_is_made_at_rest_and_moved(
     fakes: FakeParts, picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
