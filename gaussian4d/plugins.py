@@ -461,7 +461,57 @@ FIT_STAGES: Registry[Callable[..., Any]] = Registry("fit stage", "gaussian4d.fit
 """What runs between the fits of one run."""
 
 
+BACKENDS_GROUP = "gaussian4d.backends"
+"""Entry-point group of rasterizers: objects of `diff_rasterizer.Backend`, which `diff_rasterizer` keeps itself."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Listed:
+    """One line of what there is."""
+
+    kind: str
+    name: str
+    package: str
+    version: str
+    state: str
+    """`ok`, or what is wrong with it."""
+
+
 def registries() -> dict[str, Registry[Any]]:
     """Returns every registry of this module by its entry-point group."""
     found = [value for value in globals().values() if isinstance(value, Registry)]
     return {registry.group: registry for registry in found}
+
+
+def listed() -> list[Listed]:
+    """Returns everything of every kind, our own and others', with what is wrong with it; imports all of it."""
+    from . import __version__
+
+    rows: list[Listed] = []
+    for registry in registries().values():
+        for name, entry in registry.entries().items():
+            version = __version__ if entry.package == OWN_PACKAGE else entry.version
+            rows.append(Listed(registry.kind, name, entry.package, version, registry.reason(name) or "ok"))
+        for entry in registry.shadowed():
+            taken = f"name taken by {registry.entries()[entry.name].package}; it is not used"
+            rows.append(Listed(registry.kind, entry.name, entry.package, entry.version, taken))
+    rows += _listed_backends(__version__)
+    known = {*registries(), BACKENDS_GROUP}
+    for group, entries in _installed(tuple(sys.path)).items():
+        if group not in known:
+            state = f"there is no group {group}; expected one of {', '.join(sorted(known))}"
+            rows += [Listed("unknown", entry.name, entry.package, entry.version, state) for entry in entries]
+    return rows
+
+
+def _listed_backends(version: str) -> Iterator[Listed]:
+    from diff_rasterizer import available_backends
+
+    others = {entry.name: entry for entry in _installed(tuple(sys.path)).get(BACKENDS_GROUP, [])}
+    available = available_backends()
+    for name, reason in available.items():
+        entry = others.pop(name, None)
+        package, of = (OWN_PACKAGE, version) if entry is None else (entry.package, entry.version)
+        yield Listed("backend", name, package, of, f"not here: {reason}" if reason else "ok")
+    for entry in others.values():
+        yield Listed("backend", entry.name, entry.package, entry.version, "not loaded")
