@@ -39,6 +39,27 @@ if TYPE_CHECKING:
     from .motion import MotionModel
     from .named_paths import NamedPath
 
+__all__ = [
+    "COMMANDS",
+    "EXPORTERS",
+    "FIT_HOOKS",
+    "FIT_STAGES",
+    "FORMATS",
+    "METRICS",
+    "MOTIONS",
+    "PATHS",
+    "PRIORS",
+    "READERS",
+    "STRATEGIES",
+    "TERMS",
+    "Entry",
+    "Listed",
+    "Registry",
+    "forget_installed",
+    "listed",
+    "registries",
+]
+
 T = TypeVar("T")
 
 OWN_PACKAGE = "gaussian4d"
@@ -102,7 +123,8 @@ class Registry(Generic[T]):
         Raises:
             UserError: for a name of the package's own.
         """
-        if self._own.get(name):
+        known = self.entries().get(name)
+        if known is not None and known.package == OWN_PACKAGE:
             raise UserError(f"the {self.kind} {name!r} is gaussian4d's own; register yours under another name")
         caller = sys._getframe(1).f_globals.get("__name__", "__main__")
 
@@ -120,15 +142,16 @@ class Registry(Generic[T]):
 
     def entries(self) -> dict[str, Entry]:
         """Returns every entry by name; of two with one name the first counts (see `shadowed`)."""
+        installed, ours = self._installed(), dict(self._own)
+        ours |= {entry.name: entry for entry in installed if entry.package == OWN_PACKAGE}
         others: dict[str, Entry] = {}
-        installed = self._installed()
         for entry in self._registered.values():
             # A package may do both, register its things on import and declare them: one thing, its version known.
             twice = [one for one in installed if one.name == entry.name and _top_module(one) == entry.package]
             others[entry.name] = twice[0] if twice else entry
         for entry in installed:
             others.setdefault(entry.name, entry)
-        found = {name: chosen for name, entry in self._own.items() if (chosen := entry or others.get(name))}
+        found = {name: chosen for name, entry in ours.items() if (chosen := entry or others.get(name))}
         for name, entry in others.items():
             found.setdefault(name, entry)
         return found

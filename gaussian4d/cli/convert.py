@@ -30,7 +30,7 @@ class Convert:
     target: Positional[Path]
     """File to write, or folder for a sequence."""
     format: FormatName = None
-    """Default: by the ending of the target; no ending means ply-sequence. docs/splat_formats.md says what each holds."""
+    """Default: by the ending of the target, ply-sequence without one. docs/splat_formats.md says what each holds."""
     time: float = 0.0
     """Clip time in [0, 1] of a target that holds one instant."""
     spz_version: Literal[2, 3, 4] = 4

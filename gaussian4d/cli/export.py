@@ -45,7 +45,7 @@ class Export:
     to: Path
     """File to write, or folder for a sequence."""
     format: FormatName = None
-    """Default: by the ending of --to; no ending means ply-sequence. docs/splat_formats.md says what each holds."""
+    """Default: by the ending of --to, ply-sequence without one. docs/splat_formats.md says what each holds."""
     time: float = 0.0
     """Clip time in [0, 1] of a format that holds one instant."""
     count: int | None = None
