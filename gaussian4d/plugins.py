@@ -39,6 +39,27 @@ if TYPE_CHECKING:
     from .motion import MotionModel
     from .named_paths import NamedPath
 
+__all__ = [
+    "COMMANDS",
+    "EXPORTERS",
+    "FIT_HOOKS",
+    "FIT_STAGES",
+    "FORMATS",
+    "METRICS",
+    "MOTIONS",
+    "PATHS",
+    "PRIORS",
+    "READERS",
+    "STRATEGIES",
+    "TERMS",
+    "Entry",
+    "Listed",
+    "Registry",
+    "forget_installed",
+    "listed",
+    "registries",
+]
+
 T = TypeVar("T")
 
 OWN_PACKAGE = "gaussian4d"
@@ -102,7 +123,8 @@ class Registry(Generic[T]):
         Raises:
             UserError: for a name of the package's own.
         """
-        if self._own.get(name):
+        known = self.entries().get(name)
+        if known is not None and known.package == OWN_PACKAGE:
             raise UserError(f"the {self.kind} {name!r} is gaussian4d's own; register yours under another name")
         caller = sys._getframe(1).f_globals.get("__name__", "__main__")
 
@@ -120,15 +142,16 @@ class Registry(Generic[T]):
 
     def entries(self) -> dict[str, Entry]:
         """Returns every entry by name; of two with one name the first counts (see `shadowed`)."""
+        installed, ours = self._installed(), dict(self._own)
+        ours |= {entry.name: entry for entry in installed if entry.package == OWN_PACKAGE}
         others: dict[str, Entry] = {}
-        installed = self._installed()
         for entry in self._registered.values():
             # A package may do both, register its things on import and declare them: one thing, its version known.
             twice = [one for one in installed if one.name == entry.name and _top_module(one) == entry.package]
             others[entry.name] = twice[0] if twice else entry
         for entry in installed:
             others.setdefault(entry.name, entry)
-        found = {name: chosen for name, entry in self._own.items() if (chosen := entry or others.get(name))}
+        found = {name: chosen for name, entry in ours.items() if (chosen := entry or others.get(name))}
         for name, entry in others.items():
             found.setdefault(name, entry)
         return found
@@ -463,7 +486,57 @@ FIT_STAGES: Registry[Callable[..., Any]] = Registry("fit stage", "gaussian4d.fit
 """What runs between the fits of one run."""
 
 
+BACKENDS_GROUP = "gaussian4d.backends"
+"""Entry-point group of rasterizers: objects of `diff_rasterizer.Backend`, which `diff_rasterizer` keeps itself."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Listed:
+    """One line of what there is."""
+
+    kind: str
+    name: str
+    package: str
+    version: str
+    state: str
+    """`ok`, or what is wrong with it."""
+
+
 def registries() -> dict[str, Registry[Any]]:
     """Returns every registry of this module by its entry-point group."""
     found = [value for value in globals().values() if isinstance(value, Registry)]
     return {registry.group: registry for registry in found}
+
+
+def listed() -> list[Listed]:
+    """Returns everything of every kind, our own and others', with what is wrong with it; imports all of it."""
+    from . import __version__
+
+    rows: list[Listed] = []
+    for registry in registries().values():
+        for name, entry in registry.entries().items():
+            version = __version__ if entry.package == OWN_PACKAGE else entry.version
+            rows.append(Listed(registry.kind, name, entry.package, version, registry.reason(name) or "ok"))
+        for entry in registry.shadowed():
+            taken = f"name taken by {registry.entries()[entry.name].package}; it is not used"
+            rows.append(Listed(registry.kind, entry.name, entry.package, entry.version, taken))
+    rows += _listed_backends(__version__)
+    known = {*registries(), BACKENDS_GROUP}
+    for group, entries in _installed(tuple(sys.path)).items():
+        if group not in known:
+            state = f"there is no group {group}; expected one of {', '.join(sorted(known))}"
+            rows += [Listed("unknown", entry.name, entry.package, entry.version, state) for entry in entries]
+    return rows
+
+
+def _listed_backends(version: str) -> Iterator[Listed]:
+    from diff_rasterizer import available_backends
+
+    others = {entry.name: entry for entry in _installed(tuple(sys.path)).get(BACKENDS_GROUP, [])}
+    available = available_backends()
+    for name, reason in available.items():
+        entry = others.pop(name, None)
+        package, of = (OWN_PACKAGE, version) if entry is None else (entry.package, entry.version)
+        yield Listed("backend", name, package, of, f"not here: {reason}" if reason else "ok")
+    for entry in others.values():
+        yield Listed("backend", entry.name, entry.package, entry.version, "not loaded")

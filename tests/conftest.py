@@ -14,7 +14,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # The workers share the cores; threads of their own would only wait for each other.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest

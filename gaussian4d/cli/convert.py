@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
+
+from ..plugins import FORMATS
+from .choices import listed
+
+FormatName = Annotated[str | None, arg(metavar=listed(FORMATS, "NAME-sequence"))]
 
 
 @dataclasses.dataclass
@@ -24,8 +29,8 @@ class Convert:
     """File of Gaussians, or folder of frames."""
     target: Positional[Path]
     """File to write, or folder for a sequence."""
-    format: str | None = None
-    """Default: by the ending of the target; no ending means ply-sequence. docs/splat_formats.md lists the names."""
+    format: FormatName = None
+    """Default: by the ending of the target, ply-sequence without one. docs/splat_formats.md says what each holds."""
     time: float = 0.0
     """Clip time in [0, 1] of a target that holds one instant."""
     spz_version: Literal[2, 3, 4] = 4

@@ -12,10 +12,21 @@ class Doctor:
 
     EXAMPLES: ClassVar[str] = """
         gaussian4d doctor
+        gaussian4d doctor --plugins
     """
+
+    plugins: bool = False
+    """List instead everything that other packages can add to, with the package that brings it and what is wrong."""
 
     def run(self) -> None:
         """Prints the report."""
+        if self.plugins:
+            from ..plugins import listed
+            from .console import print_table
+
+            rows = [(row.kind, row.name, f"{row.package} {row.version}".rstrip(), row.state) for row in listed()]
+            print_table(("kind", "name", "package", "state"), rows)
+            return
         from ..doctor import report
 
         for section in report():

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from ..devices import choose_device
 from ..errors import UserError
+from ..plugins import FORMATS
+from .choices import listed
+from .scene_exports import scene_formats
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
     from ..devices import Placement
     from ..io.formats import Format
     from ..model import DynamicGaussians
+
+FormatName = Annotated[str | None, arg(metavar=listed(FORMATS, "NAME-sequence", *scene_formats()))]
 
 
 @dataclasses.dataclass
@@ -41,8 +46,8 @@ class Export:
     """Run folder, folder of frames, or a file of Gaussians."""
     to: Path
     """File to write, or folder for a sequence."""
-    format: str | None = None
-    """Default: by the ending of --to; no ending means ply-sequence. docs/splat_formats.md lists the names."""
+    format: FormatName = None
+    """Default: by the ending of --to, ply-sequence without one. docs/splat_formats.md says what each holds."""
     time: float = 0.0
     """Clip time in [0, 1] of a format that holds one instant."""
     count: int | None = None

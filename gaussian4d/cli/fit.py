@@ -5,9 +5,12 @@ from __future__ import annotations
 import dataclasses
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from tyro.conf import Positional
+from tyro.conf import Positional, UseAppendAction, arg
+
+from ..plugins import FIT_STAGES, METRICS, MOTIONS, STRATEGIES
+from .choices import choices
 
 if TYPE_CHECKING:
     from ..fitting.hooks import FitHook
@@ -15,6 +18,12 @@ if TYPE_CHECKING:
     from ..scene import Scene
 
 Backend = Literal["auto", "cpu", "cuda", "gsplat", "reference"]
+
+if TYPE_CHECKING:
+    MotionName = StrategyName = StageName = MetricName = str
+else:
+    MotionName, StrategyName = choices(MOTIONS), choices(STRATEGIES)
+    StageName, MetricName = choices(FIT_STAGES), choices(METRICS)
 
 # What is best after a first look is no longer best after this time: more Gaussians, other motion models.
 _BALANCED_MINUTES = 4.0
@@ -29,6 +38,7 @@ class Fit:
         gaussian4d fit data/fox --out runs/fox --max-minutes 10
         gaussian4d fit data/fox --out runs/fox --resume
         gaussian4d fit data/fox --out runs/fox --view
+        gaussian4d fit data/fox --out runs/b --set densify.grad=2e-4 --set loss.rigidity=0.1
         gaussian4d fit data/dome --out runs/still --motion static --frames 0:1:1 --downscale 2
         gaussian4d fit data/dance --out runs/dance --window 50 --overlap 6 --jobs 2
         torchrun --nproc-per-node 4 -m gaussian4d fit data/dome --out runs/dome
@@ -41,8 +51,19 @@ class Fit:
     preset: Literal["quick", "balanced", "best"] | None = None
     """How much effort: a minute or two, about ten minutes, an hour or more. Default: quick, but balanced when
     --max-minutes grants 4 or more."""
-    motion: Literal["static", "dual-domain", "free-time", "spacetime", "hexplane", "per-frame"] | None = None
+    motion: MotionName | None = None
     """How Gaussians move; per-frame fits every instant by itself. Default: what the preset chooses for this scene."""
+    strategy: StrategyName | None = None
+    """How the number of Gaussians changes. Default: densify."""
+    set: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="PATH=VALUE")] = ()
+    """Any setting by its path, such as densify.grad=2e-4, optim.factor=0.5 or, for the weight of a term, loss.NAME=0.1;
+    once for each. RUN/config.json shows all there are."""
+    config: Path | None = None
+    """JSON file of settings, or the config.json of another run; --set and the other flags come after it."""
+    stages: tuple[StageName, ...] = ()
+    """What runs after training and may send it on."""
+    metrics: tuple[MetricName, ...] = ()
+    """Metrics to take besides the usual figures."""
     max_steps: int | None = None
     """Stop after this many steps."""
     max_minutes: float | None = None
@@ -53,6 +74,8 @@ class Fit:
     """Start of all random choices."""
     resume: bool = False
     """Go on from the last checkpoint of the run folder."""
+    device: str = "auto"
+    """Where to fit: auto is a GPU where a backend works there, else cpu; also cuda, cuda:1."""
     backend: Backend = "auto"
     """Rasterizer; `gaussian4d doctor` says which there are."""
     downscale: float | None = None
@@ -77,13 +100,16 @@ class Fit:
 
     def run(self) -> int:
         """Fits, and prints where the results lie; returns 130 when it was interrupted."""
+        from ..devices import choose_device
         from ..scene import load_scene
 
-        check_backend(self.backend)
+        settings = self._settings()
+        # Refused before the scene is read, which may take minutes.
+        choose_device(self.device, self.backend)
         hooks = [_view_hook()] if self.view else []
         scene = load_scene(self.scene, downscale=self.downscale, frames=self.frames, cache_mb=self.cache_mb)
         try:
-            code = self._fit(scene, hooks)
+            code = self._fit(scene, hooks, settings)
             if self.view and sys.stdin.isatty():
                 # Without a terminal nobody could end it.
                 hooks[0].wait()  # type: ignore[attr-defined]
@@ -92,7 +118,7 @@ class Fit:
             for hook in hooks:
                 hook.close()  # type: ignore[attr-defined]
 
-    def _fit(self, scene: Scene, hooks: list[FitHook]) -> int:
+    def _fit(self, scene: Scene, hooks: list[FitHook], settings: dict[str, Any]) -> int:
         from ..reconstruction import fit
 
         result = fit(
@@ -105,6 +131,7 @@ class Fit:
             batch=self.batch,
             seed=self.seed,
             resume=self.resume,
+            device=None if self.device == "auto" else self.device,
             backend=self.backend,
             background=self.background,
             keep_checkpoints=self.keep_checkpoints,
@@ -112,8 +139,30 @@ class Fit:
             overlap=self.overlap,
             jobs=self.jobs,
             callbacks=hooks,
+            strategy=self.strategy,
+            metrics=self.metrics,
+            stages=self.stages,
+            settings=settings,
         )
         return self._conclude(result)
+
+    def _settings(self) -> dict[str, Any]:
+        """Returns the settings of --config and --set by path."""
+        from ..fitting.settings import parsed, settings_of_file
+
+        given = {} if self.config is None else settings_of_file(self.config)
+        said = {
+            "motion": self.motion,
+            "max_steps": self.max_steps,
+            "max_minutes": self.max_minutes,
+            "batch": self.batch,
+            "background": self.background,
+            "densify.strategy": self.strategy,
+            "preset": self.preset,
+            "seed": self.seed or None,
+        }
+        given = {path: value for path, value in given.items() if said.get(path) is None}
+        return {**given, **dict(parsed(text) for text in self.set)}
 
     def _conclude(self, result: FitResult) -> int:
         """Prints where the results lie; returns the exit code."""

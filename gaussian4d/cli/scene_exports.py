@@ -49,6 +49,11 @@ def find_scene_format(path: Path, format: str | None) -> SceneFormat | None:
     return None
 
 
+def scene_formats() -> list[str]:
+    """Returns the names that `--format` takes."""
+    return [known.name for known in SCENE_FORMATS]
+
+
 def scene_format_names() -> list[str]:
     """Returns the names and endings, with their dots, of all of them."""
     return [name for known in SCENE_FORMATS for name in (known.name, known.ending) if name]

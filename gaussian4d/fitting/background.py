@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..devices import uploaded
+
 FIXED = {"white": 1.0, "black": 0.0}
 
 
@@ -23,7 +25,7 @@ class Background:
         if self.mode == "model":
             return self.color
         if self.mode == "random":
-            return torch.rand(3, generator=self.generator).to(self.color.device)
+            return uploaded(torch.rand(3, generator=self.generator), self.color.device)
         return self.color.new_full((3,), FIXED[self.mode])
 
     def final(self) -> Float[Tensor, "3"]:

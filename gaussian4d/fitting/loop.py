@@ -34,6 +34,15 @@ class Figures:
     squared_error: float
     terms: dict[str, float]
     """The weighted value of each term."""
+    steps: int = 1
+    """How many steps these are the sums of."""
+
+
+class Deferred:
+    """What `take_step` returns on an accelerator: what came of the step is read later, when the loop needs to know."""
+
+
+DEFERRED = Deferred()
 
 
 @dataclasses.dataclass
@@ -50,7 +59,7 @@ class Recent:
         """Counts one step."""
         self.loss += figures.loss
         self.squared_error += figures.squared_error
-        self.steps += 1
+        self.steps += figures.steps
         for name, value in figures.terms.items():
             self.terms[name] = self.terms.get(name, 0.0) + value
 
@@ -73,8 +82,11 @@ class Loop(abc.ABC):
         self._elapsed_before, self._started = elapsed, time.monotonic()
 
     @abc.abstractmethod
-    def take_step(self, progress: float) -> Figures | None:
+    def take_step(self, progress: float) -> Figures | Deferred | None:
         """Takes one step; returns None, and changes nothing, when its loss is not finite."""
+
+    def settle(self) -> None:  # noqa: B027 - nothing is deferred unless a subclass says so
+        """Counts the steps whose figures were deferred."""
 
     @abc.abstractmethod
     def after_step(self, progress: float) -> None:
@@ -122,13 +134,18 @@ class Loop(abc.ABC):
             self.tell("before_step")
             began = time.monotonic()
             figures = self.take_step(progress)
-            self._skip() if figures is None else self._count(figures)
+            if isinstance(figures, Figures):
+                self.skipped_running = 0
+                self.recent.add(figures)
+            elif figures is None:
+                self.drop(1, self.skipped_running + 1)
             self.step += 1
             self.recent.seconds += time.monotonic() - began
             # Read once per step: the clock may not differ between two decisions of the same step.
             progress = self._agreed_progress()
             self.after_step(progress)
             if self.step % keep.log_every == 0 or progress >= 1.0:
+                self.settle()
                 self.check(self.watched())
                 self._report(progress)
             # Amid steps without a finite loss the Gaussians may be finite and yet beyond help.
@@ -162,6 +179,7 @@ class Loop(abc.ABC):
         Raises `Diverged` instead of writing numbers that are not finite.
         """
         folder = RunFolder(self.out).checkpoints
+        self.settle()
         tensors = self.tensors()
         # In all processes, so that all of them stop.
         self.check(tensors)
@@ -206,16 +224,12 @@ class Loop(abc.ABC):
         self.stop_requested = self.team.any(self.stop_requested)
         return self.stop_requested
 
-    def _count(self, figures: Figures) -> None:
-        self.skipped_running = 0
-        self.recent.add(figures)
-
-    def _skip(self) -> None:
-        """Counts a step that was dropped; raises `Diverged` when that has become the rule."""
+    def drop(self, count: int, running: int) -> None:
+        """Counts `count` steps that were dropped, `running` in a row; raises `Diverged` when that is the rule."""
         if self.skipped == 0:
             self.reporter.say(f"step {self.step}: the loss is not finite; such steps are dropped and counted")
-        self.skipped += 1
-        self.skipped_running += 1
+        self.skipped += count
+        self.skipped_running = running
         if self.skipped_running >= PATIENCE:
             raise Diverged(f"the loss of the {PATIENCE} steps up to step {self.step + 1} is not finite")
 

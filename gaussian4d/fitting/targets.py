@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from ..cameras import Camera
+from ..devices import uploaded
 from ..scene import Frame, Scene
 from .normalise import Normalisation
 from .uploads import Uploads
@@ -117,7 +118,7 @@ class Targets:
         return found
 
     def _map(self, values: np.ndarray, width: int, height: int, mode: str) -> Tensor:
-        tensor = torch.from_numpy(np.ascontiguousarray(values)).to(self.device)
+        tensor = uploaded(np.ascontiguousarray(values), self.device)
         if (height, width) != tuple(tensor.shape[:2]):
             tensor = interpolate(tensor[None, None], size=(height, width), mode=mode)[0, 0]
         return tensor[..., None]
@@ -128,8 +129,7 @@ class Targets:
             width = max(round(camera.width / downscale), 1)
             height = max(round(camera.height / downscale), 1)
             small = self._normalisation.camera(camera.resized(width, height))
-            viewmat = torch.tensor(small.viewmat, dtype=torch.float32).to(self.device)
-            K = torch.tensor(small.K, dtype=torch.float32).to(self.device)
+            viewmat, K = uploaded(small.viewmat, self.device), uploaded(small.K, self.device)
             self._cameras[key] = (small, viewmat, K)
         return self._cameras[key]
 

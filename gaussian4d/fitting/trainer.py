@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from diff_rasterizer import FusedAdam
-from diff_rasterizer.losses import mean_squared_error
+from diff_rasterizer.losses import squared_error
 
 from ..model import DynamicGaussians
 from ..motion import MotionModel, Params, Static
@@ -20,7 +21,7 @@ from .background import Background
 from .config import FitConfig
 from .exposure import Exposure
 from .hooks import FitHook
-from .loop import Figures, Loop
+from .loop import DEFERRED, Deferred, Figures, Loop
 from .normalise import Normalisation
 from .parallel import Team
 from .progress import Narrator
@@ -83,6 +84,8 @@ class Trainer(Loop):
         self._depth_needed = "depth" in needed_buffers(self.terms)
         self.near = config.near * min(1.0, targets.nearest_camera())
         times = scene.times if scene is not None else []
+        self._deferred: Tensor | None = None
+        """[4 + figures] on an accelerator: steps, dropped steps, of these the last in a row and the most, sums."""
         self.frame_interval = float((times[-1] - times[0]) / (len(times) - 1)) if len(times) > 1 else 1.0 / 30.0
 
     def make_terms(self) -> list[WeightedTerm]:
@@ -104,8 +107,12 @@ class Trainer(Loop):
         }
         return {name: (first * optim.factor, last * optim.factor) for name, (first, last) in rates.items()}
 
-    def take_step(self, progress: float) -> Figures | None:
-        """Takes one step over the pictures of a batch; returns None when the loss of one of them is not finite."""
+    def take_step(self, progress: float) -> Figures | Deferred | None:
+        """Takes one step over the pictures of a batch; returns None when the loss of one of them is not finite.
+
+        On an accelerator looking at the loss would make the host wait. There the gradients of such a step count as
+        zero, and what came of it is read when the next line of metrics is due.
+        """
         self.table.set_progress(progress)
         batch, observing = self.config.batch, self.strategy.observing(progress)
         sums: Tensor | None = None
@@ -124,20 +131,59 @@ class Trainer(Loop):
                     self.strategy.observe(self.table, drawing)
         assert sums is not None
         self.team.sum([sums])
-        # The one place in which a step waits for the device: what was drawn decides what is done.
-        loss, squared_error, *values = sums.tolist()
-        if not _finite(loss):
+        waits = self.device.type != "cpu"
+        if not waits and not math.isfinite(float(sums[0])):
             self.clear_gradients()
             self.strategy.dropped()
             return None
         self.team.sum_gradients(self.parameters())
+        if waits:
+            self._defer(sums)
         self.tell("after_backward")
         if observing:
             self.strategy.after_backward(self.table, self.team.sum)
         self.table.step()
         self._step_others(progress)
-        names = [term.name for term in self.terms]
-        return Figures(loss / batch, squared_error / batch, {k: v / batch for k, v in zip(names, values)})
+        return DEFERRED if waits else self._read(sums.tolist())
+
+    def settle(self) -> None:
+        """Reads what came of the steps since the last time: the one wait of the host for many steps."""
+        if self._deferred is None:
+            return
+        steps, dropped, running, longest, *sums = self._deferred.tolist()
+        self._deferred = None
+        figures = self._read(sums)
+        figures.steps = round(steps)
+        self.recent.add(figures)
+        if dropped:
+            self.drop(round(dropped), round(max(running, longest)))
+        self.skipped_running = round(running)
+
+    def _defer(self, sums: Tensor) -> None:
+        """Adds up the figures of a step on the device, and sets its gradients to zero when its loss is not finite."""
+        finite = torch.isfinite(sums[0])
+        for parameter in self.parameters():
+            if parameter.grad is not None:
+                parameter.grad = torch.where(finite, parameter.grad, 0.0)
+        if self._deferred is None:
+            self._deferred = torch.zeros(4 + len(sums), dtype=torch.float64, device=self.device)
+            self._deferred[2] = float(self.skipped_running)
+        one = finite.double()
+        running = (1.0 - one) * (self._deferred[2] + 1.0)
+        counts = torch.stack(
+            [
+                self._deferred[0] + one,
+                self._deferred[1] + 1.0 - one,
+                running,
+                torch.maximum(self._deferred[3], running),
+            ]
+        )
+        self._deferred = torch.cat([counts, self._deferred[4:] + torch.where(finite, sums, 0.0)])
+
+    def _read(self, sums: list[float]) -> Figures:
+        """Returns sums over the pictures of a batch (or of several) as means over its pictures."""
+        loss, squared_error, *values = (value / self.config.batch for value in sums)
+        return Figures(loss, squared_error, dict(zip((term.name for term in self.terms), values)))
 
     def next_pictures(self, progress: float) -> list[tuple[Target, Tensor]]:
         """Returns the pictures that this process draws in a step, and the colour behind each."""
@@ -274,8 +320,7 @@ class Trainer(Loop):
 
     def squared_error(self, step: Step) -> Tensor:
         """Returns the mean squared error of the picture, a scalar on the device."""
-        error = mean_squared_error(step.rgb.detach(), step.composed)
-        return torch.as_tensor(error, dtype=torch.float64, device=self.device)
+        return squared_error(step.rgb.detach(), step.composed)
 
     def _step_others(self, progress: float) -> None:
         """Takes the optimiser's step of what is fitted besides the Gaussians."""
@@ -308,7 +353,3 @@ def _load_moments(tensors: dict[str, Tensor], prefix: str, parameter: Tensor, op
         optimizer.state[parameter] = {
             name: value.to(parameter.device) if value.dim() else value for name, value in moments.items()
         }
-
-
-def _finite(value: float) -> bool:
-    return value - value == 0.0

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..devices import free_memory
 from ..scene import Frame
 
 SHARE = 0.4
@@ -25,7 +26,7 @@ class Uploads:
 
     def __init__(self, frames: Sequence[Frame], device: torch.device) -> None:
         self.frames, self.device = frames, device
-        self.stays = device.type != "cpu" and _bytes_of(frames) <= SHARE * free_memory(device)
+        self.stays = device.type != "cpu" and _fits(_bytes_of(frames), device)
         self._kept: dict[int, Tensor] = {}
         self._next: tuple[int, Tensor, Any] | None = None
         self._stream = None if self.stays else _side_stream(device)
@@ -57,7 +58,7 @@ class Uploads:
 
     def _upload(self, index: int) -> Tensor:
         image = torch.from_numpy(np.ascontiguousarray(self.frames[index].image))
-        return image.to(self.device)
+        return image.to(self.device, non_blocking=True)
 
     def _begin_next(self, index: int) -> None:
         """Starts the copy of the frame that comes after `index` on the side stream."""
@@ -71,13 +72,10 @@ class Uploads:
         self._next = (following[0], copied, event)
 
 
-def free_memory(device: torch.device) -> float:
-    """Returns the free bytes of an accelerator; infinite where it does not say."""
-    module = torch.get_device_module(device)
-    try:
-        return float(module.mem_get_info(device)[0])
-    except (AttributeError, NotImplementedError, RuntimeError):
-        return float("inf")
+def _fits(size: int, device: torch.device) -> bool:
+    """Returns whether frames of `size` bytes may stay on an accelerator; where it does not say, they do."""
+    free = free_memory(device)
+    return free is None or size <= SHARE * free
 
 
 def _bytes_of(frames: Sequence[Frame]) -> int:

@@ -12,7 +12,6 @@ from .base import (
     MotionPrior,
     MultiViewPrior,
     PriorInfo,
-    Role,
     StepCallback,
     VideoPrior,
 )
@@ -27,7 +26,6 @@ __all__ = [
     "Moves",
     "MultiViewPrior",
     "PriorInfo",
-    "Role",
     "StepCallback",
     "VideoPrior",
 ]

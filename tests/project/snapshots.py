@@ -18,6 +18,8 @@ ROOT = HERE.parents[1]
 
 API_MODULES = (
     "gaussian4d",
+    "gaussian4d.data",
+    "gaussian4d.plugins",
     "diff_rasterizer",
     "gaussian4d.interop.gsplat",
     "gaussian4d.interop.open3d",

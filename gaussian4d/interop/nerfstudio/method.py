@@ -14,17 +14,18 @@ from nerfstudio.pipelines.base_pipeline import VanillaPipelineConfig
 from nerfstudio.plugins.types import MethodSpecification
 
 from ...fitting.config import FitConfig
-from ...motion import make_motion
+from ...motion import MOTIONS, make_motion
 from .dataparser import Gaussian4DDataParserConfig
-from .model import MAX_STEPS, MOTION_FACTOR, MOTION_NAMES, Gaussian4DModelConfig
+from .model import MAX_STEPS, MOTION_FACTOR, Gaussian4DModelConfig
 
 
 def _optimizers() -> dict[str, dict[str, object]]:
     """Returns an optimiser per column of any motion model, with the rates of `gaussian4d fit`."""
     fit = FitConfig(max_steps=MAX_STEPS)
     rates = {name: getattr(fit.optim, name) for name in ("means", "scales", "quats", "opacities", "sh0", "shN")}
-    for name in MOTION_NAMES:
-        for column, (first, last) in make_motion(name).learning_rates().items():
+    for name, model in MOTIONS.working().items():
+        rates_of = make_motion(name).learning_rates() if model.fitted and model.connected else {}
+        for column, (first, last) in rates_of.items():
             factor = MOTION_FACTOR if name == "free-time" else 1.0
             rates.setdefault(column.replace(".", "_"), (first * factor, last * factor))
     return {

@@ -11,7 +11,7 @@ therefore the better fit. Checkpoints keep the Gaussians in `gauss_params`; thos
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from diff_rasterizer import l1_ssim_loss, rasterization
 
+from ...cli.choices import choices
 from ...conventions import invert_rigid, opencv_from_opengl
 from ...devices import choose_device, uploaded
 from ...fitting.config import FitConfig
@@ -30,9 +31,12 @@ from ...fitting.schedule import sh_degree_at
 from ...fitting.terms import penalties
 from ...gaussians import Gaussians
 from ...metrics import psnr, ssim
-from ...motion import make_motion
+from ...motion import MOTIONS, make_motion
 
-MOTION_NAMES = ("static", "dual-domain", "free-time", "spacetime", "hexplane")
+if TYPE_CHECKING:
+    MotionName = str
+else:
+    MotionName = choices(MOTIONS, but=("per-frame",))
 MAX_STEPS = 8000
 MOTION_FACTOR = 3.0
 """On the motion's own learning rates, as the presets of `gaussian4d fit` have it for free-time."""
@@ -43,7 +47,7 @@ class Gaussian4DModelConfig(ModelConfig):
     """Settings of the model."""
 
     _target: type = field(default_factory=lambda: Gaussian4DModel)
-    motion: Literal["static", "dual-domain", "free-time", "spacetime", "hexplane"] = "free-time"
+    motion: MotionName = "free-time"
     """How Gaussians move."""
     sh_degree: int = 1
     """Degree of the spherical harmonics."""
