@@ -117,8 +117,12 @@ class Registry(Generic[T]):
         self._loaded: dict[str, tuple[Entry, T]] = {}
         self._wrong, self._hidden, self._named = wrong, frozenset(hidden), named
 
-    def register(self, name: str) -> Callable[[Any], Any]:
+    def register(self, name: str, *, package: str | None = None) -> Callable[[Any], Any]:
         """Returns a decorator that adds what it decorates under `name`; the same name again replaces it.
+
+        Args:
+            name: For settings, help texts and messages.
+            package: Who brings it; None: whoever calls.
 
         Raises:
             UserError: for a name of the package's own.
@@ -126,12 +130,12 @@ class Registry(Generic[T]):
         known = self.entries().get(name)
         if known is not None and known.package == OWN_PACKAGE:
             raise UserError(f"the {self.kind} {name!r} is gaussian4d's own; register yours under another name")
-        caller = sys._getframe(1).f_globals.get("__name__", "__main__")
+        whence = package or sys._getframe(1).f_globals.get("__name__", "__main__").split(".")[0]
 
         def add(thing: Any) -> Any:
             if reason := self._check(name, thing):
                 raise UserError(f"the {self.kind} {name!r} cannot be registered: {reason}")
-            self._registered[name] = Entry(name, thing, caller.split(".")[0])
+            self._registered[name] = Entry(name, thing, whence)
             return thing
 
         return add
