@@ -196,24 +196,28 @@ def test_what_is_no_strategy_is_refused_and_leaves_nothing(scene: Scene, tmp_pat
 
 def default(**settings: Any) -> Any:
     gsplat = pytest.importorskip("gsplat")
-    often = {"refine_start_iter": 2, "refine_every": 5, "pause_refine_after_reset": 0, "grow_grad2d": 1e-9}
+    often = {"refine_start_iter": 2, "refine_every": 6, "pause_refine_after_reset": 0, "grow_grad2d": 1e-9}
     return gsplat.DefaultStrategy(**{**often, **settings})
 
 
 def mcmc(**settings: Any) -> Any:
     gsplat = pytest.importorskip("gsplat")
-    often = {"refine_start_iter": 2, "refine_every": 5, "cap_max": 200, "noise_lr": 1e3}
+    often = {"refine_start_iter": 2, "refine_every": 6, "cap_max": 200, "noise_lr": 1e3}
     return gsplat.MCMCStrategy(**{**often, **settings})
 
 
+# Rows change at steps 6, 12 and 18: once again after the first stop; at the second, statistics are under way.
+@pytest.mark.parametrize("at", [10, 19])
 @pytest.mark.parametrize("make", [default, mcmc])
 def test_an_object_of_gsplat_drives_a_fit_that_resumes_exactly(
-    scene: Scene, tmp_path: Path, make: Callable[..., Any]
+    scene: Scene, tmp_path: Path, make: Callable[..., Any], at: int
 ) -> None:
     drawn: list[bool] = []
 
     def look(trainer: Trainer, event: str, before: list[Tensor] = []) -> None:  # noqa: B006 - one list for all calls
         if event == "after_backward":
+            # What others draw is no business of gsplat's: the run that is cut draws nothing here.
+            torch.rand(3)
             before[:] = [torch.get_rng_state()]
         if event == "after_step":
             drawn.append(not torch.equal(before[0], torch.get_rng_state()))
@@ -222,7 +226,7 @@ def test_an_object_of_gsplat_drives_a_fit_that_resumes_exactly(
     counts = counts_of(tmp_path / "whole")
     assert counts[0] < counts[1] < counts[-1], counts
     assert len(drawn) == 20 and not any(drawn), "gsplat's draws are its own"
-    hooks = [press_ctrl_c_at(12)]
+    hooks = [press_ctrl_c_at(at)]
     assert fit(scene, "quick", tmp_path / "cut", strategy=make(), callbacks=hooks, **SETTINGS).interrupted
     fit(scene, "quick", tmp_path / "cut", strategy=make(), resume=True, evaluate=False)
     assert equal(tmp_path / "cut", tmp_path / "whole")
