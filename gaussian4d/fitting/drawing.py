@@ -64,7 +64,7 @@ def draw(
         height=height,
         near_plane=near,
         packed=False,
-        backgrounds=None if background is None else background[None].expand(len(viewmats), 3),
+        backgrounds=_repeated(background, len(viewmats)),
         render_mode="RGB+ED" if depth else "RGB",
         absgrad=absgrad,
         backend=backend,
@@ -75,3 +75,9 @@ def draw(
     drawn = (meta["radii"] > 0).all(dim=-1)
     parts = (renders[..., :3], renders[..., 3:]) if depth else (renders, None)
     return Drawing(parts[0], alphas, means2d, drawn, meta, width, height, scale, parts[1])
+
+
+def _repeated(background: Tensor | None, cameras: int) -> Tensor | None:
+    if background is None or cameras == 1:
+        return None if background is None else background[None]
+    return background[None].expand(cameras, 3)
