@@ -14,6 +14,8 @@ import pytest
 import torch
 from moving_models import CAMERA, model_of
 from PIL import Image
+from pretend_device import count_syncs
+from pretend_kernels import PAIRS
 
 from diff_rasterizer import backends
 from gaussian4d.cli import main
@@ -95,11 +97,16 @@ def test_exports(pretend: torch.device, fitted: Path, tmp_path: Path, run: Run) 
 def test_functions_behind_the_commands(pretend: torch.device, fitted: Path, tmp_path: Path) -> None:
     model = model_of("static", 60)
     solid = dataclasses.replace(model, params={**model.params, "opacities": torch.full((60,), 6.0)})
-    here, there = (fuse(solid, 0.4, [CAMERA], detail=16, device=device) for device in ("cpu", pretend))
+    here = fuse(solid, 0.4, [CAMERA], detail=16, device="cpu")
+    with count_syncs() as syncs:
+        there = fuse(solid, 0.4, [CAMERA], detail=16, device=pretend)
+    assert syncs.names.count(PAIRS) == 2, "drawn there, colours and features"
     assert np.array_equal(here.vertices, there.vertices) and len(here.faces) > 0
     other = model_of("free-time", 60)
-    drawn = [difference_db(model, other, [CAMERA], [(0.0, 0.4)], device=device) for device in (None, pretend)]
-    assert drawn[0] == drawn[1]
+    drawn = difference_db(model, other, [CAMERA], [(0.0, 0.4)])
+    with count_syncs() as syncs:
+        assert drawn == difference_db(model, other, [CAMERA], [(0.0, 0.4)], device=pretend)
+    assert syncs.names.count(PAIRS) == 2, "both models were drawn there"
     written = write_report(fitted, tmp_path / "report.html", model=model_of("static").to(pretend))
     assert written.stat().st_size > 10_000
 
