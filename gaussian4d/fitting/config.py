@@ -290,7 +290,8 @@ class FitConfig:
                 _put(nested, name, value)
             # The weights of schema 1 were there for every model, whether it had the term or not.
             path = FLAT_NAMES.get(name, name)
-            if not (path.startswith("loss.") and value == 0 and path[5:] not in _weights()):
+            weight = path.removeprefix("loss.") if path.startswith("loss.") and not _is_loss_setting(path) else None
+            if weight is None or value != 0 or weight in _weights():
                 _put(nested, path, value)
         # They meant nothing where the motion model lacks the term.
         known = make_motion(nested.get("motion", cls.motion), nested.get("motion_config")).terms()
@@ -385,23 +386,34 @@ def _made(values: dict[str, Any]) -> FitConfig:
 def _put(values: dict[str, Any], path: str, value: Any) -> None:
     """Sets the value at `path` in nested `values`; raises `UserError` for a path that there is not."""
     head, *rest = path.split(".")
-    fields = {field.name: field for field in dataclasses.fields(FitConfig)}
-    parts = {"init", "loss", "optim", "densify", "extra", "keep"}
-    if head not in fields or head == "plugins" or (rest and head not in {*parts, "motion_config", "normalisation"}):
-        known = ", ".join([*setting_paths(), "loss.TERM"])
-        raise UserError(f"unknown fit setting {path}; the settings are: {known}")
+    fields = {field.name for field in dataclasses.fields(FitConfig)}
+    tables = {"init", "loss", "optim", "densify", "extra", "keep", "motion_config", "normalisation"}
+    if head not in fields or head == "plugins" or (rest and head not in tables):
+        raise _unknown(path)
     if not rest:
         values[head] = value
         return
     inner = values.setdefault(head, {})
-    if head == "loss" and rest[0] not in {field.name for field in dataclasses.fields(LossConfig)}:
+    if head == "loss" and not _is_loss_setting(path):
         # Anything else is the weight of a term.
         weights = inner.setdefault("weights", _weights())
         weights[".".join(rest)] = value
         return
     for name in rest[:-1]:
-        inner = inner.setdefault(name, {})
+        inner = inner.setdefault(name, {}) if isinstance(inner, dict) else None
+    if not isinstance(inner, dict):
+        raise _unknown(path)
     inner[rest[-1]] = value
+
+
+def _is_loss_setting(path: str) -> bool:
+    """Returns whether `loss.NAME` is a setting and not the weight of a term."""
+    return path.split(".")[1] in {field.name for field in dataclasses.fields(LossConfig)}
+
+
+def _unknown(path: str) -> UserError:
+    known = ", ".join([*setting_paths(), "loss.TERM"])
+    return UserError(f"unknown fit setting {path}; the settings are: {known}")
 
 
 def _shallow(config: Any) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from ..errors import UserError
 from ..files import read_json
+from .weights import Weight, checked_weight
 
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
 
@@ -42,6 +43,8 @@ def checked_value(hint: Any, value: Any, path: str) -> Any:
         if not isinstance(value, Mapping):
             raise UserError(f"{path}: expected a table of settings, got {_shown(value)}")
         return hint(**checked_dataclass(hint, value, f"{path}."))
+    if hint == Weight:
+        return checked_weight(path.removeprefix("loss.weights."), value)
     origin, inside = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return _one_of(inside, value, path)
