@@ -277,11 +277,11 @@ def open_priors(
         # A prior with a name may serve several roles, as the embedded one does, which is one set of weights.
         if source not in PRIORS or not isinstance(opened.get(source), protocol):
             opened[source] = _opened(source, role, device)
+            if not isinstance(opened[source], protocol):
+                raise UserError(f"{source} is no {role} prior; name weights that are one (docs/generation.md)")
             info = opened[source].info
             say(f"{role} prior: {info.name} ({info.source}), licence {info.licence}")
             if info.notice:
                 say(f"  note: {info.notice}")
-        if not isinstance(opened[source], protocol):
-            raise UserError(f"{source} is no {role} prior; name weights that are one (docs/generation.md)")
         found[role] = opened[source]
     return Priors(found["multi-view"], found["video"], found["image"], reconstructor() if views == "embedded" else None)

@@ -4,7 +4,7 @@
         [--cameras ID ...] [--settings JSON] [--rates JSON]
 
 `--cameras` holds out all pictures of those training cameras; without it every eighth training picture is held out. The
-scene's own test pictures are not looked at. `--settings` are fields of `FitConfig`, `--rates` the first and last
+scene's own test pictures are not looked at. `--settings` are settings of the fit by path, `--rates` the first and last
 learning rate of columns of the motion model. Prints one line of JSON; `ms` are milliseconds of CPU time per step.
 """
 

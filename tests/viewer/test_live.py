@@ -20,9 +20,9 @@ pytest.importorskip("viser")
 from gaussian4d import fit
 from gaussian4d.cli import main
 from gaussian4d.errors import UserError
-from gaussian4d.fitting.hooks import GROUP
 from gaussian4d.fitting.snapshot import snapshot
 from gaussian4d.model import load_model
+from gaussian4d.plugins import FIT_HOOKS
 from gaussian4d.scene import Scene, load_scene
 from gaussian4d.toys import write_scene
 from viewer.curves import Curves
@@ -96,7 +96,7 @@ def test_a_fit_is_watched_paused_and_stopped(scene: Scene, tmp_path: Path, monke
 
 def test_the_hook_is_registered_where_fit_looks_for_it() -> None:
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
-    module, name = project["entry-points"][GROUP]["view"].split(":")
+    module, name = project["entry-points"][FIT_HOOKS.group]["view"].split(":")
     made = getattr(importlib.import_module(module), name)
     assert isinstance(made(), LiveFit) and made() is not made()
 

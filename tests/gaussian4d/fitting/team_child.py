@@ -12,6 +12,7 @@ from pathlib import Path
 
 from gaussian4d import fit
 from gaussian4d.errors import UserError
+from gaussian4d.fitting.loop import Figures
 from gaussian4d.fitting.trainer import Trainer
 from gaussian4d.scene import load_scene
 
@@ -38,10 +39,10 @@ SHORT = {"max_steps": 40, "checkpoint_every": 10, "densify_every": 12}
 class BrokenTrainer(Trainer):
     """Fails in the process of rank 1 after step 15."""
 
-    def _train_step(self, progress: float) -> None:
+    def take_step(self, progress: float) -> Figures | None:
         if self.step == 15 and self.team.rank == 1:
             raise UserError("frame 3 of camera 2 cannot be read")
-        super()._train_step(progress)
+        return super().take_step(progress)
 
 
 def main(scene: Path, out: Path, *flags: str) -> int:
@@ -52,9 +53,9 @@ def main(scene: Path, out: Path, *flags: str) -> int:
             trainer.stop_requested = True
 
     if "--break" in flags:
-        from gaussian4d.fitting import run
+        from gaussian4d.fitting import training
 
-        run.Trainer = BrokenTrainer  # type: ignore[misc]
+        training.Trainer = BrokenTrainer  # type: ignore[misc]
     try:
         result = fit(
             load_scene(scene),

@@ -9,9 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from gaussian4d.fitting.coherence import coherence, isometry, patches, relative_rotation, rigidity
+from gaussian4d.fitting.coherence import isometry, patches, relative_rotation, rigidity
 from gaussian4d.fitting.config import FitConfig
 from gaussian4d.fitting.densify import rotate
+from gaussian4d.fitting.step import Step
+from gaussian4d.fitting.targets import Target
+from gaussian4d.fitting.terms import terms_of
 from gaussian4d.gaussians import Gaussians
 from gaussian4d.motion import MotionModel, Params, make_motion
 
@@ -19,7 +22,19 @@ COUNT = 60
 
 
 def config(**settings: Any) -> FitConfig:
-    return FitConfig(max_steps=1, **settings)
+    """Returns settings without terms but those given."""
+    return FitConfig(max_steps=1).replace({"loss.weights": {}, **settings})
+
+
+def coherence(settings: FitConfig, motion: MotionModel, params: Params, time: float, number: int, seed: int) -> Tensor:
+    """Returns the sum of the terms in step `number`; the camera's index makes the seed."""
+    nothing: Any = None
+    target = Target(torch.zeros(0), None, torch.eye(4), torch.eye(3), 1, 1, time, seed, nothing, 0)
+    state = motion.at(params, time)
+    more: dict[str, Any] = {"near": 0.1, "backend": "auto", "background": torch.zeros(3), "frame_interval": 0.1}
+    step = Step(settings, number, 0.5, target, state, motion, params, **more)
+    values = [value for term in terms_of(settings, motion) if (value := term(step)) is not None]
+    return sum(values, torch.zeros(()))
 
 
 def at_rest(motion: MotionModel, n: int = COUNT) -> Params:
@@ -39,8 +54,7 @@ def at_rest(motion: MotionModel, n: int = COUNT) -> Params:
 
 def penalty(motion: MotionModel, params: Params, time: float = 0.4, seed: int = 3, **settings: Any) -> float:
     """Returns the penalty as it is on the mean over steps, of which one in four looks."""
-    state = motion.at(params, time)
-    steps = [float(coherence(config(**settings), motion, params, state, time, step, seed)) for step in range(4)]
+    steps = [float(coherence(config(**settings), motion, params, time, step, seed)) for step in range(4)]
     assert steps[1:] == [0.0] * 3
     return sum(steps) / len(steps)
 
@@ -157,9 +171,7 @@ def test_the_penalties_pull_scattered_motion_together(name: str) -> None:
     for step in range(30):
         total = torch.zeros(())
         for k, time in enumerate((0.2, 0.5, 0.8)):
-            total = total + coherence(
-                config(**settings), motion, params, motion.at(params, time), time, 0, 10 * step + k
-            )
+            total = total + coherence(config(**settings), motion, params, time, 0, 10 * step + k)
         optimizer.zero_grad()
         total.backward()
         optimizer.step()
@@ -174,7 +186,7 @@ def test_a_seed_repeats_and_weights_of_zero_cost_nothing() -> None:
     params["means_series"] += torch.randn(params["means_series"].shape, generator=torch.Generator().manual_seed(4))
     first, again, other = (penalty(motion, params, seed=seed, rigidity_weight=1.0) for seed in (1, 1, 2))
     assert first == again != other
-    state = motion.at(params, 0.4)
-    assert coherence(config(), motion, params, state, 0.4, 0, 1) == 0.0
+    assert coherence(config(rigidity_weight=0.0), motion, params, 0.4, 0, 1) == 0.0
+    assert terms_of(config(rigidity_weight=0.0), motion) == []
     still = make_motion("static", {})
-    assert coherence(config(rigidity_weight=1.0), still, params, state, 0.4, 0, 1) == 0.0
+    assert coherence(config(rigidity_weight=1.0), still, params, 0.4, 0, 1) == 0.0

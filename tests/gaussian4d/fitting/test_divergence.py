@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,8 +14,11 @@ from gaussian4d.cli.app import main
 from gaussian4d.errors import UserError
 from gaussian4d.fitting.checkpoint import list_checkpoints, load_checkpoint
 from gaussian4d.fitting.divergence import PATIENCE, unsound
+from gaussian4d.fitting.step import Step
+from gaussian4d.fitting.terms import WeightedTerm, photometric
 from gaussian4d.fitting.trainer import Trainer
 from gaussian4d.model import DynamicGaussians, load_model
+from gaussian4d.run_folder import RunFolder
 from gaussian4d.scene import load_scene
 
 SETTINGS = {
@@ -30,6 +34,8 @@ SETTINGS = {
     "resolutions": ((0.0, 1.0),),
 }
 
+MAKE_TERMS = Trainer.make_terms
+
 pytestmark = pytest.mark.usefixtures("cpu_backend")
 
 
@@ -40,6 +46,16 @@ def poison(at: int, column: str = "means", rows: slice = slice(3)) -> Callable[[
                 trainer.table.params[column][rows] = float("nan")
 
     return hook
+
+
+def replace_photometric(monkeypatch: pytest.MonkeyPatch, term: Callable[[Step], torch.Tensor]) -> None:
+    """Puts `term` in the place of the term that every fit has."""
+
+    def made(trainer: Trainer) -> list[WeightedTerm]:
+        terms = MAKE_TERMS(trainer)
+        return [dataclasses.replace(item, term=term) if item.name == "photometric" else item for item in terms]
+
+    monkeypatch.setattr(Trainer, "make_terms", made)
 
 
 def same(a: DynamicGaussians, b: DynamicGaussians) -> bool:
@@ -75,14 +91,13 @@ def test_steps_without_a_finite_loss_are_dropped_until_they_are_the_rule(
     ball_scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scene = load_scene(ball_scene)
-    real = Trainer._loss
+    real = photometric
     lost: set[int] = set()
 
-    def loss(trainer: Trainer, *args: object):
-        value, *rest = real(trainer, *args)  # type: ignore[arg-type]
-        return (value * float("nan") if trainer.step in lost else value, *rest)
+    def loss(step: Step) -> torch.Tensor:
+        return real(step) * (float("nan") if step.number in lost else 1.0)
 
-    monkeypatch.setattr(Trainer, "_loss", loss)
+    replace_photometric(monkeypatch, loss)
     # Step 20 is due for a checkpoint, amid lost steps.
     lost.update([3, *range(15, 15 + PATIENCE - 1)])
     result = fit(scene, "quick", tmp_path / "rare", keep_checkpoints=9, **SETTINGS)  # type: ignore[arg-type]
@@ -94,7 +109,7 @@ def test_steps_without_a_finite_loss_are_dropped_until_they_are_the_rule(
     with pytest.raises(UserError, match=f"loss of the {PATIENCE} steps up to step {15 + PATIENCE} is not finite"):
         fit(scene, "quick", tmp_path / "rule", **SETTINGS)  # type: ignore[arg-type]
     assert [int(p.stem[5:]) for p in list_checkpoints(tmp_path / "rule" / "checkpoints")] == [10]
-    monkeypatch.setattr(Trainer, "_loss", real)
+    replace_photometric(monkeypatch, real)
     fit(scene, "quick", tmp_path / "rule", resume=True, evaluate=False)
     assert load_model(tmp_path / "rule").meta["fit"]["steps"] == 40
 
@@ -153,13 +168,7 @@ def test_frozen_gaussians_are_sound_and_others_without_end_are_not() -> None:
 def test_the_command_says_so_and_fails(
     ball_scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    real = Trainer._loss
-
-    def loss(trainer: Trainer, *args: object):
-        value, *rest = real(trainer, *args)  # type: ignore[arg-type]
-        return (value * float("nan"), *rest)
-
-    monkeypatch.setattr(Trainer, "_loss", loss)
+    replace_photometric(monkeypatch, lambda step: photometric(step) * float("nan"))
     out = tmp_path / "run"
     assert main(["fit", str(ball_scene), "--out", str(out), "--max-steps", "30"]) == 2
     message = capsys.readouterr().err

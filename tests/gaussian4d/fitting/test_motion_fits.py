@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 import torch
-from gaussian4d.fitting.losses import regularisation
 
 from gaussian4d import fit
 from gaussian4d.errors import UserError
 from gaussian4d.fitting.checkpoint import list_checkpoints, load_checkpoint
 from gaussian4d.fitting.config import FitConfig
 from gaussian4d.fitting.presets import preset_config
+from gaussian4d.fitting.terms import penalties
 from gaussian4d.fitting.trainer import Trainer
 from gaussian4d.gaussians import Gaussians
 from gaussian4d.model import load_model
@@ -129,16 +129,17 @@ def test_the_first_stage_is_at_rest(ball_scene: Path, tmp_path: Path) -> None:
 def test_hexplane_gets_its_published_settings_unless_told_otherwise(ball_scene: Path) -> None:
     scene = load_scene(ball_scene)
     chosen = preset_config("balanced", scene, {"motion": "hexplane", "max_steps": 9})
-    assert chosen.plane_variation_weight == 2e-4 and chosen.time_roughness_weight == 1e-3
-    assert chosen.time_activity_weight == 1e-4 and chosen.coarse == 0.0
+    assert chosen.get("loss.plane-variation") == 2e-4 and chosen.get("loss.time-roughness") == 1e-3
+    assert chosen.get("loss.time-activity") == 1e-4 and chosen.optim.coarse == 0.0
     assert chosen.motion_config == {"time_resolution": 3, "deform_opacities": False} and chosen.max_steps == 9
     scene.has_alpha = False
     whole = preset_config("balanced", scene, {"motion": "hexplane"})
-    assert whole.coarse == 0.17 and whole.motion_config["deform_opacities"]
+    assert whole.optim.coarse == 0.17 and whole.motion_config["deform_opacities"]
     scene.has_alpha = True
     told = preset_config("balanced", scene, {"motion": "hexplane", "coarse": 0.0, "motion_config": SMALL_PLANES})
-    assert told.coarse == 0.0 and told.motion_config == SMALL_PLANES and told.plane_variation_weight == 2e-4
-    assert preset_config("balanced", scene, {"motion": "free-time"}).coarse == 0.0
+    assert told.optim.coarse == 0.0 and told.motion_config == SMALL_PLANES
+    assert told.get("loss.plane-variation") == 2e-4
+    assert preset_config("balanced", scene, {"motion": "free-time"}).optim.coarse == 0.0
 
 
 def test_settings_that_fit_no_model_are_explained() -> None:
@@ -146,12 +147,12 @@ def test_settings_that_fit_no_model_are_explained() -> None:
         ({"motion": "hexplane", "static_after": 2.0}, "static_after"),
         ({"motion": "free-time", "static_after": 0.0}, "static_after"),
         ({"coarse": 1.0}, "coarse"),
-        ({"motion": "dual-domain", "init_velocities": True}, "init_velocities"),
+        ({"motion": "dual-domain", "init_velocities": True}, "init.velocities"),
         ({"rigidity_neighbours": 1}, "rigidity_neighbours"),
         ({"smoothness_step": 0.0}, "smoothness_step"),
     ):
         with pytest.raises(UserError, match=word):
-            FitConfig(max_steps=1, **settings)
+            FitConfig(max_steps=1).replace(**settings)
 
 
 def test_each_weight_adds_its_penalty_on_the_planes() -> None:
@@ -159,16 +160,16 @@ def test_each_weight_adds_its_penalty_on_the_planes() -> None:
     motion = make_motion("hexplane", SMALL_PLANES)
     params = motion.init_shared(torch.rand(5, 3, generator=generator), generator)
     params["shared.time.0"] += torch.rand(params["shared.time.0"].shape, generator=generator)
-    others = {"opacity_weight": 0.0, "anisotropy_weight": 0.0, "motion": "hexplane", "max_steps": 1}
+    others = FitConfig(max_steps=1, motion="hexplane").replace({"loss.opacity": 0.0, "loss.anisotropy": 0.0})
     state = Gaussians(*(torch.zeros(0, 3) for _ in range(5)))
-    assert regularisation(FitConfig(**others), params, state) == 0.0
+    assert penalties(others, motion, params, state) == 0.0
     for name, penalty in (
-        ("plane_variation_weight", plane_variation),
-        ("time_roughness_weight", time_roughness),
-        ("time_activity_weight", time_activity),
+        ("loss.plane-variation", plane_variation),
+        ("loss.time-roughness", time_roughness),
+        ("loss.time-activity", time_activity),
     ):
-        value = float(regularisation(FitConfig(**others, **{name: 0.5}), params, state))
+        value = float(penalties(others.replace({name: 0.5}), motion, params, state))
         assert value == pytest.approx(0.5 * float(penalty(params))) and value > 0
     # Other models have no planes to penalise.
-    static = FitConfig(**{**others, "motion": "static"}, time_activity_weight=1.0)
-    assert regularisation(static, {"means": torch.zeros(3, 3)}, state) == 0.0
+    with pytest.raises(UserError, match="time-activity"):
+        others.replace({"motion": "static", "loss.time-activity": 1.0})

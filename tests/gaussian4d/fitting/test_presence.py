@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from gaussian4d.fitting.losses import regularisation
 
 from gaussian4d import fit
 from gaussian4d.fitting.config import FitConfig
+from gaussian4d.fitting.terms import penalties
 from gaussian4d.fitting.trainer import Trainer
 from gaussian4d.motion import Params, make_motion
 from gaussian4d.scene import load_scene
@@ -37,9 +37,9 @@ def test_the_opacity_term_is_the_mean_at_the_time_and_spares_the_window(name: st
     opacity = torch.sigmoid(params["opacities"]).detach()
     presence = torch.exp(-sharpness * torch.tensor([0.0, 1.5]).square())
     for at_time, factor in ((True, presence), (False, torch.ones(2))):
-        config = FitConfig(max_steps=1, opacity_weight=0.5, opacity_at_time=at_time, anisotropy_weight=0.0)
-        total = regularisation(config, params, motion.at(params, 0.5))
-        assert isinstance(total, torch.Tensor)
+        changes = {"loss.opacity": 0.5, "loss.opacity_at_time": at_time, "loss.anisotropy": 0.0}
+        config = FitConfig(max_steps=1, motion=name).replace(changes)
+        total = penalties(config, motion, params, motion.at(params, 0.5))
         assert float(total.detach()) == pytest.approx(0.5 * float((opacity * factor).mean()))
         for value in params.values():
             value.grad = None
@@ -67,7 +67,7 @@ def test_gradients_count_only_for_who_is_there(ball_scene: Path, tmp_path: Path)
                 params["opacities"].fill_(math.log(opacity / (1.0 - opacity)))
                 params["durations"].fill_(math.log(0.1))
                 params["times"].copy_(target.time + 0.1 * torch.sqrt(-2.0 * presence.log()))
-            seen["drawn"] = trainer._loss(target, torch.zeros(3), 0.0)[3]
+            seen["drawn"] = trainer.step_of(target, torch.zeros(3), 0.0).picture.drawn[0]
             with torch.no_grad():
                 params["durations"][above] = math.log(4.0)
                 params["times"].fill_(0.5)

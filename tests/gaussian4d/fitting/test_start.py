@@ -126,7 +126,7 @@ def test_start_of_a_fit_has_every_column(ball_scene: Path, name: str) -> None:
     scene = load_scene(ball_scene)
     frames = scene.frames("train")
     normalisation = Normalisation.from_cameras([frame.camera for frame in frames])
-    config = FitConfig(motion=name, max_steps=10, init_points=300, init_instants=4)
+    config = FitConfig(motion=name, max_steps=10).replace({"init.points": 300, "init.instants": 4})
     motion = make_motion(name)
     points = initial_points(scene, frames, normalisation, config, 0, silent)
     params = initial_params(points, motion, config)
@@ -137,7 +137,7 @@ def test_start_of_a_fit_has_every_column(ball_scene: Path, name: str) -> None:
     assert set(motion.columns()) | set(motion.shared_shapes()) <= set(params)
     if motion.windowed:
         assert sorted(set(params["times"].tolist())) == pytest.approx([0.0, 1 / 3, 2 / 3, 1.0])
-        deviation = config.init_duration / 3 * (math.sqrt(2) if name == "spacetime" else 1.0)
+        deviation = config.init.duration / 3 * (math.sqrt(2) if name == "spacetime" else 1.0)
         torch.testing.assert_close(params["durations"], torch.full((n,), math.log(deviation)))
     if name == "hexplane":
         low, high = params["shared.bounds"]
@@ -207,8 +207,8 @@ def test_presets_fit_the_scene(ball_scene: Path, write_ball: Callable[..., Path]
     assert preset_config("quick", scene, {"motion": "static"}).motion == "static"
     assert preset_config("balanced", scene, {"max_steps": 5}).motion == "free-time"
     for motion, moving in (("free-time", True), ("spacetime", True), ("dual-domain", False), ("static", False)):
-        assert preset_config("balanced", scene, {"motion": motion}).init_velocities == moving
-    assert not preset_config("balanced", scene, {"motion": "free-time", "init_velocities": False}).init_velocities
+        assert preset_config("balanced", scene, {"motion": motion}).init.velocities == moving
+    assert not preset_config("balanced", scene, {"motion": "free-time", "init_velocities": False}).init.velocities
     limited = preset_config("balanced", scene, {"max_minutes": 2.0})
     assert limited.max_minutes == 2.0 and limited.max_steps is None
     both = preset_config("balanced", scene, {"max_minutes": 2.0, "max_steps": 9})

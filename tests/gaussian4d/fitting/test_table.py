@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from gaussian4d.fitting.config import FitConfig
-from gaussian4d.fitting.densify import Densifier, relocated
+from gaussian4d.fitting.densify import Densify, Refinement, Relocate, relocated
+from gaussian4d.fitting.drawing import Drawing
+from gaussian4d.fitting.strategies import StrategySetup
 from gaussian4d.fitting.table import ParameterTable
 from gaussian4d.motion import FreeTime
 
@@ -99,9 +101,12 @@ def test_rates_follow_the_schedule() -> None:
     assert table.optimizer.param_groups[0]["lr"] == pytest.approx(math.sqrt(1e-3 * 1e-4))
 
 
-def densifier(**settings: object) -> Densifier:
-    config = FitConfig(max_steps=10, densify_fraction=1.0, densify_grad=0.5, max_gaussians=100, **settings)  # type: ignore[arg-type]
-    return Densifier(config, FreeTime(), torch.Generator().manual_seed(0))
+def densifier(made: type[Refinement] = Densify, **settings: object) -> Refinement:
+    base = {"densify.fraction": 1.0, "densify.grad": 0.5, "densify.max_gaussians": 100}
+    config = FitConfig(max_steps=10).replace({**base, **settings})
+    worker = made()
+    worker.start(StrategySetup(config, FreeTime(), torch.Generator().manual_seed(0)))
+    return worker
 
 
 def test_densify_clones_small_splits_large_prunes_faint() -> None:
@@ -133,7 +138,7 @@ def test_growth_stops_at_the_limit_and_takes_the_largest_gradients() -> None:
     table = make_table()
     table.statistics["grad"] = torch.tensor([5.0, 1.0, 4.0, 3.0, 2.0, 0.0])
     worker = densifier()
-    worker.config.max_gaussians = 8
+    worker.settings.max_gaussians = 8
     marks = table.params["sh0"].detach()[:, 0, 0].round().clone()
     worker.change(table)
     assert len(table) == 8
@@ -144,8 +149,8 @@ def test_relocate_moves_the_dead_and_grows() -> None:
     table = make_table()
     with torch.no_grad():
         table.params["opacities"][:2] = -10.0
-    worker = densifier(strategy="relocate")
-    worker.config.densify_fraction = 0.5
+    worker = densifier(Relocate)
+    worker.settings.fraction = 0.5
     worker.change(table)
     assert len(table) == 9
     assert torch.all(torch.sigmoid(table.params["opacities"]) > 0.01)
@@ -162,8 +167,8 @@ def test_the_relocated_live_when_and_move_as_those_they_copy() -> None:
             table.params[name].copy_(0.1 * marks)
         table.params["velocities"].copy_(marks[:, None].expand(6, 3))
         table.params["sh0"].copy_(marks[:, None, None].expand(6, 1, 3))
-    worker = densifier(strategy="relocate")
-    worker.config.densify_fraction = 0.5
+    worker = densifier(Relocate)
+    worker.settings.fraction = 0.5
     worker.change(table)
     params = {name: value.detach() for name, value in table.params.items()}
     sources = params["sh0"][:, 0, 0]
@@ -173,8 +178,8 @@ def test_the_relocated_live_when_and_move_as_those_they_copy() -> None:
     torch.testing.assert_close(params["velocities"], sources[:, None].expand(9, 3))
 
 
-@pytest.mark.parametrize("strategy", ["densify", "relocate"])
-def test_shared_tensors_are_stepped_and_saved_but_never_refined(strategy: str) -> None:
+@pytest.mark.parametrize("strategy", [Densify, Relocate])
+def test_shared_tensors_are_stepped_and_saved_but_never_refined(strategy: type[Refinement]) -> None:
     # As many rows as there are Gaussians: only the name tells it apart.
     weights = torch.arange(1.0, 7.0)[:, None].repeat(1, 3)
     table = make_table(shared={"shared.weights": weights.clone()})
@@ -184,7 +189,7 @@ def test_shared_tensors_are_stepped_and_saved_but_never_refined(strategy: str) -
     assert len(before) == 4
     with torch.no_grad():
         table.params["opacities"][1] = -10.0
-    worker = densifier(strategy=strategy)
+    worker = densifier(strategy)
     worker.change(table)
     assert len(table) != 6
     after = {name: value for name, value in table.state().items() if "shared.weights" in name}
@@ -212,7 +217,7 @@ def test_long_lived_gaussians_freeze_when_others_are_refined() -> None:
     assert table.params["velocities"].detach()[:, 0].tolist() == [1.0, 1.0, 0.0, 1.0, 1.0, 1.0]
     # Half the clip is 0.25 after its instant.
     torch.testing.assert_close(table.params["means"].detach()[2], torch.full((3,), 2.25), rtol=0, atol=1e-2)
-    worker.config.static_after = None
+    worker.settings.static_after = None
     with torch.no_grad():
         table.params["durations"][0] = math.log(3.0)
     worker.change(table)
@@ -233,9 +238,10 @@ def test_gradients_count_only_while_drawn() -> None:
     table.statistics = {}
     worker = densifier()
     for drawn in ([True, True], [True, False]):
-        grads = torch.tensor([[3.0, 4.0], [3.0, 4.0]])
-        seen = torch.zeros(2, 2)
-        worker.observe(seen, grads, torch.tensor(drawn), 2, 2)
-        worker.count(table, seen)
+        means2d = torch.zeros(1, 2, 2, requires_grad=True)
+        means2d.grad = torch.tensor([[[3.0, 4.0], [3.0, 4.0]]])
+        blank = torch.zeros(1, 2, 2, 1)
+        worker.observe(table, Drawing(blank, blank, means2d, torch.tensor([drawn]), {}, 2, 2))
+        worker.after_backward(table, lambda tensors: None)
     assert table.statistics["grad"].tolist() == [10.0, 5.0]
     assert table.statistics["count"].tolist() == [2.0, 1.0]

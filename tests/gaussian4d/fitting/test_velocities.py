@@ -63,7 +63,7 @@ def test_gaussians_start_moving_and_are_where_they_were_found() -> None:
     expected = torch.tensor(neighbour_velocities(xyz, times), dtype=torch.float32)
     for name in ("free-time", "spacetime"):
         motion = make_motion(name)
-        params = initial_params(points, motion, FitConfig(max_steps=1, motion=name, init_velocities=True))
+        params = initial_params(points, motion, FitConfig(max_steps=1, motion=name).replace({"init.velocities": True}))
         assert {key: value.shape for key, value in params.items() if key in motion.columns()} == {
             key: (len(xyz), *shape) for key, shape in motion.columns().items()
         }

@@ -25,7 +25,6 @@ from gaussian4d.cli.app import main
 from gaussian4d.errors import UserError
 from gaussian4d.evaluation import evaluate
 from gaussian4d.fitting.checkpoint import list_checkpoints, load_checkpoint
-from gaussian4d.fitting.config import load_run_config
 from gaussian4d.fitting.divergence import unsound
 from gaussian4d.fitting.presets import preset_config
 from gaussian4d.fitting.windows import Plan, cut, plan_windows
@@ -33,6 +32,7 @@ from gaussian4d.fitting.windows_start import Predecessor, lasting
 from gaussian4d.model import DynamicGaussians, load_model
 from gaussian4d.motion import Windows, WindowsConfig, make_motion
 from gaussian4d.rendering import render
+from gaussian4d.run_folder import RunFolder
 from gaussian4d.scene import Scene, load_scene
 
 SETTINGS: dict[str, Any] = {
@@ -149,7 +149,7 @@ def test_a_window_starts_where_the_one_before_ended(long_scene: Path, tmp_path: 
     first = load_model(out / "windows/000").motion
     middle = 0.5 * (scene.times[6] + scene.times[7])
     state = first.at({name[7:]: v for name, v in before.items() if name.startswith("params/")}, float(middle))
-    state = state.select(state.opacities > load_run_config(out / "config.json")[0].prune_opacity)
+    state = state.select(state.opacities > RunFolder(out).config().densify.prune_opacity)
     torch.testing.assert_close(tensors["params/means"], state.means)
     torch.testing.assert_close(torch.sigmoid(tensors["params/opacities"]), state.opacities, atol=1e-4, rtol=0)
     assert float(tensors["params/means_series"].abs().max()) == 0.0
@@ -200,7 +200,7 @@ def test_a_window_that_diverges_goes_back_to_its_checkpoint(long_scene: Path, tm
     assert not any(unsound(load_checkpoint(path)[0]) for path in out.rglob("step_*.safetensors"))
     fit(scene, out=out, resume=True, evaluate=False)
     assert load_model(out).meta["fit"]["steps"] == 40
-    assert load_run_config(out / "windows/001/config.json")[0].lr_factor == 0.5
+    assert RunFolder(out / "windows/001").config().optim.factor == 0.5
 
 
 def test_processes_fit_windows_side_by_side_and_go_on_after_a_stop(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from generators.stag4d.losses import anisotropy
 from stag_oracle import INPUT, TIMES, toy_input, truth
 
 from generators.cameras import orbit_cameras
 from generators.stag4d.anchors import Anchors
 from generators.stag4d.config import StagConfig
 from generators.stag4d.distillation import Distillation
+from generators.stag4d.terms import anisotropy
 
 
 def _distillation(anchors=None, **settings):

@@ -62,14 +62,14 @@ def test_a_stopped_fit_goes_on_as_if_it_had_not_stopped(tmp_path, monkeypatch):
     frames, prior = toy_input()
     config = quick(**{**TINY, "max_steps": 30})
     whole = fit_asset(frames, TIMES, INPUT, prior, tmp_path / "whole", config)
-    original = StagTrainer._train_step
+    original = StagTrainer.take_step
 
     def stopping(self, progress):
-        original(self, progress)
         self.stop_requested = self.step + 1 == 13
+        return original(self, progress)
 
     with monkeypatch.context() as patched:
-        patched.setattr(StagTrainer, "_train_step", stopping)
+        patched.setattr(StagTrainer, "take_step", stopping)
         with pytest.raises(Interrupted):
             fit_asset(frames, TIMES, INPUT, prior, tmp_path / "parts", config, resume_line="again")
     assert "again" in (tmp_path / "parts" / "log.txt").read_text()

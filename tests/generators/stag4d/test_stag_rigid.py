@@ -96,14 +96,14 @@ def test_a_stopped_fit_of_what_is_known_to_move_goes_on_as_if_it_had_not_stopped
     _, frames, prior, moves = _toy()
     config = quick(**{**TINY, "max_steps": 24})
     whole = fit_asset(frames, TIMES, INPUT, prior, tmp_path / "whole", config, moves=moves)
-    original = StagTrainer._train_step
+    original = StagTrainer.take_step
 
     def stopping(self, progress):
-        original(self, progress)
         self.stop_requested = self.step + 1 == 11
+        return original(self, progress)
 
     with monkeypatch.context() as patched:
-        patched.setattr(StagTrainer, "_train_step", stopping)
+        patched.setattr(StagTrainer, "take_step", stopping)
         with pytest.raises(Interrupted):
             fit_asset(frames, TIMES, INPUT, prior, tmp_path / "parts", config, moves=moves)
     parts = fit_asset(frames, TIMES, INPUT, prior, tmp_path / "parts", config, moves=moves, resume=True)
