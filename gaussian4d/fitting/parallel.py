@@ -118,7 +118,7 @@ class Team:
             return dict(make())
         content = b""
         if self.leads:
-            content = bytes_from_tensors({name: value.detach().contiguous() for name, value in make().items()})
+            content = bytes_from_tensors({name: value.detach().cpu().contiguous() for name, value in make().items()})
         length = torch.tensor([len(content)])
         _together(lambda: dist.broadcast(length, src=0))
         buffer = torch.empty(int(length), dtype=torch.uint8)
