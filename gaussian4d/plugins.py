@@ -326,7 +326,7 @@ def _no_format(thing: Any) -> str:
     from .io.formats import Format
 
     if not isinstance(thing, Format):
-        return f"expected a gaussian4d.io.formats.Format, got {thing!r}"
+        return f"expected a gaussian4d.Format, got {thing!r}"
     if not thing.endings or not all(ending.startswith(".") and ending == ending.lower() for ending in thing.endings):
         return f"its endings must be lower-case and begin with a dot, got {thing.endings!r}"
     return ""
