@@ -305,7 +305,9 @@ def _missing(kind: str, name: str, needed: Mapping[str, Any] | None) -> str:
     if package == "__main__":
         return f"this run needs the {kind} {name!r}, which a program registered by itself; register it there first"
     version = _spaced(needed.get("version"))
-    return f"this run needs the {kind} {name!r} from the package {package}{version}, which is not installed here"
+    # Without a version it was no entry point: an object that a program gave, whose module this is.
+    lacking = "which is not installed here" if version else "which is not here; give the object again, or install it"
+    return f"this run needs the {kind} {name!r} from the package {package}{version}, {lacking}"
 
 
 def _spaced(version: object) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -257,11 +258,15 @@ def test_objects_take_the_place_of_names(installed: None, book: Path, tmp_path: 
             }
             run = g4.fit(scene, out=tmp_path / turn, max_steps=2, settings={"init.points": 50}, **objects)
             assert run.model.motion.config == OscillatorConfig(2.5)
+        stated = {one["name"]: one for one in g4.RunFolder(tmp_path / "b").config().plugins}
     finally:
         TERMS.unregister("depth-smoothness")
         STRATEGIES.unregister("FixedRate")
     assert asked == [3.0] * 4
-    stated = {one["name"]: one for one in g4.RunFolder(tmp_path / "b").config().plugins}
+    with pytest.raises(
+        g4.UserError, match="'FixedRate' from the package gaussian4d_oscillator, which is not here; give"
+    ):
+        g4.RunFolder(tmp_path / "b").config()
     assert stated["oscillator"]["version"] == "0.3.0" and stated["FixedRate"]["package"] == "gaussian4d_oscillator"
 
 
@@ -330,3 +335,20 @@ def test_a_damaged_file_is_refused(
     (tmp_path / "b.raw4d").write_bytes(change((tmp_path / "a.raw4d").read_bytes()))
     with pytest.raises(g4.UserError, match=reason):
         g4.load_model(tmp_path / "b.raw4d")
+
+
+def test_the_commands_of_the_page_are_taken(site: Path) -> None:
+    text = (ROOT / "docs" / "extending.md").read_text(encoding="ascii")
+    blocks = re.findall(r"^```bash\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    lines = [line for block in blocks for line in block.splitlines() if line.startswith("gaussian4d ")]
+    assert len(lines) > 10
+    # Names of plugins are known to a process from its start.
+    script = """
+import shlex, sys
+from gaussian4d.cli.app import load_commands, parse
+for line in sys.stdin:
+    assert parse(shlex.split(line, comments=True)[1:], load_commands()) is not None, line
+"""
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, input="\n".join(lines), capture_output=True, text=True, env=environment(site))
+    assert done.returncode == 0, done.stderr
