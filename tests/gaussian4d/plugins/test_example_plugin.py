@@ -22,6 +22,7 @@ from PIL import Image
 
 import gaussian4d as g4
 from gaussian4d.cli import main
+from gaussian4d.cli.app import load_commands
 from gaussian4d.plugins import STRATEGIES, TERMS, forget_installed
 from gaussian4d.toys import write_scene
 
@@ -77,6 +78,8 @@ def run(site: Path) -> Run:
 @pytest.fixture
 def installed(site: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The package is here, too: what needs no fresh process is quicker without one."""
+    # The choices of a flag are made when its command is imported, and are not to know the package afterwards.
+    load_commands()
     monkeypatch.syspath_prepend(str(site))
     forget_installed()
     yield
