@@ -37,7 +37,8 @@ class Camera:
             raise UserError(f"camera {self.id}: {problem}")
 
     def __repr__(self) -> str:
-        x, y, z = self.position
+        # Adding 0 makes -0 the 0 that it equals.
+        x, y, z = self.position.round(9) + 0.0
         return (
             f"Camera({self.id!r}, {self.width}x{self.height}, {self.model}, focal {self.K[0, 0]:.5g} px,"
             f" at [{x:.3g}, {y:.3g}, {z:.3g}])"

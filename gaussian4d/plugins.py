@@ -117,16 +117,20 @@ class Registry(Generic[T]):
         self._loaded: dict[str, tuple[Entry, T]] = {}
         self._wrong, self._hidden, self._named = wrong, frozenset(hidden), named
 
-    def register(self, name: str) -> Callable[[Any], Any]:
+    def register(self, name: str, *, package: str | None = None) -> Callable[[Any], Any]:
         """Returns a decorator that adds what it decorates under `name`; the same name again replaces it.
+
+        Args:
+            name: As users type it.
+            package: What brings it, for messages; None is the package (or program) that calls this.
 
         Raises:
             UserError: for a name of the package's own.
         """
         known = self.entries().get(name)
-        if known is not None and known.package == OWN_PACKAGE:
+        if known is not None and known.package == OWN_PACKAGE and name not in self._registered:
             raise UserError(f"the {self.kind} {name!r} is gaussian4d's own; register yours under another name")
-        caller = sys._getframe(1).f_globals.get("__name__", "__main__")
+        caller = package or sys._getframe(1).f_globals.get("__name__", "__main__")
 
         def add(thing: Any) -> Any:
             if reason := self._check(name, thing):
@@ -146,9 +150,12 @@ class Registry(Generic[T]):
         ours |= {entry.name: entry for entry in installed if entry.package == OWN_PACKAGE}
         others: dict[str, Entry] = {}
         for entry in self._registered.values():
-            # A package may do both, register its things on import and declare them: one thing, its version known.
-            twice = [one for one in installed if one.name == entry.name and _top_module(one) == entry.package]
-            others[entry.name] = twice[0] if twice else entry
+            # A package may do both, register its things on import and declare them: one thing, its version known. What
+            # is registered counts: it may be an object of its own with settings, given for one fit.
+            for one in installed:
+                if one.name == entry.name and _top_module(one) == entry.package:
+                    entry = dataclasses.replace(entry, package=one.package, version=one.version)
+            others[entry.name] = entry
         for entry in installed:
             others.setdefault(entry.name, entry)
         found = {name: chosen for name, entry in ours.items() if (chosen := entry or others.get(name))}
@@ -159,7 +166,11 @@ class Registry(Generic[T]):
     def shadowed(self) -> list[Entry]:
         """Returns the entries of installed packages whose name is taken already."""
         known = self.entries()
-        return [entry for entry in self._installed() if known[entry.name] is not entry]
+        return [
+            entry
+            for entry in self._installed()
+            if known[entry.name] is not entry and known[entry.name].package != entry.package
+        ]
 
     def names(self) -> list[str]:
         """Returns the names, the package's own first; nothing is imported."""
@@ -294,7 +305,9 @@ def _missing(kind: str, name: str, needed: Mapping[str, Any] | None) -> str:
     if package == "__main__":
         return f"this run needs the {kind} {name!r}, which a program registered by itself; register it there first"
     version = _spaced(needed.get("version"))
-    return f"this run needs the {kind} {name!r} from the package {package}{version}, which is not installed here"
+    # Without a version it was no entry point: an object that a program gave, whose module this is.
+    lacking = "which is not installed here" if version else "which is not here; give the object again, or install it"
+    return f"this run needs the {kind} {name!r} from the package {package}{version}, {lacking}"
 
 
 def _spaced(version: object) -> str:

@@ -101,11 +101,15 @@ class Fit:
     def run(self) -> int:
         """Fits, and prints where the results lie; returns 130 when it was interrupted."""
         from ..devices import choose_device
+        from ..run_folder import RunFolder
         from ..scene import load_scene
 
         settings = self._settings()
         # Refused before the scene is read, which may take minutes.
         choose_device(self.device, self.backend)
+        if self.resume and (run := RunFolder(self.out)).exists:
+            # So is a run that needs a package which is not here: that package may read the scene, too.
+            run.config()
         hooks = [_view_hook()] if self.view else []
         scene = load_scene(self.scene, downscale=self.downscale, frames=self.frames, cache_mb=self.cache_mb)
         try:

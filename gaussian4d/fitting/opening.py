@@ -123,7 +123,7 @@ def register_objects(
     if isinstance(motion, MotionModel):
         name = motion.name
         if name not in MOTIONS:
-            MOTIONS.register(name)(type(motion))
+            MOTIONS.register(name, package=_package_of(motion))(type(motion))
         given |= {"motion": name, "motion_config": motion.config_dict()}
     elif motion is not None:
         given["motion"] = motion
@@ -134,13 +134,14 @@ def register_objects(
         elif isinstance(term, int | float | tuple | list):
             given[f"loss.{name}"] = term
         else:
-            TERMS.register(name)(term)
+            TERMS.register(name, package=_package_of(term))(term)
             given[f"loss.{name}"] = getattr(term, "weight", 1.0)
     if isinstance(strategy, str):
         given["densify.strategy"] = strategy
     elif strategy is not None:
         name = _name_of(strategy)
-        STRATEGIES.register(name)(strategy if isinstance(strategy, type) else lambda: strategy)
+        make = strategy if isinstance(strategy, type) else lambda: strategy
+        STRATEGIES.register(name, package=_package_of(strategy))(make)
         given["densify.strategy"] = name
     return given
 
@@ -161,6 +162,11 @@ def _name_of(thing: Any) -> str:
         return thing
     name = getattr(thing, "name", None) or getattr(thing, "__name__", None) or type(thing).__name__
     return str(name).replace("_", "-")
+
+
+def _package_of(thing: Any) -> str:
+    """Returns the name of the module that a function, an object or its class is from: who brings it."""
+    return getattr(thing, "__module__", None) or type(thing).__module__
 
 
 def _training_frames(scene: Scene) -> Sequence[Frame]:
