@@ -126,12 +126,12 @@ class Registry(Generic[T]):
         known = self.entries().get(name)
         if known is not None and known.package == OWN_PACKAGE:
             raise UserError(f"the {self.kind} {name!r} is gaussian4d's own; register yours under another name")
-        caller = sys._getframe(1).f_globals.get("__name__", "__main__")
+        package = _calling_package()
 
         def add(thing: Any) -> Any:
             if reason := self._check(name, thing):
                 raise UserError(f"the {self.kind} {name!r} cannot be registered: {reason}")
-            self._registered[name] = Entry(name, thing, caller.split(".")[0])
+            self._registered[name] = Entry(name, thing, package)
             return thing
 
         return add
@@ -284,6 +284,15 @@ def forget_installed() -> None:
 
 def _top_module(entry: Entry) -> str:
     return entry.source.module.split(".")[0] if isinstance(entry.source, EntryPoint) else ""
+
+
+def _calling_package() -> str:
+    """Returns the top-level package that called into ours, which may register things on its behalf (`fit(terms=)`)."""
+    frame, name = sys._getframe(1), OWN_PACKAGE
+    while frame is not None and name == OWN_PACKAGE:
+        name = str(frame.f_globals.get("__name__", "__main__")).split(".")[0]
+        frame = frame.f_back
+    return name
 
 
 def _missing(kind: str, name: str, needed: Mapping[str, Any] | None) -> str:
