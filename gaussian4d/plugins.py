@@ -498,6 +498,15 @@ FIT_STAGES: Registry[Callable[..., Any]] = Registry("fit stage", "gaussian4d.fit
 BACKENDS_GROUP = "gaussian4d.backends"
 """Entry-point group of rasterizers: objects of `diff_rasterizer.Backend`, which `diff_rasterizer` keeps itself."""
 
+OWN_BACKENDS = ("cpu", "cuda", "gsplat", "reference")
+"""The rasterizers of `diff_rasterizer`, which imports torch when it is asked for them."""
+
+
+def backend_choices() -> list[str]:
+    """Returns the names of our rasterizers and of those that installed packages bring; nothing is imported."""
+    others = [entry.name for entry in _installed(tuple(sys.path)).get(BACKENDS_GROUP, [])]
+    return list(dict.fromkeys([*OWN_BACKENDS, *(name for name in others if name != "auto")]))
+
 
 @dataclasses.dataclass(frozen=True)
 class Listed:
