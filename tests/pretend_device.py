@@ -322,6 +322,8 @@ def _pin(x: Tensor, device: Any = None) -> Tensor:
 class _Module:
     """What is found as `torch.pretend`."""
 
+    current = 0
+
     def is_initialized(self) -> bool:
         return True
 
@@ -329,7 +331,10 @@ class _Module:
         return True
 
     def current_device(self) -> int:
-        return 0
+        return self.current
+
+    def set_device(self, device: Any) -> None:
+        self.current = torch.device(device).index or 0
 
     def device_count(self) -> int:
         return COUNT
