@@ -130,12 +130,12 @@ class Registry(Generic[T]):
         known = self.entries().get(name)
         if known is not None and known.package == OWN_PACKAGE and name not in self._registered:
             raise UserError(f"the {self.kind} {name!r} is gaussian4d's own; register yours under another name")
-        caller = package or sys._getframe(1).f_globals.get("__name__", "__main__")
+        brought_by = package or _calling_package()
 
         def add(thing: Any) -> Any:
             if reason := self._check(name, thing):
                 raise UserError(f"the {self.kind} {name!r} cannot be registered: {reason}")
-            self._registered[name] = Entry(name, thing, caller.split(".")[0])
+            self._registered[name] = Entry(name, thing, brought_by)
             return thing
 
         return add
@@ -295,6 +295,15 @@ def forget_installed() -> None:
 
 def _top_module(entry: Entry) -> str:
     return entry.source.module.split(".")[0] if isinstance(entry.source, EntryPoint) else ""
+
+
+def _calling_package() -> str:
+    """Returns the top-level package that called into ours, which may register things on its behalf (`fit(terms=)`)."""
+    frame, name = sys._getframe(1), OWN_PACKAGE
+    while frame is not None and name == OWN_PACKAGE:
+        name = str(frame.f_globals.get("__name__", "__main__")).split(".")[0]
+        frame = frame.f_back
+    return name
 
 
 def _missing(kind: str, name: str, needed: Mapping[str, Any] | None) -> str:
@@ -501,6 +510,15 @@ FIT_STAGES: Registry[Callable[..., Any]] = Registry("fit stage", "gaussian4d.fit
 
 BACKENDS_GROUP = "gaussian4d.backends"
 """Entry-point group of rasterizers: objects of `diff_rasterizer.Backend`, which `diff_rasterizer` keeps itself."""
+
+OWN_BACKENDS = ("cpu", "cuda", "gsplat", "reference")
+"""The rasterizers of `diff_rasterizer`, which imports torch when it is asked for them."""
+
+
+def backend_choices() -> list[str]:
+    """Returns the names of our rasterizers and of those that installed packages bring; nothing is imported."""
+    others = [entry.name for entry in _installed(tuple(sys.path)).get(BACKENDS_GROUP, [])]
+    return list(dict.fromkeys([*OWN_BACKENDS, *(name for name in others if name != "auto")]))
 
 
 @dataclasses.dataclass(frozen=True)

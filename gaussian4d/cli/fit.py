@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from tyro.conf import Positional, UseAppendAction, arg
 
-from ..plugins import FIT_STAGES, METRICS, MOTIONS, STRATEGIES
+from ..plugins import FIT_STAGES, METRICS, MOTIONS, STRATEGIES, backend_choices
 from .choices import choices
 
 if TYPE_CHECKING:
@@ -17,11 +17,10 @@ if TYPE_CHECKING:
     from ..reconstruction import FitResult
     from ..scene import Scene
 
-Backend = Literal["auto", "cpu", "cuda", "gsplat", "reference"]
-
 if TYPE_CHECKING:
-    MotionName = StrategyName = StageName = MetricName = str
+    Backend = MotionName = StrategyName = StageName = MetricName = str
 else:
+    Backend = Literal[("auto", *backend_choices())]
     MotionName, StrategyName = choices(MOTIONS), choices(STRATEGIES)
     StageName, MetricName = choices(FIT_STAGES), choices(METRICS)
 

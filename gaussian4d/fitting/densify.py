@@ -170,7 +170,7 @@ class Relocate(Refinement):
         rate = next(group["lr"] for group in table.optimizer.param_groups if group["name"] == "means")
         means, scales = table.params["means"], table.params["scales"].exp()
         gate = torch.sigmoid(-100.0 * (torch.sigmoid(table.params["opacities"]) - 0.005))
-        noise = torch.randn(means.shape, generator=self.generator).to(means.device) * scales.square()
+        noise = uploaded(torch.randn(means.shape, generator=self.generator), means.device) * scales.square()
         turned = rotate(table.params["quats"], noise)
         means.add_(turned * (gate * rate * self.settings.noise)[:, None])
 
@@ -203,7 +203,7 @@ def _halves(rows: Params, split: Tensor, generator: torch.Generator) -> tuple[Pa
     opacity = torch.sigmoid(rows["opacities"])
     halved = torch.logit((1.0 - torch.sqrt(1.0 - opacity)).clamp(1e-6, 1.0 - 1e-6))
     scales = torch.where(split[:, None], rows["scales"] - math.log(_SPLIT_SHRINK), rows["scales"])
-    noise = torch.randn(rows["means"].shape, generator=generator).to(rows["means"].device)
+    noise = uploaded(torch.randn(rows["means"].shape, generator=generator), rows["means"].device)
     offsets = noise * rows["scales"].exp()
     offsets = torch.where(split[:, None], rotate(rows["quats"], offsets), torch.zeros_like(offsets))
     base = {**rows, "opacities": halved, "scales": scales}

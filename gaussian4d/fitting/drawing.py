@@ -33,6 +33,14 @@ class Drawing:
     depth: Float[Tensor, "C H W 1"] | None = None
     """Expected depth, where it was asked for."""
 
+    def drop_gradients(self, dropped: Tensor) -> None:
+        """Sets the gradients of the projected centres to zero where the scalar `dropped` is true, without a look at
+        it."""
+        for name in ("grad", "absgrad"):
+            found = getattr(self.means2d, name, None)
+            if found is not None:
+                found.masked_fill_(dropped, 0.0)
+
     @property
     def rgba(self) -> Float[Tensor, "C 4 H W"]:
         """Colour and alpha with channels first."""

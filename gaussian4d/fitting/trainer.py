@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +129,8 @@ class Trainer(Loop):
             sums = figures if sums is None else sums + figures
             if observing:
                 for drawing in step.drawings:
+                    if waits:
+                        drawing.drop_gradients(~torch.isfinite(loss.detach()))
                     self.strategy.observe(self.table, drawing)
         assert sums is not None
         self.team.sum([sums])
@@ -141,7 +143,8 @@ class Trainer(Loop):
             self._defer(sums)
         self.tell("after_backward")
         if observing:
-            self.strategy.after_backward(self.table, self.team.sum)
+            total = self.team.sum if not waits else self._total_if(torch.isfinite(sums[0]))
+            self.strategy.after_backward(self.table, total)
         self.table.step()
         self._step_others(progress)
         return DEFERRED if waits else self._read(sums.tolist())
@@ -179,6 +182,16 @@ class Trainer(Loop):
             ]
         )
         self._deferred = torch.cat([counts, self._deferred[4:] + torch.where(finite, sums, 0.0)])
+
+    def _total_if(self, finite: Tensor) -> Callable[[Sequence[Tensor]], None]:
+        """Returns what adds tensors up over the processes, in place, and makes them zero unless `finite`."""
+
+        def total(tensors: Sequence[Tensor]) -> None:
+            self.team.sum(tensors)
+            for tensor in tensors:
+                tensor.masked_fill_(~finite, 0.0)
+
+        return total
 
     def _read(self, sums: list[float]) -> Figures:
         """Returns sums over the pictures of a batch (or of several) as means over its pictures."""

@@ -80,6 +80,15 @@ def test_eval_and_report(pretend: torch.device, fitted: Path, tmp_path: Path, ru
     assert figures[0] == figures[1] == figures[2] and figures[0]["psnr"] > 5
 
 
+def test_demo(pretend: torch.device, tmp_path: Path, run: Run) -> None:
+    for device in ("cpu", "pretend"):
+        run("demo", "--out", tmp_path / device, "--size", 20, "--max-steps", 2, "--device", device)
+        log = (tmp_path / device / "run" / "log.txt").read_text()
+        assert ("on pretend:0" in log) == (device == "pretend")
+    here, there = pictures(tmp_path / "cpu"), pictures(tmp_path / "pretend")
+    assert list(here) == ["sheet.png"] and np.array_equal(here["sheet.png"], there["sheet.png"])
+
+
 def test_exports(pretend: torch.device, fitted: Path, tmp_path: Path, run: Run) -> None:
     for name in ("a.ply", "a.splat", "a.mesh.glb", "a.npz"):
         said = []
