@@ -13,7 +13,7 @@ from .fitting.config import FitConfig
 from .fitting.hooks import FitHook, load_hook
 from .fitting.opening import OpenFit, open_fit, register_objects
 from .fitting.progress import Reporter, Silence
-from .fitting.stages import run_stages, stage_names
+from .fitting.stages import check_stages, run_stages, stage_names
 from .fitting.training import Trained, train
 from .model import DynamicGaussians
 from .motion import MotionModel
@@ -115,6 +115,7 @@ def fit(
         given["device"] = str(device)
     given = {**({} if resume else fixed), **({"backend": backend} if backend != "auto" else {}), **given}
     opened = open_fit(scene, out, preset, given, resume=resume, window=window, overlap=overlap, jobs=jobs)
+    check_stages(functions, opened)
     with Reporter(out) if opened.team.leads else contextlib.nullcontext(Silence()) as reporter:
         for note in opened.notes:
             reporter.say(note)

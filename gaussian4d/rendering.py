@@ -202,7 +202,9 @@ def _finished(name: str, mean: Tensor, alpha: Tensor) -> Tensor:
         return torch.nn.functional.normalize(mean, dim=-1)
     if name == "uncertainty":
         depth, squared = mean[..., :1], mean[..., 1:]
-        spread = (squared - depth.square()).clamp_min(0.0).sqrt() / depth.clamp_min(1e-9)
+        variance = squared - depth.square()
+        # The root has no finite gradient at 0.
+        spread = torch.where(variance > 0, torch.where(variance > 0, variance, 1.0).sqrt(), 0.0) / depth.clamp_min(1e-9)
         return 1.0 - alpha * (1.0 - (spread / _WIDE_SPREAD).clamp(max=1.0))
     return mean
 

@@ -14,7 +14,7 @@ import torch
 from ..devices import choose_device
 from ..errors import UserError
 from ..motion import MotionModel
-from ..plugins import MOTIONS, STRATEGIES, TERMS
+from ..plugins import MOTIONS, OWN_PACKAGE, STRATEGIES, TERMS, Registry
 from ..run_folder import RunFolder
 from ..scene import Frame, Scene
 from .config import FLAT_NAMES, FitConfig
@@ -123,7 +123,11 @@ def register_objects(
     if isinstance(motion, MotionModel):
         name = motion.name
         if name not in MOTIONS:
+<<<<<<< HEAD
             MOTIONS.register(name, package=_package_of(motion))(type(motion))
+=======
+            _register(MOTIONS, name, type(motion))
+>>>>>>> fixtests
         given |= {"motion": name, "motion_config": motion.config_dict()}
     elif motion is not None:
         given["motion"] = motion
@@ -134,16 +138,33 @@ def register_objects(
         elif isinstance(term, int | float | tuple | list):
             given[f"loss.{name}"] = term
         else:
+<<<<<<< HEAD
             TERMS.register(name, package=_package_of(term))(term)
+=======
+            _register(TERMS, name, term)
+>>>>>>> fixtests
             given[f"loss.{name}"] = getattr(term, "weight", 1.0)
     if isinstance(strategy, str):
         given["densify.strategy"] = strategy
     elif strategy is not None:
         name = _name_of(strategy)
+<<<<<<< HEAD
         make = strategy if isinstance(strategy, type) else lambda: strategy
         STRATEGIES.register(name, package=_package_of(strategy))(make)
+=======
+        made = strategy if isinstance(strategy, type) else lambda: strategy
+        _register(STRATEGIES, name, made, brought_by=strategy)
+>>>>>>> fixtests
         given["densify.strategy"] = name
     return given
+
+
+def _register(registry: Registry[Any], name: str, thing: Any, brought_by: Any = None) -> None:
+    """Registers `thing` for the package that defines it (or `brought_by`), so that a run can say whose it was."""
+    module = getattr(thing if brought_by is None else brought_by, "__module__", None) or "__main__"
+    package = module.split(".")[0]
+    # An object of one of our own classes is the program's all the same.
+    registry.register(name, package="__main__" if package == OWN_PACKAGE else package)(thing)
 
 
 def _placed(given: Mapping[str, Any], resumed: FitConfig | None) -> tuple[torch.device, list[str]]:

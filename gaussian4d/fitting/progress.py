@@ -86,6 +86,10 @@ class Reporter:
         """Drops the lines of metrics.jsonl after `step`, and a line that was only half written."""
         if not self._metrics_path.exists():
             return
+        if self._metrics:
+            # It is replaced: what is open would go on in a file that nobody sees.
+            self._metrics.close()
+            self._metrics = None
         kept = []
         for line in self._metrics_path.read_text(encoding="utf-8").splitlines():
             try:

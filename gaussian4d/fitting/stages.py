@@ -61,6 +61,24 @@ def stage_names(stages: Sequence[FitStage | str]) -> tuple[list[str], dict[str, 
     return names, functions
 
 
+def check_stages(functions: Mapping[str, FitStage], opened: OpenFit) -> None:
+    """Raises `UserError` before any work for a stage that nobody knows, or a fit of several parts or processes."""
+    if not opened.config.stages:
+        return
+    try:
+        if opened.plan is not None or opened.team.size > 1 or opened.config.motion == "per-frame":
+            raise UserError(
+                "stages are for a fit in one piece by one process; leave --window, per-frame and torchrun out"
+            )
+        finished = finished_stages(opened.run)
+        for name in opened.config.stages:
+            if name not in functions and name not in finished:
+                FIT_STAGES.get(name, needed=opened.config.needed(FIT_STAGES, name))
+    except UserError:
+        opened.discard()
+        raise
+
+
 def run_stages(
     functions: Mapping[str, FitStage],
     opened: OpenFit,
@@ -70,15 +88,11 @@ def run_stages(
 ) -> tuple[OpenFit, Trained]:
     """Returns the fit after all stages of its settings, or where one of the fits between them was stopped.
 
-    `functions` are those that no package registers.
+    `functions` are those that no package registers. `check_stages` comes first.
 
     Raises:
-        UserError: for an unknown stage, one that returns no settings, or a fit of several parts or processes.
+        UserError: for a stage that returns no settings, or none that can be.
     """
-    if not opened.config.stages:
-        return opened, trained
-    if opened.plan is not None or opened.team.size > 1 or opened.config.motion == "per-frame":
-        raise UserError("stages are for a fit in one piece by one process; leave --window, per-frame and torchrun out")
     for name in opened.config.stages:
         folder = opened.run.stages / name
         done = folder / "stage.json"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -112,19 +115,23 @@ class GsplatStrategy(Strategy):
         if self.seen is None:
             return False
         meta, self.seen = self.seen, None
-        before = {name: id(value) for name, value in table.params.items()}
+        before = dict(table.params)
         optimizers = {group["name"]: _OneGroup(table.optimizer, group) for group in table.optimizer.param_groups}
         params = {name: table.params[name] for name in table.columns}
         for name in set(params) - set(optimizers):
             params[name].requires_grad_(False)
         optimizers = {name: optimizer for name, optimizer in optimizers.items() if name in params}
         more = {"lr": optimizers["means"].param_groups[0]["lr"]} if _is_mcmc(self.inner) else {"packed": False}
-        with torch.random.fork_rng(devices=[]):
+        device = params["means"].device
+        for name, value in self.memory.items():
+            # What a checkpoint held is on the CPU.
+            self.memory[name] = value.to(device) if isinstance(value, Tensor) else value
+        with torch.random.fork_rng(devices=[]), _our_operations(device):
             torch.set_rng_state(self.random)
             self.inner.step_post_backward(params, optimizers, self.memory, step, meta, **more)
             self.random = torch.get_rng_state()
         table.params.update(params)
-        return any(id(value) != before[name] for name, value in table.params.items())
+        return any(value is not before[name] for name, value in table.params.items())
 
     def state(self) -> dict[str, Tensor]:
         tensors = {name: value for name, value in self.memory.items() if isinstance(value, Tensor)}
@@ -141,6 +148,26 @@ class _OneGroup:
 
     def __init__(self, optimizer: torch.optim.Optimizer, group: dict[str, Any]) -> None:
         self.param_groups, self.state = [group], optimizer.state
+
+
+@contextlib.contextmanager
+def _our_operations(device: torch.device) -> Iterator[None]:
+    """Puts our functions in the place of those of gsplat's strategies that need CUDA, where there is none."""
+    module: Any = sys.modules.get("gsplat.strategy.ops")
+    if module is None or device.type == "cuda":
+        yield
+        return
+    import diff_rasterizer
+
+    names = ("compute_relocation", "quat_scale_to_covar_preci")
+    theirs = {name: getattr(module, name) for name in names}
+    try:
+        for name in names:
+            setattr(module, name, getattr(diff_rasterizer, name))
+        yield
+    finally:
+        for name, function in theirs.items():
+            setattr(module, name, function)
 
 
 def gsplat_default() -> Strategy:

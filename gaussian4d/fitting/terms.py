@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.functional import max_pool2d
 
 from diff_rasterizer import l1_ssim_loss
 
@@ -26,6 +27,9 @@ from .config import FitConfig
 from .step import Step
 from .targets import Target
 from .weights import Weight, weight_at
+
+_SSIM_REACH = 5
+"""Half the window of SSIM, in pixels."""
 
 
 class Term(Protocol):
@@ -86,9 +90,15 @@ def photometric(step: Step) -> Tensor:
         return l1_ssim_loss(rgb, wanted, ssim_weight=step.config.loss.ssim)
     if target.weight is not None:
         # Pixels that do not count are set to what was rendered: no difference, and no gradient beyond the reach of
-        # SSIM's window. Fractions cannot be had that way (an L1 gradient is a sign); they scale the whole picture.
+        # SSIM's window, not even a rounding error, of which Adam would make a whole step. Fractions cannot be had that
+        # way (an L1 gradient is a sign); they scale the whole picture.
         given = wanted.float() / 255.0 if wanted.dtype == torch.uint8 else wanted
-        wanted = torch.where(target.weight > 0, given, rgb.detach())
+        counts = target.weight > 0
+        wanted = torch.where(counts, given, rgb.detach())
+        near = max_pool2d(counts.float()[None, ..., 0], 2 * _SSIM_REACH + 1, stride=1, padding=_SSIM_REACH)[
+            0, ..., None
+        ]
+        rgb = torch.where(near > 0, rgb, rgb.detach())
     return _share_of(target) * l1_ssim_loss(rgb, wanted, ssim_weight=step.config.loss.ssim)
 
 
