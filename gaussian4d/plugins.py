@@ -121,13 +121,8 @@ class Registry(Generic[T]):
         """Returns a decorator that adds what it decorates under `name`; the same name again replaces it.
 
         Args:
-<<<<<<< HEAD
             name: As users type it.
             package: What brings it, for messages; None is the package (or program) that calls this.
-=======
-            name: For settings, help texts and messages.
-            package: Who brings it; None: whoever calls.
->>>>>>> fixtests
 
         Raises:
             UserError: for a name of the package's own.
@@ -135,20 +130,12 @@ class Registry(Generic[T]):
         known = self.entries().get(name)
         if known is not None and known.package == OWN_PACKAGE and name not in self._registered:
             raise UserError(f"the {self.kind} {name!r} is gaussian4d's own; register yours under another name")
-<<<<<<< HEAD
-        brought_by = package or _calling_package()
-=======
-        whence = package or sys._getframe(1).f_globals.get("__name__", "__main__").split(".")[0]
->>>>>>> fixtests
+        brought_by = (package or _calling_package()).split(".")[0]
 
         def add(thing: Any) -> Any:
             if reason := self._check(name, thing):
                 raise UserError(f"the {self.kind} {name!r} cannot be registered: {reason}")
-<<<<<<< HEAD
             self._registered[name] = Entry(name, thing, brought_by)
-=======
-            self._registered[name] = Entry(name, thing, whence)
->>>>>>> fixtests
             return thing
 
         return add

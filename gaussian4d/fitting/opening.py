@@ -123,11 +123,7 @@ def register_objects(
     if isinstance(motion, MotionModel):
         name = motion.name
         if name not in MOTIONS:
-<<<<<<< HEAD
-            MOTIONS.register(name, package=_package_of(motion))(type(motion))
-=======
             _register(MOTIONS, name, type(motion))
->>>>>>> fixtests
         given |= {"motion": name, "motion_config": motion.config_dict()}
     elif motion is not None:
         given["motion"] = motion
@@ -138,23 +134,14 @@ def register_objects(
         elif isinstance(term, int | float | tuple | list):
             given[f"loss.{name}"] = term
         else:
-<<<<<<< HEAD
-            TERMS.register(name, package=_package_of(term))(term)
-=======
             _register(TERMS, name, term)
->>>>>>> fixtests
             given[f"loss.{name}"] = getattr(term, "weight", 1.0)
     if isinstance(strategy, str):
         given["densify.strategy"] = strategy
     elif strategy is not None:
         name = _name_of(strategy)
-<<<<<<< HEAD
-        make = strategy if isinstance(strategy, type) else lambda: strategy
-        STRATEGIES.register(name, package=_package_of(strategy))(make)
-=======
         made = strategy if isinstance(strategy, type) else lambda: strategy
         _register(STRATEGIES, name, made, brought_by=strategy)
->>>>>>> fixtests
         given["densify.strategy"] = name
     return given
 
@@ -183,11 +170,6 @@ def _name_of(thing: Any) -> str:
         return thing
     name = getattr(thing, "name", None) or getattr(thing, "__name__", None) or type(thing).__name__
     return str(name).replace("_", "-")
-
-
-def _package_of(thing: Any) -> str:
-    """Returns the name of the module that a function, an object or its class is from: who brings it."""
-    return getattr(thing, "__module__", None) or type(thing).__module__
 
 
 def _training_frames(scene: Scene) -> Sequence[Frame]:
