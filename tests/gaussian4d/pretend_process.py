@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 def passed(files: Sequence[Path]) -> int:
     """Returns how many tests of `files` on the pretend accelerator passed; fails with their output otherwise."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", *map(str, files)]
+    command = [sys.executable, "-m", "pytest", "-p", "no:xdist", *map(str, files)]
     done = subprocess.run(
         command, cwd=ROOT, env={**kept, "GAUSSIAN4D_PRETEND": "1"}, capture_output=True, text=True, check=False
     )

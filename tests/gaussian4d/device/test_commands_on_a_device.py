@@ -19,7 +19,7 @@ from pretend_kernels import PAIRS
 
 from diff_rasterizer import backends
 from gaussian4d.cli import main
-from gaussian4d.fitting import fit
+from gaussian4d import fit
 from gaussian4d.io.difference import difference_db
 from gaussian4d.mesh import fuse
 from gaussian4d.report import write_report
