@@ -10,7 +10,7 @@ from .conventions import invert_rigid
 from .errors import UserError
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Camera:
     """A camera with OpenCV axes (see `conventions`).
 
@@ -35,6 +35,14 @@ class Camera:
         problem = _problem(self)
         if problem:
             raise UserError(f"camera {self.id}: {problem}")
+
+    def __repr__(self) -> str:
+        # Adding 0 makes -0 the 0 that it equals.
+        x, y, z = self.position.round(9) + 0.0
+        return (
+            f"Camera({self.id!r}, {self.width}x{self.height}, {self.model}, focal {self.K[0, 0]:.5g} px,"
+            f" at [{x:.3g}, {y:.3g}, {z:.3g}])"
+        )
 
     @property
     def T_world_camera(self) -> np.ndarray:

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(repr=False)
 class Gaussians:
     """Gaussians at one instant, activated: linear scales, opacities in 0..1, quaternions of any length."""
 
@@ -27,6 +27,9 @@ class Gaussians:
 
     def __len__(self) -> int:
         return self.means.shape[0]
+
+    def __repr__(self) -> str:
+        return f"Gaussians({len(self):,}, SH degree {self.sh_degree}, on {self.means.device})"
 
     @property
     def sh_degree(self) -> int:

@@ -19,7 +19,7 @@ from .motion import MotionModel, Params
 from .run_folder import RunFolder
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(repr=False)
 class DynamicGaussians:
     """Gaussians that move, in the units and coordinates of the data they were fitted to."""
 
@@ -37,6 +37,19 @@ class DynamicGaussians:
 
     def __len__(self) -> int:
         return self.params["means"].shape[0]
+
+    def __repr__(self) -> str:
+        said = self.motion.describe(self.params)
+        motion = f"motion {self.motion.name}{f' ({said})' if said else ''}"
+        times = (
+            "" if self.times is None else f", {len(self.times)} frames" + (f" at {self.fps:g} fps" if self.fps else "")
+        )
+        fit = self.meta.get("fit") or {}
+        fitted = f", fitted in {fit['steps']} steps" if "steps" in fit else ""
+        return (
+            f"DynamicGaussians: {len(self):,} Gaussians, {motion}, SH degree {self.sh_degree}\n"
+            f"    on {self.params['means'].device}{times}{fitted}, nothing nearer than {self.near:.4g}"
+        )
 
     @property
     def sh_degree(self) -> int:

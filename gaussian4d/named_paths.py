@@ -50,6 +50,10 @@ class PathRequest:
         """Width and height as keywords."""
         return {"width": self.width, "height": self.height}
 
+    def sized(self, camera: Camera) -> Camera:
+        """Returns the camera with a picture of the size that was asked for, its own where none was."""
+        return recorded_paths.fit_size(camera, self.width, self.height)
+
 
 class NamedPath(Protocol):
     """A path by name. With the attribute `takes_camera = True` it reads `PathRequest.camera`."""

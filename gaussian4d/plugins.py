@@ -121,21 +121,21 @@ class Registry(Generic[T]):
         """Returns a decorator that adds what it decorates under `name`; the same name again replaces it.
 
         Args:
-            name: For settings, help texts and messages.
-            package: Who brings it; None: whoever calls.
+            name: As users type it.
+            package: What brings it, for messages; None is the package (or program) that calls this.
 
         Raises:
             UserError: for a name of the package's own.
         """
         known = self.entries().get(name)
-        if known is not None and known.package == OWN_PACKAGE:
+        if known is not None and known.package == OWN_PACKAGE and name not in self._registered:
             raise UserError(f"the {self.kind} {name!r} is gaussian4d's own; register yours under another name")
-        whence = package or sys._getframe(1).f_globals.get("__name__", "__main__").split(".")[0]
+        brought_by = (package or _calling_package()).split(".")[0]
 
         def add(thing: Any) -> Any:
             if reason := self._check(name, thing):
                 raise UserError(f"the {self.kind} {name!r} cannot be registered: {reason}")
-            self._registered[name] = Entry(name, thing, whence)
+            self._registered[name] = Entry(name, thing, brought_by)
             return thing
 
         return add
@@ -150,9 +150,12 @@ class Registry(Generic[T]):
         ours |= {entry.name: entry for entry in installed if entry.package == OWN_PACKAGE}
         others: dict[str, Entry] = {}
         for entry in self._registered.values():
-            # A package may do both, register its things on import and declare them: one thing, its version known.
-            twice = [one for one in installed if one.name == entry.name and _top_module(one) == entry.package]
-            others[entry.name] = twice[0] if twice else entry
+            # A package may do both, register its things on import and declare them: one thing, its version known. What
+            # is registered counts: it may be an object of its own with settings, given for one fit.
+            for one in installed:
+                if one.name == entry.name and _top_module(one) == entry.package:
+                    entry = dataclasses.replace(entry, package=one.package, version=one.version)
+            others[entry.name] = entry
         for entry in installed:
             others.setdefault(entry.name, entry)
         found = {name: chosen for name, entry in ours.items() if (chosen := entry or others.get(name))}
@@ -163,7 +166,11 @@ class Registry(Generic[T]):
     def shadowed(self) -> list[Entry]:
         """Returns the entries of installed packages whose name is taken already."""
         known = self.entries()
-        return [entry for entry in self._installed() if known[entry.name] is not entry]
+        return [
+            entry
+            for entry in self._installed()
+            if known[entry.name] is not entry and known[entry.name].package != entry.package
+        ]
 
     def names(self) -> list[str]:
         """Returns the names, the package's own first; nothing is imported."""
@@ -290,6 +297,15 @@ def _top_module(entry: Entry) -> str:
     return entry.source.module.split(".")[0] if isinstance(entry.source, EntryPoint) else ""
 
 
+def _calling_package() -> str:
+    """Returns the top-level package that called into ours, which may register things on its behalf (`fit(terms=)`)."""
+    frame, name = sys._getframe(1), OWN_PACKAGE
+    while frame is not None and name == OWN_PACKAGE:
+        name = str(frame.f_globals.get("__name__", "__main__")).split(".")[0]
+        frame = frame.f_back
+    return name
+
+
 def _missing(kind: str, name: str, needed: Mapping[str, Any] | None) -> str:
     """Returns what to say of a thing that was recorded with its package and is not here; "" where none was."""
     package = (needed or {}).get("package")
@@ -298,7 +314,9 @@ def _missing(kind: str, name: str, needed: Mapping[str, Any] | None) -> str:
     if package == "__main__":
         return f"this run needs the {kind} {name!r}, which a program registered by itself; register it there first"
     version = _spaced(needed.get("version"))
-    return f"this run needs the {kind} {name!r} from the package {package}{version}, which is not installed here"
+    # Without a version it was no entry point: an object that a program gave, whose module this is.
+    lacking = "which is not installed here" if version else "which is not here; give the object again, or install it"
+    return f"this run needs the {kind} {name!r} from the package {package}{version}, {lacking}"
 
 
 def _spaced(version: object) -> str:
@@ -330,7 +348,7 @@ def _no_format(thing: Any) -> str:
     from .io.formats import Format
 
     if not isinstance(thing, Format):
-        return f"expected a gaussian4d.io.formats.Format, got {thing!r}"
+        return f"expected a gaussian4d.Format, got {thing!r}"
     if not thing.endings or not all(ending.startswith(".") and ending == ending.lower() for ending in thing.endings):
         return f"its endings must be lower-case and begin with a dot, got {thing.endings!r}"
     return ""
@@ -492,6 +510,15 @@ FIT_STAGES: Registry[Callable[..., Any]] = Registry("fit stage", "gaussian4d.fit
 
 BACKENDS_GROUP = "gaussian4d.backends"
 """Entry-point group of rasterizers: objects of `diff_rasterizer.Backend`, which `diff_rasterizer` keeps itself."""
+
+OWN_BACKENDS = ("cpu", "cuda", "gsplat", "reference")
+"""The rasterizers of `diff_rasterizer`, which imports torch when it is asked for them."""
+
+
+def backend_choices() -> list[str]:
+    """Returns the names of our rasterizers and of those that installed packages bring; nothing is imported."""
+    others = [entry.name for entry in _installed(tuple(sys.path)).get(BACKENDS_GROUP, [])]
+    return list(dict.fromkeys([*OWN_BACKENDS, *(name for name in others if name != "auto")]))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,7 +21,7 @@ from .publishing import publish
 from .scene import Scene
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(repr=False)
 class FitResult:
     """What a fit leaves behind."""
 
@@ -33,6 +33,11 @@ class FitResult:
     interrupted: bool = False
     leads: bool = True
     """False in all processes but the first of a fit by several (see `fitting.parallel`)."""
+
+    def __repr__(self) -> str:
+        judged = "" if self.metrics is None else f", PSNR {self.metrics['psnr']:.2f} dB"
+        stopped = ", interrupted" if self.interrupted else ""
+        return f"FitResult({str(self.path)!r}, {len(self.model):,} Gaussians{judged}{stopped})"
 
 
 def fit(

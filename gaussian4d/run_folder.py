@@ -38,7 +38,8 @@ class RunFolder:
         self.stages = self.path / "stages"
 
     def __repr__(self) -> str:
-        return f"RunFolder({str(self.path)!r})"
+        state = "" if self.exists else ", no run yet"
+        return f"RunFolder({str(self.path)!r}{state})"
 
     @property
     def exists(self) -> bool:

@@ -48,6 +48,27 @@ else:
     warnings.warn("beartype is not installed: the shapes in the annotations are not checked", stacklevel=1)
 
 
+PRETEND = "GAUSSIAN4D_PRETEND"
+"""Set in the processes in which the pretend accelerator may be made: see `test_on_the_pretend_accelerator`."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keeps tests of the pretend accelerator out of the processes of all others, and all others out of theirs.
+
+    torch learns of an accelerator for good: afterwards it asks it for things that only real ones have, and an
+    autograd engine that has begun before has no thread for it.
+    """
+    wanted = os.environ.get(PRETEND) == "1"
+    kept = [item for item in items if _on_pretend(item) == wanted]
+    if len(kept) < len(items):
+        config.hook.pytest_deselected(items=[item for item in items if _on_pretend(item) != wanted])
+        items[:] = kept
+
+
+def _on_pretend(item: pytest.Item) -> bool:
+    return bool({"pretend", "emulated"} & set(getattr(item, "fixturenames", ()))) or item.path.parent.name == "device"
+
+
 @pytest.fixture
 def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Path]]:
     """Returns what installs a package for one test, here and in the programs it starts; see `write_package`."""

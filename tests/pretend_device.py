@@ -194,6 +194,9 @@ _RESHAPES = (
 def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Returns what an operator gives, on the held data of its arguments."""
     name = func._schema.name
+    if name == "aten::record_stream":
+        # There is one order of work, and memory is nobody's.
+        return None
     flat, spec = pytree.tree_flatten((args, kwargs))
     mine = [x for x in flat if isinstance(x, Pretended)]
     asked = kwargs.get("device")
@@ -319,6 +322,8 @@ def _pin(x: Tensor, device: Any = None) -> Tensor:
 class _Module:
     """What is found as `torch.pretend`."""
 
+    current = 0
+
     def is_initialized(self) -> bool:
         return True
 
@@ -326,7 +331,10 @@ class _Module:
         return True
 
     def current_device(self) -> int:
-        return 0
+        return self.current
+
+    def set_device(self, device: Any) -> None:
+        self.current = torch.device(device).index or 0
 
     def device_count(self) -> int:
         return COUNT

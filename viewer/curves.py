@@ -1,7 +1,8 @@
-"""Loss and PSNR of a fit as curves on the page, from the run's metrics.jsonl."""
+"""Loss, PSNR and the terms of the loss as curves on the page, from the run's metrics.jsonl."""
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,13 @@ import numpy as np
 import viser
 
 _MOST = 300
+# Values that a logarithmic axis has no place for stand at its foot.
+_LEAST = 1e-9
+_COLOURS = ("#d9622b", "#3b6fb6", "#4a9a4f", "#8a56ac", "#b8860b", "#2a9d9d", "#c2185b", "#607d8b")
 
 
 class Curves:
-    """Two charts that follow metrics.jsonl; every line of it is read once.
+    """Charts that follow metrics.jsonl; every line of it is read once. That of the terms comes with the first of them.
 
     Args:
         gui: where they go; the server's own shows them to all browsers.
@@ -23,7 +27,10 @@ class Curves:
     def __init__(self, gui: viser.GuiApi, file: Path) -> None:
         self._file = file
         self._read = 0
-        self.rows: list[dict[str, float]] = []
+        self.rows: list[dict[str, Any]] = []
+        self._gui = gui
+        self._terms: Any = None
+        self._names: tuple[str, ...] = ()
         empty = (np.zeros(1), np.zeros(1))
         self._charts = {
             name: gui.add_uplot(
@@ -57,12 +64,39 @@ class Curves:
             for name, chart in self._charts.items():
                 chart.data = (np.array([row["step"] for row in rows]), np.array([row[name] for row in rows]))
                 chart.visible = True
+            self._show_terms(rows)
         return bool(fresh)
 
+    def _show_terms(self, rows: list[dict[str, Any]]) -> None:
+        """Shows the weighted terms that the lines tell of, one curve each."""
+        names = tuple(dict.fromkeys(name for row in rows for name in row["terms"]))
+        if not names:
+            return
+        data = (
+            np.array([row["step"] for row in rows]),
+            *(np.array([max(row["terms"].get(name, np.nan), _LEAST) for row in rows]) for name in names),
+        )
+        if names != self._names:
+            if self._terms is not None:
+                self._terms.remove()
+            colours = itertools.cycle(_COLOURS)
+            lines: Any = [{"label": name, "stroke": colour, "width": 2} for name, colour in zip(names, colours)]
+            self._terms = self._gui.add_uplot(
+                data,
+                ({"label": "step"}, *lines),
+                title="terms of the loss, weighted",
+                scales={"x": {"time": False}, "y": {"distr": 3}},
+                aspect=2.2,
+            )
+            self._names = names
+        else:
+            self._terms.data = data
 
-def _parsed(line: bytes) -> dict[str, float] | None:
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
     try:
         values: Any = json.loads(line)
-        return {name: float(values[name]) for name in ("step", "loss", "psnr")}
-    except (ValueError, KeyError, TypeError):
+        terms = {name: float(value) for name, value in values.get("terms", {}).items()}
+        return {**{name: float(values[name]) for name in ("step", "loss", "psnr")}, "terms": terms}
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
-from .fit import Backend, check_backend
+from .fit import Backend
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,11 +38,14 @@ class Demo:
     """Steps of the fit."""
     size: int = 200
     """Width and height of the pictures."""
+    device: str = "auto"
+    """Where to fit and draw: auto is a GPU where a backend works there, else cpu; also cuda, cuda:1."""
     backend: Backend = "auto"
     """Rasterizer."""
 
     def run(self) -> int:
         """Runs all stages and prints figures, paths and what to do next; returns 130 when it was interrupted."""
+        from ..devices import choose_device
         from ..reconstruction import fit
         from ..scene import load_scene
         from ..toys import write_scene
@@ -50,7 +53,8 @@ class Demo:
         from .console import Progress, track
         from .render import pictures
 
-        check_backend(self.backend)
+        # What was chosen the fit says, in its turn.
+        place = choose_device(self.device, self.backend)
         out = self._folder()
         start = time.monotonic()
         print(f"1/3 drawing a toy scene: 10 training and 2 test cameras, 24 instants -> {out / 'scene'}", flush=True)
@@ -64,16 +68,23 @@ class Demo:
         scene = load_scene(out / "scene")
         print(f"2/3 fitting, then comparing with the two cameras left out -> {out / 'run'}", flush=True)
         result = fit(
-            scene, preset="quick", out=out / "run", max_steps=self.max_steps, seed=self.seed, backend=self.backend
+            scene,
+            preset="quick",
+            out=out / "run",
+            max_steps=self.max_steps,
+            seed=self.seed,
+            device=self.device,
+            backend=self.backend,
         )
         if result.metrics is None:
             return 130
         video, sheet = out / "orbit.mp4", out / "sheet.png"
         print(f"3/3 rendering an orbit -> {video}", flush=True)
         path = self._orbit(scene)
-        frames = pictures(result.model, path, ("rgb", "depth"), background=_WHITE, backend=self.backend)
+        model = result.model.to(place.device)
+        frames = pictures(model, path, ("rgb", "depth"), background=_WHITE, backend=place.backend)
         write_video(video, track(frames, "render", total=len(path)), _ORBIT_FPS)
-        _write_sheet(sheet, scene, result.model, self.backend)
+        _write_sheet(sheet, scene, model, place.backend)
         _print_summary(out, video, sheet, result.metrics, time.monotonic() - start)
         return 0
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from tyro.conf import Positional, UseAppendAction, arg
 
-from ..plugins import FIT_STAGES, METRICS, MOTIONS, STRATEGIES
+from ..plugins import FIT_STAGES, METRICS, MOTIONS, STRATEGIES, backend_choices
 from .choices import choices
 
 if TYPE_CHECKING:
@@ -17,11 +17,10 @@ if TYPE_CHECKING:
     from ..reconstruction import FitResult
     from ..scene import Scene
 
-Backend = Literal["auto", "cpu", "cuda", "gsplat", "reference"]
-
 if TYPE_CHECKING:
-    MotionName = StrategyName = StageName = MetricName = str
+    Backend = MotionName = StrategyName = StageName = MetricName = str
 else:
+    Backend = Literal[("auto", *backend_choices())]
     MotionName, StrategyName = choices(MOTIONS), choices(STRATEGIES)
     StageName, MetricName = choices(FIT_STAGES), choices(METRICS)
 
@@ -101,11 +100,15 @@ class Fit:
     def run(self) -> int:
         """Fits, and prints where the results lie; returns 130 when it was interrupted."""
         from ..devices import choose_device
+        from ..run_folder import RunFolder
         from ..scene import load_scene
 
         settings = self._settings()
         # Refused before the scene is read, which may take minutes.
         choose_device(self.device, self.backend)
+        if self.resume and (run := RunFolder(self.out)).exists:
+            # So is a run that needs a package which is not here: that package may read the scene, too.
+            run.config()
         hooks = [_view_hook()] if self.view else []
         scene = load_scene(self.scene, downscale=self.downscale, frames=self.frames, cache_mb=self.cache_mb)
         try:

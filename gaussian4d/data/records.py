@@ -79,7 +79,7 @@ class FrameRecord:
     lens: Lens
     picture: Picture
     time: float
-    """Clip time in [0, 1], or seconds (`SceneRecord.time_unit`)."""
+    """Clip time in [0, 1]."""
     split: Split | None = None
     """None: the data states no split."""
     mask: Path | None = None

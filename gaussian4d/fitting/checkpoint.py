@@ -31,7 +31,9 @@ def save_checkpoint(
     path = checkpoint_path(folder, step)
     header = {"schema_version": str(SCHEMA_VERSION), "state": json.dumps({"step": step, **state})}
     with atomic_write(path) as temporary:
-        save_file({name: value.detach().contiguous() for name, value in tensors.items()}, temporary, metadata=header)
+        save_file(
+            {name: value.detach().cpu().contiguous() for name, value in tensors.items()}, temporary, metadata=header
+        )
     for old in list_checkpoints(folder)[:-keep]:
         old.unlink()
     return path

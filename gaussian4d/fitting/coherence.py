@@ -112,11 +112,12 @@ def patches(state: Gaussians, size: int, generator: torch.Generator) -> Tensor:
 
     Empty [0, size] where fewer than `size` are there.
     """
+    # On an accelerator the host waits here, for how many are there: the random choice is of one of them.
     there = (state.opacities >= _FAINTEST).nonzero()[:, 0]
     if len(there) < size:
         return there.new_zeros(0, size)
     means = state.means[there]
-    seeds = torch.randint(len(there), (_PATCHES,), generator=generator).to(there.device)
+    seeds = torch.randint(len(there), (_PATCHES,), generator=generator).to(there.device, non_blocking=True)
     squares = (means[seeds, None] - means[None]).square().sum(dim=-1)
     # The seed has distance zero to itself, but so may a clone: it is put first by hand.
     squares[torch.arange(_PATCHES, device=seeds.device), seeds] = -1.0

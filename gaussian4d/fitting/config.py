@@ -37,6 +37,7 @@ class InitConfig:
     instants: int = 24
     """Instants at which moving points are looked for."""
     opacity: float = 0.3
+    """First opacity."""
     scale: float = 0.6
     """First scale over the distance to the nearest neighbours."""
     duration: float = 1.5
@@ -79,12 +80,19 @@ class OptimConfig:
     """How the steps are taken: learning rates at the start and the end, and what is switched on when."""
 
     means: Pair = (4e-4, 4e-6)
+    """Learning rate of the positions."""
     scales: Pair = (5e-3, 1e-3)
+    """Learning rate of the log scales."""
     quats: Pair = (1e-3, 2e-4)
+    """Learning rate of the rotations."""
     opacities: Pair = (5e-2, 1e-2)
+    """Learning rate of the opacity logits."""
     sh0: Pair = (5e-3, 5e-4)
+    """Learning rate of the base colours."""
     shN: Pair = (2.5e-4, 2.5e-5)
+    """Learning rate of the other harmonics."""
     background: Pair = (5e-3, 5e-4)
+    """Learning rate of the fitted background."""
     motion_factor: float = 1.0
     """Factor on the motion model's own learning rates."""
     factor: float = 1.0
@@ -105,9 +113,13 @@ class DensifyConfig:
     """densify (clone, split, prune), relocate (dead Gaussians move to where detail is needed, noise explores), none, or
     one of another package. Relocation was found no better in short fits (docs/motion.md)."""
     max_gaussians: int = 40_000
+    """Gaussians, at most."""
     start: float = 0.05
+    """Progress at which the number of Gaussians begins to change."""
     stop: float = 0.6
+    """Progress at which it stops changing."""
     every: int = 50
+    """Steps from one change to the next."""
     fraction: float = 0.08
     """Largest growth per densification, as a fraction of the Gaussians there are."""
     grad: float = 1.5e-4
@@ -115,7 +127,9 @@ class DensifyConfig:
     split_scale: float = 0.02
     """Gaussians longer than this split, shorter ones are cloned."""
     prune_opacity: float = 0.01
+    """Gaussians whose largest opacity over the clip is less are removed (or relocated)."""
     prune_scale: float = 1.0
+    """Gaussians longer than this are removed."""
     static_after: float | None = None
     """Gaussians whose temporal opacity has a standard deviation of more clips than this stop for good and are always
     there (free-time and spacetime); looked at whenever Gaussians are refined. None: never.
@@ -140,8 +154,11 @@ class KeepConfig:
     """What is kept, and how often."""
 
     checkpoint_every: int = 500
+    """Steps from one checkpoint to the next."""
     checkpoints: int = 2
+    """Checkpoints that stay on disk."""
     log_every: int = 50
+    """Steps from one line of metrics.jsonl to the next."""
 
 
 @dataclasses.dataclass
@@ -152,17 +169,25 @@ class FitConfig:
     """
 
     preset: str = "balanced"
+    """The preset that the settings began with: quick, balanced or best."""
     motion: str = "free-time"
+    """How Gaussians move: the name of a motion model (docs/motion.md)."""
     motion_config: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Settings of the motion model that differ from its own defaults."""
     sh_degree: int = 1
+    """Degree of the spherical harmonics, 0 to 4."""
     max_steps: int | None = None
+    """Steps to take."""
     max_minutes: float | None = None
     """Minutes of fitting; loading counts, evaluation does not. With this set a run is not repeatable."""
     batch: int = 1
     """Pictures per step, over all processes (see `parallel`); the loss is their mean."""
     seed: int = 0
+    """Start of everything random."""
     device: str = "auto"
+    """Where to fit; see `fit --device`."""
     backend: str = "auto"
+    """Rasterizer backend."""
     background: str = "model"
     """white, black, random (a new colour every step; needs alpha), model (one colour, fitted)."""
     exposure: bool = False

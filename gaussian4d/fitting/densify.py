@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..devices import uploaded
 from ..motion import Params
 from .drawing import Drawing
 from .strategies import Strategy, StrategySetup
@@ -34,6 +35,7 @@ class Refinement(Strategy):
     def start(self, setup: StrategySetup) -> None:
         super().start(setup)
         self.settings = setup.config.densify
+        self._half_sizes: dict[tuple[int, int], Tensor] = {}
         self.seen: Tensor | None = None
         """[2, N] sums over the pictures of the step under way: gradients, and how often each Gaussian was drawn."""
 
@@ -50,10 +52,11 @@ class Refinement(Strategy):
             return
         if self.seen is None:
             self.seen = drawing.alpha.new_zeros(2, len(table))
-        for grads, drawn in zip(drawing.means2d.grad, drawing.drawn):
+        half = self._half_size(drawing)
+        for camera in range(len(drawing.drawn)):
+            grads, drawn = drawing.means2d.grad[camera], drawing.drawn[camera]
             grads = grads if drawing.scale == 1.0 else grads * drawing.scale
-            norms = _pixel_norms(grads, drawing.width, drawing.height)
-            self.seen[0] += torch.where(drawn, norms, 0.0)
+            self.seen[0] += torch.where(drawn, (grads * half).norm(dim=-1), 0.0)
             self.seen[1] += drawn
 
     @torch.no_grad()
@@ -85,6 +88,13 @@ class Refinement(Strategy):
             self._freeze(table, self.settings.static_after)
         for value in table.statistics.values():
             value.zero_()
+
+    def _half_size(self, drawing: Drawing) -> Float[Tensor, "2"]:
+        """Returns half the size of the pictures in pixels, made once: gradients are counted in these units."""
+        size = (drawing.width, drawing.height)
+        if size not in self._half_sizes:
+            self._half_sizes[size] = uploaded([0.5 * side for side in size], drawing.alpha.device)
+        return self._half_sizes[size]
 
     def change_rows(self, table: ParameterTable) -> None:
         """Adds, moves and removes rows."""
@@ -160,14 +170,9 @@ class Relocate(Refinement):
         rate = next(group["lr"] for group in table.optimizer.param_groups if group["name"] == "means")
         means, scales = table.params["means"], table.params["scales"].exp()
         gate = torch.sigmoid(-100.0 * (torch.sigmoid(table.params["opacities"]) - 0.005))
-        noise = torch.randn(means.shape, generator=self.generator).to(means.device) * scales.square()
+        noise = uploaded(torch.randn(means.shape, generator=self.generator), means.device) * scales.square()
         turned = rotate(table.params["quats"], noise)
         means.add_(turned * (gate * rate * self.settings.noise)[:, None])
-
-
-def _pixel_norms(grads: Float[Tensor, "N 2"], width: int, height: int) -> Float[Tensor, " N"]:
-    """Returns the lengths of gradients in pixels as if positions were given in half picture sizes."""
-    return torch.stack([grads[:, 0] * (0.5 * width), grads[:, 1] * (0.5 * height)], dim=-1).norm(dim=-1)
 
 
 def relocated(rows: Params, copies: Tensor) -> Params:
@@ -198,7 +203,7 @@ def _halves(rows: Params, split: Tensor, generator: torch.Generator) -> tuple[Pa
     opacity = torch.sigmoid(rows["opacities"])
     halved = torch.logit((1.0 - torch.sqrt(1.0 - opacity)).clamp(1e-6, 1.0 - 1e-6))
     scales = torch.where(split[:, None], rows["scales"] - math.log(_SPLIT_SHRINK), rows["scales"])
-    noise = torch.randn(rows["means"].shape, generator=generator).to(rows["means"].device)
+    noise = uploaded(torch.randn(rows["means"].shape, generator=generator), rows["means"].device)
     offsets = noise * rows["scales"].exp()
     offsets = torch.where(split[:, None], rotate(rows["quats"], offsets), torch.zeros_like(offsets))
     base = {**rows, "opacities": halved, "scales": scales}

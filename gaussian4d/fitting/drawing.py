@@ -33,6 +33,14 @@ class Drawing:
     depth: Float[Tensor, "C H W 1"] | None = None
     """Expected depth, where it was asked for."""
 
+    def drop_gradients(self, dropped: Tensor) -> None:
+        """Sets the gradients of the projected centres to zero where the scalar `dropped` is true, without a look at
+        it."""
+        for name in ("grad", "absgrad"):
+            found = getattr(self.means2d, name, None)
+            if found is not None:
+                found.masked_fill_(dropped, 0.0)
+
     @property
     def rgba(self) -> Float[Tensor, "C 4 H W"]:
         """Colour and alpha with channels first."""
@@ -64,7 +72,7 @@ def draw(
         height=height,
         near_plane=near,
         packed=False,
-        backgrounds=None if background is None else background[None].expand(len(viewmats), 3),
+        backgrounds=_repeated(background, len(viewmats)),
         render_mode="RGB+ED" if depth else "RGB",
         absgrad=absgrad,
         backend=backend,
@@ -75,3 +83,9 @@ def draw(
     drawn = (meta["radii"] > 0).all(dim=-1)
     parts = (renders[..., :3], renders[..., 3:]) if depth else (renders, None)
     return Drawing(parts[0], alphas, means2d, drawn, meta, width, height, scale, parts[1])
+
+
+def _repeated(background: Tensor | None, cameras: int) -> Tensor | None:
+    if background is None or cameras == 1:
+        return None if background is None else background[None]
+    return background[None].expand(cameras, 3)

@@ -42,9 +42,12 @@ class Team:
             return cls()
         if not dist.is_available():
             raise UserError("torchrun started several processes, but this torch has no torch.distributed; start one")
-        exchange = "gloo"
-        if device is not None and device.type != "cpu":
-            exchange = f"cpu:gloo,{device.type}:{dist.get_default_backend_for_device(device)}"
+        try:
+            exchange = "gloo"
+            if device is not None and device.type != "cpu":
+                exchange = f"cpu:gloo,{device.type}:{dist.get_default_backend_for_device(device)}"
+        except ValueError:
+            raise UserError(f"torch.distributed knows no way between {device} devices; start one process") from None
         try:
             dist.init_process_group(exchange, timeout=_PATIENCE)
         except (RuntimeError, ValueError) as error:
@@ -118,7 +121,7 @@ class Team:
             return dict(make())
         content = b""
         if self.leads:
-            content = bytes_from_tensors({name: value.detach().contiguous() for name, value in make().items()})
+            content = bytes_from_tensors({name: value.detach().cpu().contiguous() for name, value in make().items()})
         length = torch.tensor([len(content)])
         _together(lambda: dist.broadcast(length, src=0))
         buffer = torch.empty(int(length), dtype=torch.uint8)

@@ -61,7 +61,8 @@ class WeightedTerm:
         value = self.term(step)
         if value is None:
             return None
-        return weight * value if every == 1 else weight * (every * value)
+        value = value if every == 1 else every * value
+        return value if weight == 1.0 else weight * value
 
 
 def terms_of(config: FitConfig, motion: MotionModel) -> list[WeightedTerm]:

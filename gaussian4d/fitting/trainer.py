@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +115,7 @@ class Trainer(Loop):
         """
         self.table.set_progress(progress)
         batch, observing = self.config.batch, self.strategy.observing(progress)
+        waits = self.device.type != "cpu"
         sums: Tensor | None = None
         for target, color in self.next_pictures(progress):
             step = self.step_of(target, color, progress)
@@ -124,14 +125,15 @@ class Trainer(Loop):
             for _, value in parts[1:]:
                 loss = loss + value
             (loss if batch == 1 else loss / batch).backward()
-            figures = self._figures(loss, step, parts)
+            figures = self._figures(loss, step, parts, waits)
             sums = figures if sums is None else sums + figures
             if observing:
                 for drawing in step.drawings:
+                    if waits:
+                        drawing.drop_gradients(~torch.isfinite(loss.detach()))
                     self.strategy.observe(self.table, drawing)
         assert sums is not None
         self.team.sum([sums])
-        waits = self.device.type != "cpu"
         if not waits and not math.isfinite(float(sums[0])):
             self.clear_gradients()
             self.strategy.dropped()
@@ -141,7 +143,8 @@ class Trainer(Loop):
             self._defer(sums)
         self.tell("after_backward")
         if observing:
-            self.strategy.after_backward(self.table, self.team.sum)
+            total = self.team.sum if not waits else self._total_if(torch.isfinite(sums[0]))
+            self.strategy.after_backward(self.table, total)
         self.table.step()
         self._step_others(progress)
         return DEFERRED if waits else self._read(sums.tolist())
@@ -179,6 +182,16 @@ class Trainer(Loop):
             ]
         )
         self._deferred = torch.cat([counts, self._deferred[4:] + torch.where(finite, sums, 0.0)])
+
+    def _total_if(self, finite: Tensor) -> Callable[[Sequence[Tensor]], None]:
+        """Returns what adds tensors up over the processes, in place, and makes them zero unless `finite`."""
+
+        def total(tensors: Sequence[Tensor]) -> None:
+            self.team.sum(tensors)
+            for tensor in tensors:
+                tensor.masked_fill_(~finite, 0.0)
+
+        return total
 
     def _read(self, sums: list[float]) -> Figures:
         """Returns sums over the pictures of a batch (or of several) as means over its pictures."""
@@ -311,12 +324,17 @@ class Trainer(Loop):
         # No camera of the scene took it: no exposure is fitted to it.
         return dataclasses.replace(target, camera_index=-1, index=index)
 
-    def _figures(self, loss: Tensor, step: Step, parts: list[tuple[str, Tensor]]) -> Tensor:
-        """Returns [2 + terms] the loss, the mean squared error and the value of each term, on the device."""
+    def _figures(self, loss: Tensor, step: Step, parts: list[tuple[str, Tensor]], waits: bool) -> Tensor:
+        """Returns [2 + terms] the loss, the mean squared error and the value of each term, float64 on the device."""
         values = dict(parts)
+        error = self.squared_error(step)
+        if not waits:
+            # Reading a number costs less than an operation on a tensor that holds one.
+            rest = [float(values[term.name].detach()) if term.name in values else 0.0 for term in self.terms]
+            return torch.tensor([float(loss.detach()), float(error), *rest], dtype=torch.float64)
         zero = torch.zeros((), dtype=torch.float64, device=self.device)
         rest = [values[term.name].detach().double() if term.name in values else zero for term in self.terms]
-        return torch.stack([loss.detach().double(), self.squared_error(step).double(), *rest])
+        return torch.stack([loss.detach().double(), error.double(), *rest])
 
     def squared_error(self, step: Step) -> Tensor:
         """Returns the mean squared error of the picture, a scalar on the device."""

@@ -48,6 +48,8 @@ class Uploads:
             self._next = None
             if event is not None:
                 event.wait()
+                # The side stream may not reuse this memory while the present one reads it.
+                image.record_stream(torch.accelerator.current_stream(self.device))
         else:
             image = self._upload(index)
         if self.stays:

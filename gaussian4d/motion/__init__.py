@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import UserError
 from ..plugins import MOTIONS
-from .base import SHARED, MotionModel, NoConfig, Params, is_shared
+from .base import SHARED, MotionModel, NoConfig, Params, canonical_gaussians, is_shared
 from .dual_domain import DualDomain, DualDomainConfig
 from .free_time import FreeTime, FreeTimeConfig
 from .hexplane import HexPlane, HexPlaneConfig
@@ -44,6 +44,7 @@ __all__ = [
     "StaticConfig",
     "Windows",
     "WindowsConfig",
+    "canonical_gaussians",
     "is_shared",
     "make_motion",
     "motion_origin",

@@ -206,6 +206,21 @@ class MotionModel(abc.ABC):
         return dataclasses.asdict(self.config)
 
 
+def canonical_gaussians(params: Params, sh_degree: int | None = None) -> Gaussians:
+    """Returns the Gaussians of a parameter table at rest, in its order: what a motion model moves.
+
+    Scales and opacities are activated, colours are the coefficients up to `sh_degree`; None keeps all. Tensors that
+    need no activation are those of the table, not copies.
+    """
+    return Gaussians(
+        means=params["means"],
+        quats=params["quats"],
+        scales=torch.exp(params["scales"]),
+        opacities=torch.sigmoid(params["opacities"]),
+        colors=colors_of(params, sh_degree),
+    )
+
+
 def colors_of(params: Params, sh_degree: int | None, sh0: Tensor | None = None) -> Tensor:
     """Returns coefficients [N, K, 3] up to `sh_degree`, with `sh0` [N, 1, 3] in the first place when it is given."""
     first = params["sh0"] if sh0 is None else sh0

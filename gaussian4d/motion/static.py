@@ -5,10 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 
-import torch
-
 from ..gaussians import Gaussians
-from .base import MotionModel, Params, colors_of
+from .base import MotionModel, Params, canonical_gaussians
 
 
 @dataclasses.dataclass
@@ -38,10 +36,4 @@ class Static(MotionModel):
         }
 
     def at(self, params: Params, time: float, sh_degree: int | None = None) -> Gaussians:
-        return Gaussians(
-            means=params["means"],
-            quats=params["quats"],
-            scales=torch.exp(params["scales"]),
-            opacities=torch.sigmoid(params["opacities"]),
-            colors=colors_of(params, sh_degree),
-        )
+        return canonical_gaussians(params, sh_degree)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -13,12 +13,14 @@ _WIDTH, _HEIGHT = 420, 240
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 22, 26, 34
 _COLOURS = ("#d9622b", "#3b6fb6", "#4a9b63", "#8d5bb0")
 _MOST_POINTS = 400
+# Names of lines beside each other; more go on below.
+_ACROSS = 4
 # From far off (dark) to close (bright); stays readable in grey.
 _RAMP = ((40, 20, 70), (168, 62, 96), (226, 116, 74), (250, 190, 88), (253, 246, 178))
 
 
 def curves(
-    title: str, x: Sequence[float], series: dict[str, Sequence[float]], *, x_label: str = "", log: bool = False
+    title: str, x: Sequence[float], series: Mapping[str, Sequence[float]], *, x_label: str = "", log: bool = False
 ) -> str:
     """Returns lines over `x`, one per name, values on a linear or logarithmic axis; "" for nothing to draw."""
     kept = {
@@ -38,8 +40,10 @@ def curves(
         colour = _COLOURS[index % len(_COLOURS)]
         frame.parts.append(f'<polyline fill="none" stroke="{colour}" stroke-width="1.6" points="{path}"/>')
         if len(kept) > 1:
-            at = _LEFT + 8 + 110 * index
-            frame.parts.append(f'<text x="{at}" y="{_TOP + 12}" style="fill:{colour}">{escape(name)}</text>')
+            at, line = _LEFT + 8 + 110 * (index % _ACROSS), index // _ACROSS
+            frame.parts.append(
+                f'<text x="{at}" y="{_TOP + 12 + 13 * line}" style="fill:{colour}">{escape(name)}</text>'
+            )
     return frame.svg()
 
 

@@ -133,11 +133,15 @@ def _curves(steps: Sequence[dict[str, Any]]) -> str:
     def of(name: str) -> list[float]:
         return [float(line.get(name, math.nan)) for line in steps]
 
+    names = list(dict.fromkeys(name for line in steps for name in line.get("terms", {})))
+    terms = {name: [float(line.get("terms", {}).get(name, math.nan)) for line in steps] for name in names}
+
     return page.section(
         "The fit",
         page.charts(
             [
                 charts.curves("loss (logarithmic)", x, {"loss": of("loss")}, x_label="step", log=True),
+                charts.curves("terms of the loss, weighted (logarithmic)", x, terms, x_label="step", log=True),
                 charts.curves("PSNR of the training pictures, dB", x, {"PSNR": of("psnr")}, x_label="step"),
                 charts.curves("Gaussians", x, {"Gaussians": of("gaussians")}, x_label="step"),
                 charts.curves("steps per second", x, {"speed": of("steps_per_second")}, x_label="step"),

@@ -108,7 +108,7 @@ def fit_config(
     """
     from .. import stag4d
 
-    chosen: dict[str, Any] = {"seed": seed, "backend": backend}
+    chosen: dict[str, Any] = {"seed": seed, "device": device, "backend": backend}
     if motion is not None:
         chosen["motion"] = motion
     if max_minutes is not None:
@@ -118,8 +118,6 @@ def fit_config(
     if not sds:
         chosen["sds"] = False
     config = stag4d.preset(preset)
-    if hasattr(config, "device"):
-        chosen["device"] = device
     return (stag4d.solid(config) if solid else config).replace(**chosen)
 
 

@@ -79,7 +79,7 @@ class Settings:
     resume: bool = False
     """Go on with the run in --out: its settings hold unless given anew, and only what depends on them is redone."""
     device: str = "auto"
-    """Where to draw: auto is a GPU where a backend works there, else cpu; also cuda, cuda:1. Published weights
+    """Where to fit and draw: auto is a GPU where a backend works there, else cpu; also cuda, cuda:1. Published weights
     are loaded there too; the embedded priors compute on the CPU."""
     backend: Backend = "auto"
     """Rasterizer."""

@@ -8,11 +8,11 @@ from typing import Any
 from gaussian4d.errors import UserError
 from gaussian4d.fitting.config import DensifyConfig, FitConfig, InitConfig, KeepConfig, LossConfig, OptimConfig
 from gaussian4d.fitting.weights import Weight
+from gaussian4d.plugins import MOTIONS
 from gaussian4d.run_folder import RunFolder
 
 SCHEMA_VERSION = 1
 RIGID = "rigid-parts"
-MOTIONS = ("hexplane", "free-time", "static", RIGID)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +26,8 @@ class StagConfig:
     preset: str = "quick"
     motion: str = "free-time"
     """`free-time`: Gaussians of every instant that come and go; `hexplane`: those of one instant, moved (published);
-    `rigid-parts`: those of the clip's start, carried by pieces whose motion is known before the fit."""
+    `rigid-parts`: those of the clip's start, carried by pieces whose motion is known before the fit; any other model
+    that a fit can have, but for `per-frame`: from one instant, or from all where its Gaussians come and go."""
     motion_config: dict[str, Any] = dataclasses.field(default_factory=dict)
     """Settings of the motion model that differ from `fit_settings`'s choice."""
     max_steps: int | None = 1500
@@ -119,8 +120,9 @@ class StagConfig:
     log_every: int = 25
 
     def __post_init__(self) -> None:
-        if self.motion not in MOTIONS:
-            raise UserError(f"expected a motion out of {', '.join(MOTIONS)}, got {self.motion!r}")
+        known = [*(name for name in MOTIONS.choices() if name != "per-frame"), RIGID]
+        if self.motion not in known:
+            raise UserError(f"expected a motion out of {', '.join(known)}, got {self.motion!r}")
         if self.max_steps is None and self.max_minutes is None:
             raise UserError("a fit must end: set max_steps, max_minutes or both")
         for name in (

@@ -86,7 +86,10 @@ class Distillation:
             shown = self._shown[int(draws[2] * len(self._shown))]
             size = references.shape[-1]
             extra = torch.nn.functional.interpolate(
-                self.anchors.views[instant, shown][None], size=(size, size), mode="bilinear", align_corners=False
+                self.anchors.views[instant, shown][None].to(references.device),
+                size=(size, size),
+                mode="bilinear",
+                align_corners=False,
             )
             references = torch.cat([references, extra])
             reference_cameras = [self.camera, self.anchors.cameras[shown]]

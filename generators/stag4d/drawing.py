@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from gaussian4d.cameras import Camera
+from gaussian4d.devices import uploaded
 from gaussian4d.fitting import drawing
 from gaussian4d.fitting.drawing import Drawing
 from gaussian4d.fitting.step import Step
@@ -33,7 +35,7 @@ class Cameras:
         """Returns `cameras`, which must agree in size."""
         assert len({(camera.width, camera.height) for camera in cameras}) == 1
         viewmats, Ks = (
-            torch.stack([torch.tensor(getattr(camera, name), dtype=torch.float32) for camera in cameras]).to(device)
+            uploaded(np.stack([getattr(camera, name) for camera in cameras]), torch.device(device))
             for name in ("viewmat", "K")
         )
         return cls(viewmats, Ks, cameras[0].width, cameras[0].height)

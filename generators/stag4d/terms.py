@@ -86,7 +86,7 @@ class AnchorViews:
         if len(self._views) == 1 and index > 0:
             # All anchors are of the first instant; what moves as a solid can be seen there as well as at its own.
             index, state = 0, step.motion.at(step.params, self.times[0])
-        chosen = chosen.to(self.device)
+        chosen = chosen.to(self.device, non_blocking=True)
         drawing = self._cameras.rows(chosen).draw(step, state)
         return picture_loss(drawing, self._views[index][chosen], self.background(), self.config)
 

@@ -10,7 +10,7 @@ import pytest
 
 from gaussian4d.cli.app import load_commands, parse
 
-EXAMPLES = sorted((Path(__file__).parents[2] / "docs" / "examples").iterdir())
+EXAMPLES = sorted((Path(__file__).parents[2] / "docs" / "examples").glob("[0-9]*"))
 
 
 @pytest.mark.parametrize("file", EXAMPLES, ids=[file.name for file in EXAMPLES])

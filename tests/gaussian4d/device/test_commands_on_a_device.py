@@ -14,10 +14,12 @@ import pytest
 import torch
 from moving_models import CAMERA, model_of
 from PIL import Image
+from pretend_device import count_syncs
+from pretend_kernels import PAIRS
 
 from diff_rasterizer import backends
 from gaussian4d.cli import main
-from gaussian4d.fitting import fit
+from gaussian4d import fit
 from gaussian4d.io.difference import difference_db
 from gaussian4d.mesh import fuse
 from gaussian4d.report import write_report
@@ -78,6 +80,15 @@ def test_eval_and_report(pretend: torch.device, fitted: Path, tmp_path: Path, ru
     assert figures[0] == figures[1] == figures[2] and figures[0]["psnr"] > 5
 
 
+def test_demo(pretend: torch.device, tmp_path: Path, run: Run) -> None:
+    for device in ("cpu", "pretend"):
+        run("demo", "--out", tmp_path / device, "--size", 20, "--max-steps", 2, "--device", device)
+        log = (tmp_path / device / "run" / "log.txt").read_text()
+        assert ("on pretend:0" in log) == (device == "pretend")
+    here, there = pictures(tmp_path / "cpu"), pictures(tmp_path / "pretend")
+    assert list(here) == ["sheet.png"] and np.array_equal(here["sheet.png"], there["sheet.png"])
+
+
 def test_exports(pretend: torch.device, fitted: Path, tmp_path: Path, run: Run) -> None:
     for name in ("a.ply", "a.splat", "a.mesh.glb", "a.npz"):
         said = []
@@ -95,11 +106,16 @@ def test_exports(pretend: torch.device, fitted: Path, tmp_path: Path, run: Run) 
 def test_functions_behind_the_commands(pretend: torch.device, fitted: Path, tmp_path: Path) -> None:
     model = model_of("static", 60)
     solid = dataclasses.replace(model, params={**model.params, "opacities": torch.full((60,), 6.0)})
-    here, there = (fuse(solid, 0.4, [CAMERA], detail=16, device=device) for device in ("cpu", pretend))
+    here = fuse(solid, 0.4, [CAMERA], detail=16, device="cpu")
+    with count_syncs() as syncs:
+        there = fuse(solid, 0.4, [CAMERA], detail=16, device=pretend)
+    assert syncs.names.count(PAIRS) == 2, "drawn there, colours and features"
     assert np.array_equal(here.vertices, there.vertices) and len(here.faces) > 0
     other = model_of("free-time", 60)
-    drawn = [difference_db(model, other, [CAMERA], [(0.0, 0.4)], device=device) for device in (None, pretend)]
-    assert drawn[0] == drawn[1]
+    drawn = difference_db(model, other, [CAMERA], [(0.0, 0.4)])
+    with count_syncs() as syncs:
+        assert drawn == difference_db(model, other, [CAMERA], [(0.0, 0.4)], device=pretend)
+    assert syncs.names.count(PAIRS) == 2, "both models were drawn there"
     written = write_report(fitted, tmp_path / "report.html", model=model_of("static").to(pretend))
     assert written.stat().st_size > 10_000
 

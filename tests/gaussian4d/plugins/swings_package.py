@@ -136,3 +136,5 @@ GROUPS = {
     "paths": {"pendulum": "swings:pendulum", "standing": "swings:standing"},
     "commands": {"push": "swings:Push"},
 }
+
+SOURCE = Path(__file__).read_text(encoding="ascii")

@@ -11,7 +11,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
-from conftest import swinging_model
+from swings_models import swinging_model
 
 from gaussian4d.cli import main
 from gaussian4d.errors import UserError

@@ -14,9 +14,9 @@ import av
 import numpy as np
 import pytest
 import torch
-from conftest import SOURCE, swinging_model
 from PIL import Image
-from swings_package import GROUPS
+from swings_models import swinging_model
+from swings_package import GROUPS, SOURCE
 
 from gaussian4d.cli import main
 from gaussian4d.data.recognise import in_order
