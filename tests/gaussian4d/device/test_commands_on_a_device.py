@@ -18,8 +18,8 @@ from pretend_device import count_syncs
 from pretend_kernels import PAIRS
 
 from diff_rasterizer import backends
-from gaussian4d.cli import main
 from gaussian4d import fit
+from gaussian4d.cli import main
 from gaussian4d.io.difference import difference_db
 from gaussian4d.mesh import fuse
 from gaussian4d.report import write_report

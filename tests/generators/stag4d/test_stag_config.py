@@ -33,7 +33,8 @@ def test_settings_survive_json(tmp_path):
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"motion": "spacetime"}, {"max_steps": 0}, {"canonical": 1.0}, {"sizes": ((0.1, 64),)}, {"no_such": 1},
+        {"motion": "per-frame"}, {"motion": "no-such"}, {"max_steps": 0}, {"canonical": 1.0}, {"no_such": 1},
+        {"sizes": ((0.1, 64),)},
         {"max_steps": None, "max_minutes": None}, {"sds_noise_min": (0.6, 0.6)},
     ],
 )  # fmt: skip

@@ -78,7 +78,10 @@ def test_a_stopped_fit_goes_on_as_if_it_had_not_stopped(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("cpu_backend")
-@pytest.mark.parametrize("settings", [{"motion": "free-time"}, {"anchors": False}, {"sds": False}])
+@pytest.mark.parametrize(
+    "settings",
+    [{"motion": "free-time"}, {"motion": "spacetime"}, {"motion": "dual-domain"}, {"anchors": False}, {"sds": False}],
+)
 def test_each_part_can_be_switched_off(tmp_path, settings):
     frames, prior = toy_input()
     config = quick(**{**TINY, "max_steps": 12, "motion_config": {}, **settings})
