@@ -350,7 +350,8 @@ def test_it_fits_evaluates_and_resumes_like_a_folder(
     assert figures["psnr"] == g4.evaluate(twin)["psnr"]
     assert "given in Python" in (run / "report.html").read_text()
     # The run says what is missing, wherever a scene would be loaded.
-    assert json.loads((run / "config.json").read_text())["scene"] == given.options
+    kept = {**given.options, "fingerprint": given.fingerprint()}
+    assert json.loads((run / "config.json").read_text())["scene"] == kept
     with pytest.raises(UserError, match=r"fitted to frames given in Python.*pass scene=Scene.from_frames\(\.\.\.\)"):
         g4.evaluate(run)
     assert main(["eval", str(run)]) == 2

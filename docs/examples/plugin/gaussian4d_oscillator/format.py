@@ -58,7 +58,7 @@ def read(path: str | Path) -> g4.DynamicGaussians:
         except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise g4.UserError(f"{path} has a damaged header ({type(error).__name__}: {error})") from None
         stated, held = 4 * sum(math.prod(shape) for shape in shapes.values()), size - file.tell()
-        if False:
+        if stated != held:
             raise g4.UserError(f"{path}: the header promises {stated} bytes of numbers, the file has {held}")
         _check_columns(path, shapes, motion)
         params = {name: _tensor(file.read(4 * math.prod(shape)), shape) for name, shape in shapes.items()}
