@@ -126,7 +126,7 @@ class GsplatStrategy(Strategy):
         for name, value in self.memory.items():
             # What a checkpoint held is on the CPU.
             self.memory[name] = value.to(device) if isinstance(value, Tensor) else value
-        with torch.random.fork_rng(devices=[]), _our_operations(device):
+        with torch.random.fork_rng(devices=[]), _our_operations():
             torch.set_rng_state(self.random)
             self.inner.step_post_backward(params, optimizers, self.memory, step, meta, **more)
             self.random = torch.get_rng_state()
@@ -151,10 +151,10 @@ class _OneGroup:
 
 
 @contextlib.contextmanager
-def _our_operations(device: torch.device) -> Iterator[None]:
-    """Puts our functions in the place of those of gsplat's strategies that need CUDA, where there is none."""
+def _our_operations() -> Iterator[None]:
+    """Puts our functions, which run on any device, in the place of the two of gsplat's strategies that need CUDA."""
     module: Any = sys.modules.get("gsplat.strategy.ops")
-    if module is None or device.type == "cuda":
+    if module is None:
         yield
         return
     import diff_rasterizer
