@@ -8,7 +8,6 @@ runs, and as keyword arguments.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 from ..errors import UserError
 from ..motion import make_motion
 from ..plugins import FIT_STAGES, MOTIONS, STRATEGIES, TERMS, Registry
-from .settings import checked_dataclass, checked_value, known_paths
+from .settings import checked_dataclass, known_paths
 from .weights import Weight, checked_weight, is_on
 
 SCHEMA_VERSION = 2
@@ -282,7 +281,7 @@ class FitConfig:
         Raises:
             UserError: for an unknown name, or a value of another kind; the message names the setting.
         """
-        values = copy.deepcopy(_deep(self))
+        values = dataclasses.asdict(self)
         for path, value in {**(settings or {}), **overrides}.items():
             _put(values, FLAT_NAMES.get(path, path), value)
         return _made(values)
@@ -445,10 +444,6 @@ def _shallow(config: Any) -> dict[str, Any]:
     return {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
 
 
-def _deep(config: FitConfig) -> dict[str, Any]:
-    return dataclasses.asdict(config)
-
-
 __all__ = [
     "BACKGROUNDS",
     "FLAT_NAMES",
@@ -459,6 +454,5 @@ __all__ = [
     "KeepConfig",
     "LossConfig",
     "OptimConfig",
-    "checked_value",
     "setting_paths",
 ]

@@ -115,7 +115,7 @@ class Trainer(Loop):
         """
         self.table.set_progress(progress)
         batch, observing = self.config.batch, self.strategy.observing(progress)
-        waits = self.device.type != "cpu"
+        accelerated = self.device.type != "cpu"
         sums: Tensor | None = None
         for target, color in self.next_pictures(progress):
             step = self.step_of(target, color, progress)
@@ -125,29 +125,29 @@ class Trainer(Loop):
             for _, value in parts[1:]:
                 loss = loss + value
             (loss if batch == 1 else loss / batch).backward()
-            figures = self._figures(loss, step, parts, waits)
+            figures = self._figures(loss, step, parts, accelerated)
             sums = figures if sums is None else sums + figures
             if observing:
                 for drawing in step.drawings:
-                    if waits:
+                    if accelerated:
                         drawing.drop_gradients(~torch.isfinite(loss.detach()))
                     self.strategy.observe(self.table, drawing)
         assert sums is not None
         self.team.sum([sums])
-        if not waits and not math.isfinite(float(sums[0])):
+        if not accelerated and not math.isfinite(float(sums[0])):
             self.clear_gradients()
             self.strategy.dropped()
             return None
         self.team.sum_gradients(self.parameters())
-        if waits:
+        if accelerated:
             self._defer(sums)
         self.tell("after_backward")
         if observing:
-            total = self.team.sum if not waits else self._total_if(torch.isfinite(sums[0]))
+            total = self.team.sum if not accelerated else self._total_if(torch.isfinite(sums[0]))
             self.strategy.after_backward(self.table, total)
         self.table.step()
         self._step_others(progress)
-        return DEFERRED if waits else self._read(sums.tolist())
+        return DEFERRED if accelerated else self._read(sums.tolist())
 
     def settle(self) -> None:
         """Reads what came of the steps since the last time: the one wait of the host for many steps."""
@@ -324,11 +324,11 @@ class Trainer(Loop):
         # No camera of the scene took it: no exposure is fitted to it.
         return dataclasses.replace(target, camera_index=-1, index=index)
 
-    def _figures(self, loss: Tensor, step: Step, parts: list[tuple[str, Tensor]], waits: bool) -> Tensor:
+    def _figures(self, loss: Tensor, step: Step, parts: list[tuple[str, Tensor]], accelerated: bool) -> Tensor:
         """Returns [2 + terms] the loss, the mean squared error and the value of each term, float64 on the device."""
         values = dict(parts)
         error = self.squared_error(step)
-        if not waits:
+        if not accelerated:
             # Reading a number costs less than an operation on a tensor that holds one.
             rest = [float(values[term.name].detach()) if term.name in values else 0.0 for term in self.terms]
             return torch.tensor([float(loss.detach()), float(error), *rest], dtype=torch.float64)
