@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
 from ..plugins import FORMATS
-from .formats import Format, function
+from .formats import Format, function, guarded
 
 if TYPE_CHECKING:
     from ..model import DynamicGaussians
@@ -49,7 +49,7 @@ def read_model(path: str | os.PathLike[str]) -> DynamicGaussians:
     """Returns the model of a file of any format; one without motion is `static`."""
     format = format_of(path)
     if format.moving_reader is not None:
-        return function(format.moving_reader)(path)
+        return guarded(function(format.moving_reader), path, format.title)
     content = format.read(path)
     if format.moves:
         return content
