@@ -77,15 +77,20 @@ def clip_times(count: int) -> np.ndarray:
     return np.linspace(0.0, 1.0, count) if count > 1 else np.zeros(count)
 
 
-def rig_from_cameras(cameras: Iterable[Camera]) -> Rig:
-    """Returns how `cameras` stand around the scene; raises `UserError` when there is none."""
+def rig_from_cameras(
+    cameras: Iterable[Camera], *, up: np.ndarray | None = None, center: np.ndarray | None = None
+) -> Rig:
+    """Returns how `cameras` stand around the scene; raises `UserError` when there is none.
+
+    `up` and `center` are found from the cameras where they are not given.
+    """
     rigged = list(cameras)
     if not rigged:
         raise UserError("a camera path needs at least one camera of the scene, got none")
     positions = np.stack([camera.position for camera in rigged])
     forwards = np.stack([camera.forward for camera in rigged])
-    center = _closest_point_to_axes(positions, forwards)
-    up = _up(rigged)
+    center = _closest_point_to_axes(positions, forwards) if center is None else np.asarray(center, dtype=np.float64)
+    up = _up(rigged) if up is None else np.asarray(up, dtype=np.float64)
     offsets = positions - center
     heights = offsets @ up
     flat = offsets - heights[:, None] * up
@@ -130,15 +135,22 @@ def cameras_around(points: np.ndarray, *, width: int = 640, height: int = 480, c
 
 
 def orbit_path(
-    cameras: Iterable[Camera], count: int, *, width: int | None = None, height: int | None = None
+    cameras: Iterable[Camera],
+    count: int,
+    *,
+    width: int | None = None,
+    height: int | None = None,
+    up: np.ndarray | None = None,
+    center: np.ndarray | None = None,
 ) -> CameraPath:
     """Returns `count` cameras that circle what `cameras` look at, while the time sweeps the clip once.
 
     Cameras that stand all the way round give one full circle whose end meets its start; cameras that cover only an arc
-    give one swing from its middle to both ends and back. The lens is the median one.
+    give one swing from its middle to both ends and back. The lens is the median one. `up` and `center` as in
+    `rig_from_cameras`.
     """
     rigged = list(cameras)
-    rig = rig_from_cameras(rigged)
+    rig = rig_from_cameras(rigged, up=up, center=center)
     phases = np.arange(count) / max(count, 1)
     if rig.arc >= 360.0:
         azimuths = rig.start + 360.0 * phases
