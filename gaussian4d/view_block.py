@@ -154,6 +154,12 @@ class ViewBlock:
         )
 
 
+def with_view(model: DynamicGaussians, scene: Scene) -> DynamicGaussians:
+    """Returns the model with what its `scene` says about how to look at it."""
+    behind = None if model.background is None else model.background.tolist()
+    return ViewBlock.of_scene(scene, near=model.near, background=behind).written_to(model)
+
+
 def well_spread(cameras: Sequence[Camera], count: int = MAX_CAMERAS) -> list[Camera]:
     """Returns at most `count` of the cameras, in their order, as far apart in place and direction as they come.
 
@@ -271,4 +277,4 @@ def _short(value: Any) -> str:
     return ascii(value)[:80]
 
 
-__all__ = ["KEY", "MAX_CAMERAS", "VERSION", "ViewBlock", "well_spread"]
+__all__ = ["KEY", "MAX_CAMERAS", "VERSION", "ViewBlock", "well_spread", "with_view"]
