@@ -115,22 +115,35 @@ def rig_from_cameras(
 
 
 def cameras_around(points: np.ndarray, *, width: int = 640, height: int = 480, count: int = 12) -> list[Camera]:
-    """Returns `count` cameras in a level ring that sees `points` [N, 3]; for Gaussians whose cameras are not known.
-
-    +Z is taken as up, and strays among the points are not made room for.
-    """
+    """Returns `count` cameras in a level ring that sees `points` [N, 3], +Z up; strays are not made room for."""
     if len(points) == 0:
         points = np.zeros((1, 3))
     center = np.median(points, axis=0)
     reach = float(np.percentile(np.linalg.norm(points - center, axis=1), 90)) or 1.0
-    focal = 0.9 * height
-    distance = 1.2 * reach * focal / (0.5 * height)
+    return ring_around(center, 2.16 * reach, np.array([0.0, 0.0, 1.0]), width=width, height=height, count=count)
+
+
+def ring_around(
+    center: np.ndarray, distance: float, up: np.ndarray, *, width: int = 640, height: int = 480, count: int = 12
+) -> list[Camera]:
+    """Returns `count` cameras that look at `center` [3] from `distance`, in a ring perpendicular to `up` [3].
+
+    The lens sees 58 degrees from top to bottom.
+    """
+    up = np.asarray(up, dtype=np.float64)
+    # The axis after the vertical one, so that with +z up the ring begins on +x.
+    side = np.eye(3)[(int(np.argmax(np.abs(up))) + 1) % 3]
+    side = side - (side @ up) * up
+    side = side / np.linalg.norm(side)
+    other = np.cross(up, side)
     ring = []
     for index in range(count):
         angle = 2 * math.pi * index / count
-        place = center + distance * np.array([0.96 * math.cos(angle), 0.96 * math.sin(angle), 0.28])
-        up = np.array([0.0, 0.0, 1.0])
-        ring.append(Camera.look_at(place, center, up, width=width, height=height, focal=focal, id=f"around_{index}"))
+        level = math.cos(angle) * side + math.sin(angle) * other
+        place = np.asarray(center, dtype=np.float64) + distance * (0.96 * level + 0.28 * up)
+        ring.append(
+            Camera.look_at(place, center, up, width=width, height=height, focal=0.9 * height, id=f"around_{index}")
+        )
     return ring
 
 
@@ -164,7 +177,13 @@ def orbit_path(
 
 
 def spiral_path(
-    cameras: Iterable[Camera], count: int, *, width: int | None = None, height: int | None = None
+    cameras: Iterable[Camera],
+    count: int,
+    *,
+    width: int | None = None,
+    height: int | None = None,
+    up: np.ndarray | None = None,
+    center: np.ndarray | None = None,
 ) -> CameraPath:
     """Returns `count` cameras that wind twice around the most central camera, while the time sweeps the clip once.
 
@@ -172,7 +191,7 @@ def spiral_path(
     the central camera does not.
     """
     rigged = list(cameras)
-    rig = rig_from_cameras(rigged)
+    rig = rig_from_cameras(rigged, up=up, center=center)
     positions = np.stack([camera.position for camera in rigged])
     spread = np.linalg.norm(positions[:, None] - positions[None], axis=-1)
     middle = rigged[int(spread.sum(axis=1).argmin())]

@@ -11,7 +11,7 @@ from tyro.conf import Positional, arg
 from ..devices import choose_device
 from ..errors import UserError
 from ..plugins import FORMATS
-from .choices import listed
+from .choices import Up, listed
 from .scene_exports import scene_formats
 
 if TYPE_CHECKING:
@@ -54,6 +54,10 @@ class Export:
     """Instants of a sequence, of USD, tracks or a moving mesh, over the clip. Default: one per recorded instant."""
     spz_version: Literal[2, 3, 4] = 4
     """Of a .spz: 3 or 2 for older programs."""
+    up: Up | None = None
+    """Which way is up in the scene. Default: what the file or the run says."""
+    scene: Path | None = None
+    """Where the scene of the run lies, when that is not where it was and not beside the run."""
     crop: Path | None = None
     """Only what is in the box of this file; the viewer writes such files."""
     points: int = 2000
@@ -80,7 +84,7 @@ class Export:
         if self.count is not None and self.count < 1:
             raise UserError(f"--count must be at least 1, got {self.count}")
         placement = choose_device(self.device)
-        opened = dataclasses.replace(open_model(self.source), placement=placement)
+        opened = dataclasses.replace(open_model(self.source, scene=self.scene, up=self.up), placement=placement)
         if self.crop is not None:
             from ..crop import CropBox, crop_model
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ..clip_length import clip_length
 from ..errors import UserError
 from ..files import atomic_write
 from ..model import DynamicGaussians, splat_arrays
@@ -39,7 +40,6 @@ _ATTRIBUTES = {
     "opacities": ("float[]", 1),
     _COEFFICIENTS: ("float3[]", 3),
 }
-_FPS = 24.0
 _MOST_BYTES = 1 << 33
 _LARGEST_RATIO = 1100
 
@@ -68,7 +68,10 @@ def write_usd(
     for time in frames:
         splats = splat_arrays(model.at(float(time)))
         states.append(half_turned(splats, PLY_TO_RUB) if turn is None else rotated(splats, turn))
-    fps = model.fps or _FPS
+    length = clip_length(model)
+    shown = length.seconds * float(frames[-1] - frames[0])
+    # As many time codes as frames, and the clip as long as it is, whatever the frames are.
+    fps = (len(frames) - 1) / shown if shown > 0.0 else length.fps
     head = [
         "#usda 1.0",
         "(",
@@ -76,7 +79,7 @@ def write_usd(
         "    endTimeCode = %g" % (len(frames) - 1),
         "    metersPerUnit = 1",
         "    startTimeCode = 0",
-        f"    timeCodesPerSecond = {fps:g}",
+        f"    timeCodesPerSecond = {fps:.12g}",
         f'    upAxis = "{"Z" if vertical_axis == "z" else "Y"}"',
         ")",
         "",
