@@ -33,8 +33,6 @@ class Opened:
     """None for a file, or when the scene of the run is not where it was."""
     placement: Placement | None = None
     """Where to draw, for exports; the model itself is on the CPU, where files are written."""
-    up: str | None = None
-    """Which way is up, one of `framing.UPS`; None is what the model says."""
 
     @property
     def is_run(self) -> bool:
@@ -44,7 +42,7 @@ class Opened:
     @functools.cached_property
     def framing(self) -> Framing:
         """Where to look from: the same for a run and for the file that it wrote."""
-        return framing_of(self.model, self.up)
+        return framing_of(self.model)
 
     @property
     def recorded(self) -> list[Camera]:
@@ -114,7 +112,10 @@ def open_model(path: Path, newest: bool = False, *, scene: Path | None = None, u
             model = with_view(model, found)
         elif scene is not None and not RunFolder(path).exists:
             _check_cameras(known, found, path)
-    return Opened(path, model, found, up=up)
+    if up is not None:
+        # What the user says goes into what is written, too.
+        model = framing_of(model, up).view.written_to(model)
+    return Opened(path, model, found)
 
 
 def scene_of(path: Path, given: Path | None = None) -> Scene | None:
