@@ -207,7 +207,7 @@ def read_points_npy(folder: Path, problems: ProblemList) -> PointCloud | None:
     if not path.is_file():
         return None
     try:
-        xyz = read_array(path, 3).astype(np.float32)
+        xyz = read_array(path, 3)
     except UserError as error:
         problems.take_warning(path, error)
         return None

@@ -125,4 +125,4 @@ def _points(folder: Path, problems: ProblemList) -> PointCloud | None:
         problems.warning(path, f"the points cannot be read and are left out ({error})")
         return None
     rgb = np.clip(np.round(data[:, 3:6] * 255.0), 0, 255).astype(np.uint8)
-    return PointCloud(data[:, :3].astype(np.float32), rgb)
+    return PointCloud(data[:, :3], rgb)
