@@ -40,7 +40,10 @@ class FrameNumbers:
 
     def gaps(self, most: int = 3) -> str | None:
         """Returns which frames are missing and what becomes of their time, None where there is no gap."""
-        if not self.missing:
+        distances = np.diff(np.array(self.numbers, dtype=object))
+        # Where neighbours seldom lie a step apart the numbers are no count, such as the times at which pictures were
+        # taken: nothing is missing then.
+        if not self.missing or 2 * int((distances == self.step).sum()) < len(distances):
             return None
         found = []
         for before, after in zip(self.numbers, self.numbers[1:]):

