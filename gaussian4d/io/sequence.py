@@ -16,8 +16,9 @@ from ..folders import atomic_folder
 from ..model import DynamicGaussians, splat_arrays
 from ..motion import PerFrame
 from ..motion.per_frame import PerFrameConfig
+from ..offsets import meta_of, rebased
 from .formats import Format
-from .registry import format_named, format_of, frame_formats
+from .registry import format_named, frame_formats, offset_options, read_still
 
 if TYPE_CHECKING:
     from ..gaussians import Gaussians
@@ -70,7 +71,7 @@ def ply_sequence(
         for index, time in enumerate(times):
             name = f"frame_{index:04d}{format.endings[0]}"
             columns = ply_columns(model.at(float(time)), keep_invisible=keep_invisible)
-            format.write(temporary / name, columns, vertical_axis=vertical_axis)
+            format.write(temporary / name, columns, vertical_axis=vertical_axis, **offset_options(model, format, ()))
             yield Path(folder) / name
 
 
@@ -97,7 +98,10 @@ def read_sequence(folder: str | os.PathLike[str]) -> DynamicGaussians:
     paths = find_frames(folder)
     if not paths:
         raise UserError(f"{folder} holds no clip; expected two or more files such as frame_0000.ply, frame_0001.ply")
-    states = [format_of(path).read(path) for path in paths]
+    # One offset for all of them: that of the first.
+    read = [read_still(path) for path in paths]
+    offset = read[0][1]
+    states = [rebased(state, own - offset) for state, own in read]
     degrees = {state["shN"].shape[1] for state in states}
     if len(degrees) > 1:
         raise UserError(f"{folder}: its frames have spherical harmonics of different degrees; convert them alike")
@@ -106,4 +110,5 @@ def read_sequence(folder: str | os.PathLike[str]) -> DynamicGaussians:
     counts = torch.tensor([len(state["means"]) for state in states])
     params["instants"] = torch.repeat_interleave(torch.arange(len(states), dtype=torch.float32), counts)
     times = np.linspace(0.0, 1.0, len(states))
-    return DynamicGaussians(params, PerFrame(PerFrameConfig(times=tuple(times.tolist()))), times=times)
+    motion = PerFrame(PerFrameConfig(times=tuple(times.tolist())))
+    return DynamicGaussians(params, motion, times=times, meta=meta_of(offset))
