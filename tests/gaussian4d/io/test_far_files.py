@@ -1,4 +1,4 @@
-"""Files of what stands far from the origin: the offset is written or said, read back, and honoured by paths and boxes."""
+"""Files of what stands far from the origin: the offset is written or said, and read back."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def test_a_wrong_offset_is_refused(tmp_path: Path, stated: str) -> None:
     gaussians(offset=None).save(tmp_path / "a.ply")
     data = (tmp_path / "a.ply").read_bytes()
     (tmp_path / "a.ply").write_bytes(data.replace(b"comment ", f"comment World Offset: {stated}\ncomment ".encode(), 1))
-    with pytest.raises(UserError, match="World Offset.*three finite numbers"):
+    with pytest.raises(UserError, match=r"World Offset.*three finite numbers"):
         load_model(tmp_path / "a.ply")
 
 
@@ -155,7 +155,7 @@ def far_scene(folder: Path) -> Path:
     entries = []
     for k in range(6):
         angle = k * np.pi / 3
-        place = np.array([3 * np.cos(angle), 3 * np.sin(angle), 0.5])
+        place = np.array([3 * np.cos(angle), 3 * np.sin(angle), 0.7])
         camera = Camera.look_at(place, np.zeros(3), np.array([0, 0, 1.0]), width=8, height=8, focal=9)
         Image.fromarray(np.full((8, 8, 3), 90, np.uint8)).save(folder / f"c{k}.png")
         pose = opengl_from_opencv(moved_camera(camera, OFFSET).T_world_camera)
