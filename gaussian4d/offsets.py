@@ -145,13 +145,24 @@ def _shifted(model: DynamicGaussians, by: np.ndarray, offset: np.ndarray) -> Dyn
     """Returns the model with `by` [3] added to all positions, and the offset that it has then."""
     import torch
 
+    from .view_block import ViewBlock
+
     params = dict(model.params)
     for name in ("means", *model.motion.position_columns):
         if name in params:
             moved = params[name].double() + torch.as_tensor(by, dtype=torch.float64, device=params[name].device)
             params[name] = moved.to(params[name].dtype)
     meta = {key: value for key, value in model.meta.items() if key != KEY}
-    return dataclasses.replace(model, params=params, meta={**meta, **meta_of(offset)})
+    moved = dataclasses.replace(model, params=params, meta={**meta, **meta_of(offset)})
+    view = ViewBlock.of(model)
+    if view is None:
+        return moved
+    return dataclasses.replace(
+        view,
+        center=None if view.center is None else view.center + by,
+        first=None if view.first is None else moved_camera(view.first, by),
+        cameras=tuple(moved_camera(camera, by) for camera in view.cameras),
+    ).written_to(moved)
 
 
 def relative(splats: dict[str, np.ndarray], source: object) -> tuple[dict[str, np.ndarray], np.ndarray]:

@@ -15,6 +15,7 @@ from .model import DynamicGaussians
 from .motion import MotionModel
 from .offsets import meta_of
 from .scene import Scene
+from .view_block import with_view
 
 
 def initial_model(
@@ -51,7 +52,7 @@ def initial_model(
     model = config.make_motion()
     places = [normalisation.points(frame.camera.position) for frame in frames]
     nearest = min(1.0, *(float(np.linalg.norm(place)) for place in places))
-    return DynamicGaussians(
+    start = DynamicGaussians(
         params=normalisation.undo(initial_params(found, model, config), model),
         motion=model,
         background=torch.ones(3) if scene.has_alpha else None,
@@ -62,4 +63,5 @@ def initial_model(
             "near": config.near * nearest / normalisation.scale,
             **meta_of(scene.offset),
         },
-    ).to(device)
+    )
+    return with_view(start, scene).to(device)

@@ -12,18 +12,24 @@ from ..devices import choose_device
 from ..errors import UserError
 from ..offsets import offset_of, text_of
 from ..plugins import FORMATS
-from .choices import listed
+from .choices import Up, listed
 from .scene_exports import scene_formats
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
+
     from ..cameras import Camera
     from ..devices import Placement
     from ..io.formats import Format
     from ..model import DynamicGaussians
+    from .opened import Opened
 
 FormatName = Annotated[str | None, arg(metavar=listed(FORMATS, "NAME-sequence", *scene_formats()))]
+
+_FOR_VIEWERS = ("compressed-ply", "splat", "spz", "sog")
+"""Formats that are there to be looked at, in programs that take y as down; `.ply` goes with the cameras too."""
 
 
 @dataclasses.dataclass
@@ -53,8 +59,16 @@ class Export:
     """Clip time in [0, 1] of a format that holds one instant."""
     count: int | None = None
     """Instants of a sequence, of USD, tracks or a moving mesh, over the clip. Default: one per recorded instant."""
+    axes: Literal["auto", "upright", "recorded"] = "auto"
+    """Of .ply .compressed.ply .splat .spz .sog: upright turns the scene so that viewers, which take y as down, show it
+    upright; recorded keeps the world of the cameras. Default: recorded for .ply, upright for the others where the scene
+    says which way is up."""
     spz_version: Literal[2, 3, 4] = 4
     """Of a .spz: 3 or 2 for older programs."""
+    up: Up | None = None
+    """Which way is up in the scene. Default: what the file or the run says."""
+    scene: Path | None = None
+    """Where the scene of the run lies, when that is not where it was and not beside the run."""
     crop: Path | None = None
     """Only what is in the box of this file; the viewer writes such files."""
     points: int = 2000
@@ -81,7 +95,7 @@ class Export:
         if self.count is not None and self.count < 1:
             raise UserError(f"--count must be at least 1, got {self.count}")
         placement = choose_device(self.device)
-        opened = dataclasses.replace(open_model(self.source), placement=placement)
+        opened = dataclasses.replace(open_model(self.source, scene=self.scene, up=self.up), placement=placement)
         if self.crop is not None:
             from ..crop import CropBox, crop_model
 
@@ -101,10 +115,37 @@ class Export:
             time=self.time,
             count=self.count,
             cameras=opened.cameras,
+            turn=self._turn(opened),
             vertical_axis=opened.vertical_axis,
             placement=placement,
             version=self.spz_version,
         )
+
+    def _turn(self, opened: Opened) -> np.ndarray | None:
+        """Returns the rotation [3, 3] that brings the scene's up to where viewers have it, None for none; says it."""
+        from ..framing import name_of
+        from ..io.orient import to_y_down
+
+        format, _ = check_target(self.to, self.format)
+        if format.name not in (*_FOR_VIEWERS, "ply"):
+            if self.axes != "auto":
+                raise UserError(
+                    f"--axes is for .ply .compressed.ply .splat .spz .sog; {format.title} says itself how it stands, or"
+                    " keeps the axes of the cameras"
+                )
+            return None
+        framing = opened.framing
+        if self.axes == "recorded" or (self.axes == "auto" and framing.guessed):
+            return None
+        turn = to_y_down(framing.up)
+        if turn is None:
+            return None
+        up = name_of(framing.up)
+        if self.axes == "auto" and format.name not in _FOR_VIEWERS:
+            print(f"axes are those of the recorded cameras, up is {up}; --axes upright turns it for viewers (y down)")
+            return None
+        print(f"turned upright: up, {up} in the scene, is -y in the file, as viewers take it; --axes recorded does not")
+        return turn
 
 
 def check_target(path: Path, format: str | None, besides: Sequence[str] = ()) -> tuple[Format, bool]:
@@ -147,12 +188,13 @@ def save_model(
     time: float = 0.0,
     count: int | None = None,
     cameras: Sequence[Camera] = (),
+    turn: np.ndarray | None = None,
     placement: Placement | None = None,
     **options: Any,
 ) -> None:
     """Writes a model in any format and prints what was written, and what was lost.
 
-    Pictures of what was lost are drawn where `placement` says.
+    Still formats are turned by the rotation `turn` [3, 3]. Pictures of what was lost are drawn where `placement` says.
     """
     from ..io.cubic import own_instants, written_instants
     from ..io.registry import write_model
@@ -164,12 +206,15 @@ def save_model(
     times = (clip_times(count) if count else written_instants(model)).tolist()
     if moves and not count and (as_frames or "times" in chosen.options) and own_instants(model) is None:
         print(f"it does not say at which instants it was recorded: {len(times)}, evenly spread, are written")
+    if turn is not None:
+        # What was said of the axes holds no more.
+        options |= {"vertical_axis": None, "comments": _without_axis(model.meta.get("ply_comments") or [])}
     if as_frames:
-        _sequence(model, path, chosen, times, options)
+        _sequence(model, path, chosen, times, turn, options)
         return
     if "times" in chosen.options and count:
         options["times"] = times
-    written = write_model(path, model, format=chosen, time=time, say=print, **options)
+    written = write_model(path, model, format=chosen, time=time, turn=turn, say=print, **options)
     if moves and not chosen.moves and chosen.moving_writer is None:
         print(f"{chosen.title} holds no motion: this is the instant {time:g} of the clip", flush=True)
     motion = f", motion {model.motion.name}" if chosen.moves else ""
@@ -177,22 +222,45 @@ def save_model(
     if not chosen.exact or (moves and chosen.moving_writer is not None):
         # Separate instants are what they are at their own times.
         kept = times if "times" in options else None
-        _print_difference(model, path, chosen, time, cameras, kept, placement)
+        _print_difference(model, path, chosen, time, cameras, kept, placement, turn)
+
+
+def _without_axis(comments: Sequence[str]) -> list[str]:
+    """Returns the comments of a `.ply` but for what they say of its axes."""
+    from ..io.ply import vertical_axis_of
+
+    return [line for line in comments if vertical_axis_of([line]) is None]
 
 
 def _sequence(
-    model: DynamicGaussians, path: Path, format: Format, times: Sequence[float], options: dict[str, Any]
+    model: DynamicGaussians,
+    path: Path,
+    format: Format,
+    times: Sequence[float],
+    turn: np.ndarray | None,
+    options: dict[str, Any],
 ) -> None:
     from ..io.registry import offset_line
     from ..io.sequence import ply_sequence
     from .console import size, track
 
-    if (line := offset_line(model, format)) is not None:
+    if (line := offset_line(model, format, turn)) is not None:
         print(line)
-    frames = ply_sequence(path, model, times, vertical_axis=options.get("vertical_axis"), format=format)
+    frames = ply_sequence(path, model, times, vertical_axis=options.get("vertical_axis"), turn=turn, format=format)
     written = list(track(frames, "export", total=len(times)))
     total = sum(file.stat().st_size for file in written)
     print(f"wrote {len(written)} files {written[0]} ... {written[-1].name}, {size(total)}")
+
+
+def _turned(model: DynamicGaussians, rotation: np.ndarray) -> DynamicGaussians:
+    """Returns a model without motion turned by the rotation [3, 3]."""
+    import torch
+
+    from ..io.orient import rotated
+
+    columns = {name: model.params[name].numpy() for name in ("means", "quats", "scales", "opacities", "sh0", "shN")}
+    turned = {name: torch.from_numpy(value) for name, value in rotated(columns, rotation).items()}
+    return dataclasses.replace(model, params={**model.params, **turned})
 
 
 def shown_instants(model: DynamicGaussians) -> list[float]:
@@ -212,6 +280,7 @@ def _print_difference(
     cameras: Sequence[Camera],
     kept: Sequence[float] | None = None,
     placement: Placement | None = None,
+    turn: np.ndarray | None = None,
 ) -> None:
     """Prints how the file differs from the model to the eye, in dB."""
     from ..io.difference import difference_db
@@ -220,6 +289,8 @@ def _print_difference(
     from .placing import told
 
     back = read_model(path)
+    if turn is not None:
+        back = _turned(back, turn.T)
     held = format.moves or not back.motion.still
     if format.exact and not held:
         return

@@ -102,7 +102,11 @@ def _mesh_morph(opened: Opened, path: Path, options: Export) -> None:
         device=told(opened.placement),
     )
     write_followed_mesh(
-        path, followed, opened.seconds, vertical_axis=opened.vertical_axis, offset=offset_of(opened.model)
+        path,
+        followed,
+        opened.length.seconds or 1.0,
+        vertical_axis=opened.vertical_axis,
+        offset=offset_of(opened.model),
     )
     _say_offset(opened)
     faces, targets = len(followed.mesh.faces), len(followed.times)

@@ -24,6 +24,7 @@ from ..motion import Params, PerFrame, PerFrameConfig, Static
 from ..offsets import meta_of
 from ..run_folder import RunFolder
 from ..scene import Frame, PointCloud, Scene
+from ..view_block import with_view
 from .checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
 from .config import FitConfig
 from .hooks import FitHook
@@ -98,7 +99,7 @@ class PerFrameTrainer(Parts):
         counts = torch.tensor([len(table["means"]) for table, _ in items])
         params["instants"] = torch.arange(len(items), dtype=torch.float32).repeat_interleave(counts)
         nearest = min(Targets(self.scene, group, self.normalisation).nearest_camera() for group in self.groups)
-        return DynamicGaussians(
+        model = DynamicGaussians(
             params=self.normalisation.undo(params, motion),
             motion=motion,
             background=items[0][1],
@@ -117,6 +118,7 @@ class PerFrameTrainer(Parts):
                 **meta_of(self.scene.offset),
             },
         )
+        return with_view(model, self.scene)
 
     def _check(self) -> None:
         """Raises `UserError` when an instant cannot be fitted by itself."""

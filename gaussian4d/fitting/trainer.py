@@ -18,6 +18,7 @@ from ..model import DynamicGaussians
 from ..motion import MotionModel, Params, Static
 from ..offsets import meta_of
 from ..scene import Scene
+from ..view_block import with_view
 from .background import Background
 from .config import FitConfig
 from .exposure import Exposure
@@ -264,7 +265,7 @@ class Trainer(Loop):
     def model(self) -> DynamicGaussians:
         """Returns the model as it is now, in world coordinates, on the CPU."""
         world = self.normalisation.undo(self.table.params, self.motion)
-        return DynamicGaussians(
+        model = DynamicGaussians(
             params={name: value.cpu() for name, value in world.items()},
             motion=self.motion,
             background=self.background.final().cpu(),
@@ -278,6 +279,7 @@ class Trainer(Loop):
                 **meta_of(self.scene.offset),
             },
         )
+        return with_view(model, self.scene)
 
     def tensors(self) -> dict[str, Tensor]:
         """Returns parameters, optimiser states, sampler and generators."""

@@ -138,6 +138,8 @@ class Placed:
     """[T, 3, 3]; T is 1 for a node that does not move."""
     places: np.ndarray
     """[T, 3]"""
+    up: np.ndarray
+    """[3] glTF's y, which is up, in the axes we keep."""
 
 
 def read_gltf(path: str | os.PathLike[str]) -> Splats:
@@ -305,7 +307,7 @@ def _placed(document: Document, splats: Splats, matrices: np.ndarray, node: dict
     }
     back = _turned_back(document, node)
     splats = half_turned(splats, PLY_TO_GLTF) if _world_of(node) is None else rotated(splats, back)
-    return Placed(splats, back @ turns, matrices[:, :3, 3] @ back.T)
+    return Placed(splats, back @ turns, matrices[:, :3, 3] @ back.T, back @ np.array([0.0, 1.0, 0.0]))
 
 
 def _world_of(node: dict[str, Any]) -> Any:

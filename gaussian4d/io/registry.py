@@ -5,6 +5,7 @@ The formats are in `gaussian4d.plugins.FORMATS`; `formats.py` says what one is.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import warnings
 from collections.abc import Callable, Sequence
@@ -21,6 +22,10 @@ from .formats import Format, function
 if TYPE_CHECKING:
     from ..model import DynamicGaussians
     from .splats import Splats
+
+
+_Y_DOWN = ("ply", "compressed-ply", "splat", "spz", "sog", "ksplat", "splatv", "4dgs")
+"""Formats whose other programs take y as down."""
 
 
 def format_of(path: str | os.PathLike[str]) -> Format:
@@ -50,8 +55,15 @@ def frame_formats() -> dict[str, Format]:
 
 
 def read_model(path: str | os.PathLike[str]) -> DynamicGaussians:
-    """Returns the model of a file of any format; one without motion is `static`."""
+    """Returns the model of a file of any format; one without motion is `static`.
+
+    What the file says about how to look at it is in the model's `meta` (see `view_block`).
+    """
     format = format_of(path)
+    return with_axes(_read(path, format), format)
+
+
+def _read(path: str | os.PathLike[str], format: Format) -> DynamicGaussians:
     if format.moving_reader is not None:
         return recentred(function(format.moving_reader)(path))
     if format.moves:
@@ -77,21 +89,24 @@ def write_model(
     *,
     format: Format | None = None,
     time: float = 0.0,
+    turn: np.ndarray | None = None,
     say: Callable[[str], None] | None = None,
     **options: Any,
 ) -> int:
     """Writes a model in any format, by the ending of `path`; a still format gets the instant `time`.
 
     Returns the number of Gaussians written. `options` are those of the formats; one that a format has no room for
-    is dropped. `say` is called with what there is to say of how the motion was written, and where the model stands
-    when that is far from the origin; without it, a format that cannot hold where is warned of.
+    is dropped. Still formats are turned by the rotation `turn` [3, 3]. `say` is called with what there is to say of how
+    the motion was written, and where the model stands when that is far from the origin; without it, a format that
+    cannot hold where is warned of.
     """
     import torch
 
+    from .orient import rotated
     from .sequence import ply_columns
 
     format = format or format_of(path)
-    line = offset_line(model, format)
+    line = offset_line(model, format, turn)
     if line is not None and say is not None:
         say(line)
     elif line is not None and not format.keeps_offset:
@@ -104,36 +119,47 @@ def write_model(
         return len(model)
     if model.motion.still:
         options = {"comments": model.meta.get("ply_comments"), **options}
-    options = {**options, **offset_options(model, format, options.get("comments") or ())}
-    if format.moving_writer is not None and not model.motion.still:
+    moves = format.moving_writer is not None and not model.motion.still
+    options = {**options, **offset_options(model, format, None if moves else turn, options.get("comments") or ())}
+    if moves:
+        assert format.moving_writer is not None
         return function(format.moving_writer)(path, model, time=time, say=say, **format.known(options))
     if model.motion.still:
         splats = _columns_of(model)
     else:
         with torch.no_grad():
             splats = ply_columns(model.at(time))
-    format.write(path, splats, **options)
+    format.write(path, splats if turn is None else rotated(splats, turn), **options)
     return len(splats["means"])
 
 
-def offset_options(model: DynamicGaussians, format: Format, comments: Sequence[str]) -> dict[str, Any]:
-    """Returns the options with which a still `format` states the offset of `model`, besides `comments`."""
+def offset_options(
+    model: DynamicGaussians, format: Format, turn: np.ndarray | None = None, comments: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Returns the options with which a still `format` states the offset of `model`, besides `comments`.
+
+    Its Gaussians are turned by `turn` [3, 3], and so is the world that it is an offset in.
+    """
     from .ply import WORLD_OFFSET
 
-    offset = offset_of(model)
+    offset = _turned(offset_of(model), turn)
     others = [line for line in comments if line.partition(":")[0].strip().lower() != WORLD_OFFSET.lower()]
     if "comments" in format.options and (np.any(offset) or len(others) < len(comments)):
         return {"comments": [*others, *([f"{WORLD_OFFSET}: {text_of(offset)}"] if np.any(offset) else [])]}
     return {"offset": offset} if np.any(offset) else {}
 
 
-def offset_line(model: DynamicGaussians, format: Format) -> str | None:
+def offset_line(model: DynamicGaussians, format: Format, turn: np.ndarray | None = None) -> str | None:
     """Returns the sentence on where a far model stands and whether the file says so; None for one at the origin."""
-    offset = offset_of(model)
+    offset = _turned(offset_of(model), turn if not format.moves else None)
     if not np.any(offset):
         return None
     room = "the file states" if format.keeps_offset else f"{format.title} has no room for: note it"
     return f"positions are relative to {text_of(offset)} of the recorded world, which {room}"
+
+
+def _turned(offset: np.ndarray, turn: np.ndarray | None) -> np.ndarray:
+    return offset if turn is None else turn @ offset
 
 
 def _columns_of(model: DynamicGaussians) -> Splats:
@@ -151,12 +177,29 @@ def _still(path: str | os.PathLike[str], format: Format) -> DynamicGaussians:
     from ..motion import Static
 
     splats, offset = read_still(path, format)
-    meta: dict[str, Any] = {}
-    if format.name in ("ply", "compressed-ply"):
-        from .ply import read_ply_header
-
-        comments = list(read_ply_header(path).comments)
-        meta = {"ply_comments": comments} if comments else {}
-    meta |= meta_of(offset)
     params = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in splats.items()}
-    return DynamicGaussians(params, Static(), meta=meta)
+    return DynamicGaussians(params, Static(), meta={**comments_of(path, format), **meta_of(offset)})
+
+
+def comments_of(path: str | os.PathLike[str], format: Format) -> dict[str, Any]:
+    """Returns what a `.ply` says in its comments, for a model's `meta`: the comments, and which way is up."""
+    from ..view_block import ViewBlock
+    from .ply import read_ply_header, vertical_axis_of
+
+    if format.name not in ("ply", "compressed-ply"):
+        return {}
+    comments = list(read_ply_header(path).comments)
+    stated = vertical_axis_of(comments)
+    up = None if stated is None else np.array([axis == stated for axis in "xyz"], float)
+    return {
+        **({"ply_comments": comments} if comments else {}),
+        **({} if up is None else {"view": ViewBlock(up=up).to_dict()}),
+    }
+
+
+def with_axes(model: DynamicGaussians, format: Format) -> DynamicGaussians:
+    """Returns the model with what other programs take for granted about a format's axes, if it says nothing itself."""
+    if format.name not in _Y_DOWN or "view" in model.meta:
+        return model
+    # A convention, no statement: whoever looks at it says that it is a guess.
+    return dataclasses.replace(model, meta={**model.meta, "axes": "y down"})
