@@ -15,11 +15,8 @@ import numpy as np
 from ..conventions import frame_times, numeric_key
 from ..errors import UserError
 from ..files import inside, read_json
-<<<<<<< HEAD
-from .arrays import read_archived
-=======
 from ..frame_numbers import FrameNumbers
->>>>>>> far
+from .arrays import read_archived
 from .images import read_header
 from .problems import MissingFile, ProblemList
 from .records import FrameRecord, ImagePicture, Lens, PointCloud, SceneRecord, Split
