@@ -18,6 +18,7 @@ FormatName = Annotated[str | None, arg(metavar=listed(FORMATS, "NAME-sequence"))
 class Convert:
     """Convert Gaussians between file formats, which are told by the endings."""
 
+    WRITES: ClassVar[dict[str, bool | None]] = {"target": None}
     EXAMPLES: ClassVar[str] = """
         gaussian4d convert splat.ply splat.sog
         gaussian4d convert scene.spz scene.glb
@@ -42,8 +43,9 @@ class Convert:
         """Converts, and says what the target format cannot hold."""
         from ..devices import choose_device
         from ..errors import UserError
-        from ..io.sequence import find_frames
+        from ..io.sequence import find_frames, gaussians_in
         from ..model import load_model
+        from ..run_folder import RunFolder
         from .export import check_target, save_model
         from .exporters import check_readable
 
@@ -51,7 +53,8 @@ class Convert:
         if not 0.0 <= self.time <= 1.0:
             raise UserError(f"--time is clip time in [0, 1], got {self.time}")
         check_readable(self.source)
-        if self.source.is_dir() and not find_frames(self.source):
+        loose = self.source.is_dir() and not find_frames(self.source)
+        if loose and (RunFolder(self.source).exists or gaussians_in(self.source) is None):
             raise UserError(
                 f"{self.source} is a folder; expected a file or a folder of frames; use `gaussian4d export` for a run"
             )

@@ -36,6 +36,7 @@ _FOR_VIEWERS = ("compressed-ply", "splat", "spz", "sog")
 class Export:
     """Write a fitted scene for other programs: one file with its motion, one instant, or a file per instant."""
 
+    WRITES: ClassVar[dict[str, bool | None]] = {"to": None}
     EXAMPLES: ClassVar[str] = """
         gaussian4d export runs/fox --to runs/fox/exports/frames       (frame_0000.ply, frame_0001.ply, ...)
         gaussian4d export runs/fox --to frames --format sog-sequence  (frame_0000.sog, ...)

@@ -33,6 +33,7 @@ COLOURS = {"white": (1.0, 1.0, 1.0), "black": (0.0, 0.0, 0.0)}
 class Render:
     """Render a video along a camera path while the clip plays once, or stands, or plays before a camera that stands."""
 
+    WRITES: ClassVar[dict[str, bool | None]] = {"out": None}
     EXAMPLES: ClassVar[str] = """
         gaussian4d render runs/fox --out orbit.mp4
         gaussian4d render runs/fox --out sides.mp4 --path dataset --truth --buffers rgb depth
