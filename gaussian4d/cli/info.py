@@ -34,6 +34,8 @@ class Info:
     """For a scene: read it as `fit --downscale` would."""
     frames: str | None = None
     """For a scene: read it as `fit --frames` would."""
+    skip_missing: bool = False
+    """For a scene: read it as `fit --skip-missing` would."""
 
     def run(self) -> int:
         """Prints the facts; returns 2 when something is broken."""
@@ -53,13 +55,13 @@ class Info:
 
         for run in runs_in(self.path)[:1]:
             print(f"note       there is a run in it: {run}")
-        return _scene(self.path, self.downscale, self.frames)
+        return _scene(self.path, self.downscale, self.frames, self.skip_missing)
 
 
-def _scene(path: Path, downscale: float | None, frames: str | None) -> int:
+def _scene(path: Path, downscale: float | None, frames: str | None, skip_missing: bool) -> int:
     from ..scene import inspect
 
-    scene, problems = inspect(path, downscale=downscale, frames=frames)
+    scene, problems = inspect(path, downscale=downscale, frames=frames, skip_missing=skip_missing)
     if scene is not None:
         _print_scene(scene)
     errors = [problem for problem in problems if problem.severity == "error"]
@@ -89,6 +91,10 @@ def _print_scene(scene: Scene) -> None:
         print(f"covisible  {covisible} frames have a covisibility mask: mpsnr and mssim are over its pixels")
     points = "none" if scene.points is None else f"{len(scene.points.xyz):,}"
     print(f"points     {points}")
+    if scene.offset.any():
+        from ..offsets import text_of
+
+        print(f"offset     {text_of(scene.offset)}: to be added to positions for places in the recorded world")
     for note in scene.notes:
         print(f"note       {note}")
     if len(scene.cameras) <= 64:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
+from ..errors import STUMBLES, UserError, unforeseen
 from ..plugins import FORMATS
 
 Function = str | Callable[..., Any]
@@ -41,19 +41,24 @@ class Format:
     writer: Function | None
     """Called with the path, `Splats` or a model, and those of `options` that are given."""
     options: tuple[str, ...] = ()
-    """What the writer takes besides: `vertical_axis`, `comments`, `version`, `times`."""
+    """What the writer takes besides: `vertical_axis`, `comments`, `version`, `times`, `offset`."""
     frames: bool = False
     """Whether players take a folder of such files as a clip."""
     moving_reader: Function | None = None
     """Of a still format that moves rigid parts: like `reader`, but returns a model."""
     moving_writer: Function | None = None
     """The same: called with the path, a moving model, `time`, `say` and options; returns how many Gaussians."""
+    offset_reader: Function | None = None
+    """Called with the path; returns the offset [3] that the file states (`gaussian4d.offsets`), or None. Its writer
+    takes the option `offset`, or writes it as one of `comments`."""
+    keeps_offset: bool = False
+    """Whether files state the offset of the model they were written of."""
 
     def read(self, path: str | os.PathLike[str]) -> Any:
         """Returns what the format's reader returns: `Splats`, or a model when it `moves`."""
         if self.reader is None:
             raise UserError(f"{Path(path).name}: {self.title} is written, not read")
-        return function(self.reader)(path)
+        return guarded(function(self.reader), path, self.title)
 
     def write(self, path: str | os.PathLike[str], content: Any, **options: Any) -> None:
         """Writes `Splats`, or a model when it `moves`; options that the format has no room for are dropped."""
@@ -67,6 +72,16 @@ class Format:
         return {name: value for name, value in options.items() if name in self.options and value is not None}
 
 
+def guarded(reader: Callable[..., Any], path: str | os.PathLike[str], title: str) -> Any:
+    """Returns `reader(path)`; raises `UserError` whatever is wrong with the content."""
+    try:
+        return reader(path)
+    except UserError:
+        raise
+    except STUMBLES as error:
+        raise unforeseen(path, title, error) from error
+
+
 def function(source: Function) -> Callable[..., Any]:
     """Returns the function that `source` is or names."""
     if not isinstance(source, str):
@@ -78,7 +93,14 @@ def function(source: Function) -> Callable[..., Any]:
 _HERE = __package__
 
 G4D = Format(
-    "g4d", (".g4d",), "our own file", True, True, f"{_HERE}.model_files:read_model", f"{_HERE}.model_files:write_model"
+    "g4d",
+    (".g4d",),
+    "our own file",
+    True,
+    True,
+    f"{_HERE}.model_files:read_model",
+    f"{_HERE}.model_files:write_model",
+    keeps_offset=True,
 )
 COMPRESSED_PLY = Format(
     "compressed-ply",
@@ -90,6 +112,8 @@ COMPRESSED_PLY = Format(
     f"{_HERE}.compressed_ply:write_compressed_ply",
     ("comments",),
     True,
+    offset_reader=f"{_HERE}.ply:stated_offset",
+    keeps_offset=True,
 )
 PLY = Format(
     "ply",
@@ -101,6 +125,8 @@ PLY = Format(
     f"{_HERE}.ply:write_ply",
     ("vertical_axis", "comments"),
     True,
+    offset_reader=f"{_HERE}.ply:stated_offset",
+    keeps_offset=True,
 )
 SPLAT = Format(
     "splat",
@@ -154,7 +180,8 @@ GLB = Format(
     True,
     f"{_HERE}.gltf:read_gltf",
     f"{_HERE}.gltf:write_glb",
-    ("vertical_axis",),
+    ("vertical_axis", "offset"),
+    keeps_offset=True,
     moving_reader=f"{_HERE}.gltf_motion:read_moving",
     moving_writer=f"{_HERE}.gltf_motion:write_moving",
 )
@@ -177,6 +204,7 @@ USD = Format(
     f"{_HERE}.usd:read_usd",
     f"{_HERE}.usd:write_usd",
     ("vertical_axis", "times"),
+    keeps_offset=True,
 )
 CHECKPOINT = Format(
     "checkpoint",

@@ -16,10 +16,13 @@ import numpy as np
 
 from ..errors import UserError
 from ..files import atomic_write
+from ..offsets import checked, offset_for
 from .ply_header import PlyHeader, read_header
 from .splats import EXTRA, REST_COUNTS, Splats, check_finite, check_splats
 
 VERTICAL_AXIS = "Vertical Axis"
+WORLD_OFFSET = "World Offset"
+"""Key of the comment with what is to be added to positions for places in the recorded world (`gaussian4d.offsets`)."""
 RENDER_MODE = "SplatRenderMode"
 
 _REST_COLUMNS = {3 * count: degree for degree, count in enumerate(REST_COUNTS)}
@@ -80,7 +83,8 @@ def write_ply(
 def read_ply(path: str | os.PathLike[str]) -> Splats:
     """Returns the Gaussians of a 3DGS `.ply`: the dictionary that `write_ply` takes, float32.
 
-    Columns may come in any order and of any number type. Columns that this layout does not have are kept as
+    Columns may come in any order and of any number type; positions in doubles that stand far from the origin stay
+    doubles, of which 32-bit floats would keep half metres on a map. Columns that this layout does not have are kept as
     `extra.NAME`, normals only where they are not all zero. Bytes after the last row are ignored with a warning. Raises
     `UserError` for a file that is missing, is no 3DGS `.ply`, has fewer bytes than its header promises, or holds NaN
     or Inf; but for infinite opacities, and scales of -Inf, which other programs write for 0 and 1: they become finite.
@@ -91,6 +95,8 @@ def read_ply(path: str | os.PathLike[str]) -> Splats:
         warnings.warn(f"{source}: {header.stray_bytes} stray bytes after the last Gaussian were ignored", stacklevel=2)
     groups = _column_groups(source, header)
     splats: Splats = {name: np.empty((header.count, len(columns)), np.float32) for name, columns in groups.items()}
+    if header.dtype["x"] == np.float64:
+        splats["means"] = splats["means"].astype(np.float64)
     rest = len(groups["shN"]) // 3
     splats["shN"] = np.empty((header.count, rest, 3), np.float32)
     table = header.elements["vertex"].rows(source)
@@ -105,7 +111,7 @@ def read_ply(path: str | os.PathLike[str]) -> Splats:
             if matrix is not None:
                 part = matrix[rows, _index(names, columns)]
             else:
-                part = np.stack([table[column][rows] for column in columns], axis=1).astype(np.float32)
+                part = np.stack([table[column][rows] for column in columns], axis=1).astype(splats[name].dtype)
             if name in _INFINITE:
                 part = np.where(np.isinf(part), np.clip(part, *_INFINITE[name]), part)
             finite = finite and bool(np.isfinite(part).all())
@@ -122,6 +128,8 @@ def read_ply(path: str | os.PathLike[str]) -> Splats:
                 del splats[name]
     splats["opacities"] = splats["opacities"][:, 0]
     splats["sh0"] = splats["sh0"][:, None]
+    if not np.any(offset_for(splats["means"])):
+        splats["means"] = splats["means"].astype(np.float32)
     return splats
 
 
@@ -130,6 +138,18 @@ def read_any_ply(path: str | os.PathLike[str]) -> Splats:
     from .compressed_ply import is_compressed, read_compressed_ply
 
     return read_compressed_ply(path) if is_compressed(read_ply_header(path)) else read_ply(path)
+
+
+def stated_offset(path: str | os.PathLike[str]) -> np.ndarray | None:
+    """Returns the offset [3] that the header of a `.ply` states, None where it states none."""
+    text = read_ply_header(path).comment(WORLD_OFFSET)
+    if text is None:
+        return None
+    try:
+        values = [float(word) for word in text.split()]
+    except ValueError:
+        values = []
+    return checked(values, f'{path}: the comment "{WORLD_OFFSET}"')
 
 
 def read_ply_header(path: str | os.PathLike[str]) -> PlyHeader:

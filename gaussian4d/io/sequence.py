@@ -16,9 +16,10 @@ from ..folders import atomic_folder
 from ..model import DynamicGaussians, splat_arrays
 from ..motion import PerFrame
 from ..motion.per_frame import PerFrameConfig
+from ..offsets import meta_of, rebased
 from .formats import Format
 from .orient import rotated
-from .registry import comments_of, format_named, format_of, frame_formats, with_axes
+from .registry import comments_of, format_named, format_of, frame_formats, offset_options, read_still, with_axes
 
 if TYPE_CHECKING:
     from ..gaussians import Gaussians
@@ -73,7 +74,8 @@ def ply_sequence(
             name = f"frame_{index:04d}{format.endings[0]}"
             columns = ply_columns(model.at(float(time)), keep_invisible=keep_invisible)
             columns = columns if turn is None else rotated(columns, turn)
-            format.write(temporary / name, columns, vertical_axis=vertical_axis)
+            options = {"vertical_axis": vertical_axis, **offset_options(model, format, turn)}
+            format.write(temporary / name, columns, **options)
             yield Path(folder) / name
 
 
@@ -100,7 +102,10 @@ def read_sequence(folder: str | os.PathLike[str]) -> DynamicGaussians:
     paths = find_frames(folder)
     if not paths:
         raise UserError(f"{folder} holds no clip; expected two or more files such as frame_0000.ply, frame_0001.ply")
-    states = [format_of(path).read(path) for path in paths]
+    # One offset for all of them: that of the first.
+    read = [read_still(path) for path in paths]
+    offset = read[0][1]
+    states = [rebased(state, own - offset) for state, own in read]
     degrees = {state["shN"].shape[1] for state in states}
     if len(degrees) > 1:
         raise UserError(f"{folder}: its frames have spherical harmonics of different degrees; convert them alike")
@@ -111,5 +116,6 @@ def read_sequence(folder: str | os.PathLike[str]) -> DynamicGaussians:
     times = np.linspace(0.0, 1.0, len(states))
     format = format_of(paths[0])
     stated = {name: value for name, value in comments_of(paths[0], format).items() if name == "view"}
+    stated |= meta_of(offset)
     model = DynamicGaussians(params, PerFrame(PerFrameConfig(times=tuple(times.tolist()))), times=times, meta=stated)
     return with_axes(model, format)
