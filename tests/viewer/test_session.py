@@ -147,7 +147,7 @@ def test_without_recorded_cameras_none_is_drawn_and_the_model_is_seen_whole() ->
     painter = Painter(coloured_blobs(), [], backend="reference")
     session = Session(FakeClient(), painter, [], duration=2.0)  # type: ignore[arg-type]
     try:
-        assert session.cameras.frustums == {} and control(session, "camera").disabled
+        assert session.cameras.frustums == {} and vars(control(session, "camera"))["disabled"]
         session.cameras.next()
         assert painter.rig.up == pytest.approx([0, 0, 1])
         # All blobs lie within the first view.

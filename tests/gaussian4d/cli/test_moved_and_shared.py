@@ -18,6 +18,7 @@ from gaussian4d.cli.opened import open_model
 from gaussian4d.fitting.snapshot import newest_file
 from gaussian4d.io.g4d import load_g4d, save_g4d
 from gaussian4d.model import load_model
+from gaussian4d.paths import rig_from_cameras
 from gaussian4d.run_folder import RunFolder
 from gaussian4d.scene import load_scene
 from gaussian4d.toys import write_scene
@@ -51,6 +52,15 @@ def test_scene_and_run_moved_together_are_found(moved: Path, capsys: pytest.Capt
     assert main(["eval", str(moved / "runs" / "a")]) == 0
     said = capsys.readouterr().err
     assert "is gone; taken from" in said and str(moved / "toy") in said
+    # Not only beside it: the way from the run to the scene is known.
+    (moved / "deep" / "er").mkdir(parents=True)
+    (moved / "runs").rename(moved / "deep" / "runs")
+    assert main(["eval", str(moved / "deep" / "runs" / "a")]) == 2
+    (moved / "toy").rename(moved / "deep" / "toy")
+    (moved / "deep" / "runs").rename(moved / "runs")
+    values = json.loads((moved / "runs" / "a" / "config.json").read_text())
+    values["place"]["relative"] = "../../deep/toy"
+    (moved / "runs" / "a" / "config.json").write_text(json.dumps(values))
     assert main(["report", str(moved / "runs" / "a")]) == 0
     assert "cannot be read" not in (moved / "runs" / "a" / "report.html").read_text()
     cameras = moved / "out" / "transforms.json"
@@ -164,6 +174,11 @@ def test_the_file_alone_is_looked_at_as_the_run_is(
     here, there = open_model(run), open_model(alone)
     assert [camera.id for camera in here.recorded] == [camera.id for camera in there.recorded]
     assert here.framing.up == pytest.approx(there.framing.up) and there.framing.up == pytest.approx([0, 0, 1], abs=0.1)
+    assert [camera.id for camera in there.framing.around] == [camera.id for camera in there.recorded]
+    rig = rig_from_cameras(load_scene(project / "toy").cameras.values())
+    for framing in (here.framing, there.framing):
+        assert framing.center == pytest.approx(rig.center) and framing.up == pytest.approx(rig.up)
+        assert framing.first.position == pytest.approx(rig.position(rig.start))
     assert here.length == there.length and here.vertical_axis == there.vertical_axis == "z"
     assert not there.framing.guessed
 
