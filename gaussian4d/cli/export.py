@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 FormatName = Annotated[str | None, arg(metavar=listed(FORMATS, "NAME-sequence", *scene_formats()))]
 
+_TIMED = ("4dgs", "glb", "usd")
+"""Formats with a clock, which have to say how long the clip lasts."""
 _FOR_VIEWERS = ("compressed-ply", "splat", "spz", "sog")
 """Formats that are there to be looked at, in programs that take y as down; `.ply` goes with the cameras too."""
 
@@ -109,6 +111,8 @@ class Export:
             if (offset := offset_of(opened.model)).any():
                 print(f"positions are relative to {text_of(offset)} of the recorded world, which {self.to.name} lacks")
             return
+        if (opened.length.note is not None) and check_target(self.to, self.format)[0].name in _TIMED:
+            print(opened.length.note)
         save_model(
             opened.model,
             self.to,

@@ -136,7 +136,8 @@ def _run(path: Path) -> int:
         values = read_json(plan)
         print(f"windows    {len(values.get('windows', []))}, finished {len(values.get('finished', []))}")
     else:
-        print(f"progress   {len(steps)} checkpoints{f', last {steps[-1].stem}' if steps else ''}")
+        last, ended = f", last {steps[-1].stem}" if steps else "", ", finished" if run.finished else ""
+        print(f"progress   {len(steps)} checkpoints{last}{ended}")
     if (figures := run.evaluation()) is not None:
         from ..figures import report_lines
 

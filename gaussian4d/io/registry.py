@@ -221,7 +221,8 @@ def comments_of(path: str | os.PathLike[str], format: Format) -> dict[str, Any]:
 
 def with_axes(model: DynamicGaussians, format: Format) -> DynamicGaussians:
     """Returns the model with what other programs take for granted about a format's axes, if it says nothing itself."""
-    if format.name not in _Y_DOWN or "view" in model.meta:
+    view = model.meta.get("view") or {}
+    if format.name not in _Y_DOWN or "up" in view or "cameras" in view:
         return model
     # A convention, no statement: whoever looks at it says that it is a guess.
     return dataclasses.replace(model, meta={**model.meta, "axes": "y down"})
