@@ -204,6 +204,8 @@ def _nodes(document: Document, animation: Animation | None) -> list[tuple[dict[s
         if scenes
         else range(len(document.items("nodes")))
     )
+    if not isinstance(roots, list | range):
+        raise broken(document.path, "glTF", "the nodes of its scene are no list")
     found: list[tuple[dict[str, Any], np.ndarray]] = []
     waiting = [(index, np.eye(4)[None], 0) for index in roots]
     seen: set[int] = set()

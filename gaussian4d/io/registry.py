@@ -17,7 +17,7 @@ import numpy as np
 from ..errors import UserError
 from ..offsets import meta_of, offset_of, recentred, relative, text_of
 from ..plugins import FORMATS
-from .formats import Format, function
+from .formats import Format, function, guarded
 
 if TYPE_CHECKING:
     from ..model import DynamicGaussians
@@ -65,7 +65,7 @@ def read_model(path: str | os.PathLike[str]) -> DynamicGaussians:
 
 def _read(path: str | os.PathLike[str], format: Format) -> DynamicGaussians:
     if format.moving_reader is not None:
-        return recentred(function(format.moving_reader)(path))
+        return recentred(guarded(function(format.moving_reader), path, format.title))
     if format.moves:
         model = format.read(path)
         # Our own file says where it stands; what it does not say is so.
