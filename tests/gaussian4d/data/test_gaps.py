@@ -109,6 +109,16 @@ def test_a_run_opens_its_scene_without_what_was_skipped(tmp_path: Path, capsys: 
     assert len(RunFolder(tmp_path / "run").scene().frames("all")) == whole - 1
 
 
+def test_masks_that_are_missing_are_counted(tmp_path: Path) -> None:
+    write_easyvolcap(tmp_path)
+    folder = sorted((tmp_path / "masks").iterdir())[0]
+    sorted(folder.iterdir())[1].unlink()
+    scene, problems = inspect(tmp_path)
+    said = [problem for problem in problems if "no mask" in problem.message]
+    assert scene is not None and len(said) == 1
+    assert said[0].file == str(folder) and said[0].message.startswith("1 of ") and "used without" in said[0].message
+
+
 def test_all_pictures_missing_is_an_error(tmp_path: Path) -> None:
     write_dnerf(tmp_path)
     for folder in ("train", "test"):
