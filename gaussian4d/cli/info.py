@@ -51,6 +51,8 @@ class Info:
             return _run(self.path)
         if _is_clip(self.path):
             return _file(self.path)
+        if (file := _other_gaussians(self.path)) is not None:
+            return _file(file)
         from ..model import runs_in
 
         for run in runs_in(self.path)[:1]:
@@ -178,6 +180,18 @@ def _motion(motion: object) -> str:
     if isinstance(origin, dict):
         said += f", from the package {origin.get('package')} {origin.get('version') or ''}".rstrip()
     return said
+
+
+def _other_gaussians(folder: Path) -> Path | None:
+    """Returns the file of Gaussians that a folder without a scene stands for; raises where it holds several."""
+    from ..data.recognise import recognised
+    from ..io.sequence import gaussians_in, why_no_clip
+
+    if recognised(folder):
+        return None
+    if (file := gaussians_in(folder)) is None and (why := why_no_clip(folder)) is not None:
+        raise UserError(why)
+    return file
 
 
 def _is_clip(path: Path) -> bool:

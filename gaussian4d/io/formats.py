@@ -17,6 +17,7 @@ from typing import Any
 
 from ..errors import STUMBLES, UserError, unforeseen
 from ..plugins import FORMATS
+from .splats import only_gaussians
 
 Function = str | Callable[..., Any]
 """`module:function`, imported when it is called, or the function itself."""
@@ -65,6 +66,8 @@ class Format:
         if self.writer is None:
             written = ", ".join(name for name, format in FORMATS.working().items() if format.writer)
             raise UserError(f"{Path(path).name}: {self.title} is read, not written; choose one of {written}")
+        if isinstance(content, dict):
+            content = only_gaussians(f"writing {Path(path).name}", content)
         function(self.writer)(path, content, **self.known(options))
 
     def known(self, options: dict[str, Any]) -> dict[str, Any]:

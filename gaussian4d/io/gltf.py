@@ -25,13 +25,13 @@ from .packed import broken, to_unorm
 from .splats import (
     REST_COUNTS,
     Splats,
-    check_finite,
     check_splats,
     color_from_sh0,
     degree_of,
     limit_degree,
     log_scales,
     logit,
+    only_gaussians,
     sigmoid,
     unit,
 )
@@ -192,7 +192,7 @@ def placed_nodes(document: Document, animation: Animation | None) -> list[Placed
     widest = max(part.splats["shN"].shape[1] for part in parts)
     for part in parts:
         part.splats["shN"] = np.pad(part.splats["shN"], ((0, 0), (0, widest - part.splats["shN"].shape[1]), (0, 0)))
-        check_finite(document.path, part.splats)
+        part.splats = only_gaussians(document.path, part.splats)
     return parts
 
 
@@ -279,7 +279,6 @@ def _primitive(document: Document, primitive: dict[str, Any], extension: dict[st
     }
     if any(len(value) != len(means) for value in table.values()):
         raise broken(source, "glTF", "the attributes of a primitive have different numbers of elements")
-    check_finite(source, table)
     return {
         "means": means,
         "quats": unit(table["quats"]),

@@ -34,6 +34,9 @@ def format_of(path: str | os.PathLike[str]) -> Format:
     Of several endings that fit the longest wins, of equal ones our own.
     """
     name = Path(path).name.lower()
+    # What a .sog is made of, and what it is called where a program or a mail gateway does not know its ending.
+    if name == "meta.json" or name.endswith(".zip"):
+        return FORMATS.get("sog")
     formats = FORMATS.working().values()
     fitting = [(len(end), format) for format in formats for end in format.endings if name.endswith(end.lower())]
     if fitting:
@@ -116,6 +119,8 @@ def write_model(
     say = say or (lambda line: None)
     if not str(path).lower().endswith(format.endings):
         raise UserError(f"{Path(path).name}: {format.title} is named {' or '.join(format.endings)}; rename it")
+    if format.name != "g4d":
+        model = _writable(path, model)
     if format.moves:
         format.write(path, model, **options)
         return len(model)
@@ -133,6 +138,19 @@ def write_model(
             splats = ply_columns(model.at(time))
     format.write(path, splats if turn is None else rotated(splats, turn), **options)
     return len(splats["means"])
+
+
+def _writable(path: str | os.PathLike[str], model: DynamicGaussians) -> DynamicGaussians:
+    """Returns the model without rows that are no Gaussians, which would make files that nobody can read."""
+    from .splats import only_gaussians
+
+    rows = {name: value.detach().cpu().numpy() for name, value in model.params.items() if len(value) == len(model)}
+    numbered = {**{n: v for n, v in rows.items() if not n.startswith("shared.")}, "extra.row": np.arange(len(model))}
+    kept = only_gaussians(f"writing {Path(path).name}", numbered)["extra.row"]
+    if len(kept) == len(model):
+        return model
+    params = {name: value[kept] if name in numbered else value for name, value in model.params.items()}
+    return dataclasses.replace(model, params=params)
 
 
 def offset_options(
@@ -176,11 +194,15 @@ def _still(path: str | os.PathLike[str], format: Format) -> DynamicGaussians:
     import torch
 
     from ..model import DynamicGaussians
-    from ..motion import Static
+    from ..motion import Spacetime, Static
+    from .ply_dialects import spacetime
 
     splats, offset = read_still(path, format)
-    params = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in splats.items()}
-    return DynamicGaussians(params, Static(), meta={**comments_of(path, format), **meta_of(offset)})
+    moving = spacetime(Path(path), splats)
+    params = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in (moving or splats).items()}
+    return DynamicGaussians(
+        params, Spacetime() if moving else Static(), meta={**comments_of(path, format), **meta_of(offset)}
+    )
 
 
 def comments_of(path: str | os.PathLike[str], format: Format) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from .cubic import instants_of
 from .g4d import write_stored
 from .orient import PLY_TO_RUB, half_turned, rotated, upright
 from .packed import broken, read_whole
-from .splats import REST_COUNTS, Splats, check_finite, log_scales, logit, sigmoid, unit
+from .splats import REST_COUNTS, Splats, log_scales, logit, only_gaussians, sigmoid, unit
 from .usd_text import Prim, Reader, array_text, numbers, time_samples
 
 PRIM_TYPE = "ParticleField3DGaussianSplat"
@@ -131,7 +131,7 @@ def read_usd(path: str | os.PathLike[str]) -> DynamicGaussians:
     columns = {name: _column(source, prim, name, width) for name, (_, width) in _ATTRIBUTES.items()}
     degree = _degree(source, prim)
     states = [undo(_splats(source, columns, code, degree)) for code in codes or [0.0]]
-    states = [check_finite(source, state) for state in states]
+    states = [only_gaussians(source, state) for state in states]
     near = not np.any(offset_for(offset[None]))
     if near and np.any(offset):
         states = [rebased(state, offset) for state in states]
@@ -275,8 +275,6 @@ def _splats(source: Path, columns: dict[str, Callable[[float], np.ndarray]], cod
         raise broken(source, ".usda", f"{len(coefficients)} coefficients are not those of {count} Gaussians")
     if {len(quats), len(scales), len(opacities)} != {count}:
         raise broken(source, ".usda", "its attributes have different numbers of elements")
-    table = {"means": means, "quats": quats, "scales": scales, "opacities": opacities, "sh": coefficients}
-    check_finite(source, {**table, "sh": coefficients.reshape(count, -1)} if count else table)
     sh = coefficients.reshape(count, 1 + REST_COUNTS[degree], 3)
     return {
         "means": means,
