@@ -32,8 +32,8 @@ class Convert:
     """File to write, or folder for a sequence."""
     format: FormatName = None
     """Default: by the ending of the target, ply-sequence without one. docs/splat_formats.md says what each holds."""
-    time: float = 0.0
-    """Clip time in [0, 1] of a target that holds one instant."""
+    time: float | None = None
+    """Clip time in [0, 1] of a target that holds one instant. Default: the first that was recorded."""
     spz_version: Literal[2, 3, 4] = 4
     """Of a .spz: 3 or 2 for older programs."""
     device: str = "auto"
@@ -50,7 +50,7 @@ class Convert:
         from .exporters import check_readable
 
         check_target(self.target, self.format)
-        if not 0.0 <= self.time <= 1.0:
+        if self.time is not None and not 0.0 <= self.time <= 1.0:
             raise UserError(f"--time is clip time in [0, 1], got {self.time}")
         check_readable(self.source)
         loose = self.source.is_dir() and not find_frames(self.source)

@@ -58,8 +58,8 @@ class Export:
     """File to write, or folder for a sequence."""
     format: FormatName = None
     """Default: by the ending of --to, ply-sequence without one. docs/splat_formats.md says what each holds."""
-    time: float = 0.0
-    """Clip time in [0, 1] of a format that holds one instant."""
+    time: float | None = None
+    """Clip time in [0, 1] of a format that holds one instant. Default: the first that was recorded."""
     count: int | None = None
     """Instants of a sequence, of USD, tracks or a moving mesh, over the clip. Default: one per recorded instant."""
     axes: Literal["auto", "upright", "recorded"] = "auto"
@@ -85,6 +85,7 @@ class Export:
 
     def run(self) -> None:
         """Exports, and prints what was written."""
+        from ..clip_length import outside
         from .exporters import find_exporter
         from .opened import open_model
         from .scene_exports import find_scene_format, scene_format_names
@@ -93,7 +94,7 @@ class Export:
         exporter = find_exporter(self.to) if self.format is None and of_scene is None else None
         if exporter is None and of_scene is None:
             check_target(self.to, self.format, scene_format_names())
-        if not 0.0 <= self.time <= 1.0:
+        if self.time is not None and not 0.0 <= self.time <= 1.0:
             raise UserError(f"--time is clip time in [0, 1], got {self.time}")
         if self.count is not None and self.count < 1:
             raise UserError(f"--count must be at least 1, got {self.count}")
@@ -103,6 +104,8 @@ class Export:
             from ..crop import CropBox, crop_model
 
             opened = dataclasses.replace(opened, model=crop_model(opened.model, CropBox.load(self.crop)))
+        if self.time is not None and (note := outside(opened.model, [self.time])) is not None:
+            print(f"note: {note}")
         if of_scene is not None:
             of_scene.write(opened, self.to, self)
             return
@@ -190,7 +193,7 @@ def save_model(
     path: Path,
     *,
     format: str | None = None,
-    time: float = 0.0,
+    time: float | None = None,
     count: int | None = None,
     cameras: Sequence[Camera] = (),
     turn: np.ndarray | None = None,
@@ -201,6 +204,7 @@ def save_model(
 
     Still formats are turned by the rotation `turn` [3, 3]. Pictures of what was lost are drawn where `placement` says.
     """
+    from ..clip_length import played_span
     from ..io.cubic import own_instants, written_instants
     from ..io.registry import write_model
     from ..paths import clip_times
@@ -208,7 +212,9 @@ def save_model(
 
     chosen, as_frames = check_target(path, format)
     moves = not model.motion.still
-    times = (clip_times(count) if count else written_instants(model)).tolist()
+    span = played_span(model)
+    time = span[0] if time is None else time
+    times = (clip_times(count, span) if count else written_instants(model)).tolist()
     if moves and not count and (as_frames or "times" in chosen.options) and own_instants(model) is None:
         print(f"it does not say at which instants it was recorded: {len(times)}, evenly spread, are written")
     if turn is not None:
@@ -288,6 +294,7 @@ def _print_difference(
     turn: np.ndarray | None = None,
 ) -> None:
     """Prints how the file differs from the model to the eye, in dB."""
+    from ..clip_length import recorded_span
     from ..io.difference import difference_db
     from ..io.registry import read_model
     from ..paths import cameras_around
@@ -300,7 +307,9 @@ def _print_difference(
     if format.exact and not held:
         return
     instants = shown_instants(model) if kept is None else sorted({kept[0], kept[len(kept) // 2], kept[-1]})
-    moments = [(t, t) for t in instants] if held else [(time, 0.0)]
+    # A file plays from its own beginning to its end, which is what was recorded.
+    first, last = recorded_span(model)
+    moments = [(t, (t - first) / (last - first)) for t in instants] if held else [(time, 0.0)]
     views = list(cameras) or cameras_around(model.at(time).means.detach().cpu().double().numpy())
     views = views[:: max(1, len(views) // 2)][:2]
     found = difference_db(model, back, views, moments, device=told(placement))

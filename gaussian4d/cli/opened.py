@@ -13,6 +13,7 @@ import numpy as np
 from ..clip_length import LEAST_SECONDS, ClipLength, clip_length
 from ..errors import UserError
 from ..framing import Framing, framing_of
+from ..offsets import aligned
 from ..run_folder import RunFolder
 from ..view_block import ViewBlock, with_view
 
@@ -106,6 +107,7 @@ def open_model(path: Path, newest: bool = False, *, scene: Path | None = None, u
     else:
         model = load_model(path)
     if found is not None:
+        model = aligned(model, found.offset)
         known = ViewBlock.of(model)
         if known is None:
             # An older run: what its scene says is what a fit would write today.

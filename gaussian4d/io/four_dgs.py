@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..clip_length import recorded_span
 from ..errors import UserError
 from ..files import atomic_write
 from ..framing import framing_of
@@ -63,6 +64,10 @@ def write_4dgs(path: str | os.PathLike[str], model: DynamicGaussians) -> None:
     table = {name: np.concatenate([each[name] for each in tables]) for name in tables[0]}
     rest = min(table["shN"].shape[1], REST_COUNTS[3])
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    # The file begins with the first recorded instant and ends with the last.
+    first, last = recorded_span(model)
+    kept = (columns["to"] > first) & (columns["from"] < last)
+    columns = {name: value[kept] for name, value in columns.items()}
     order = columns["row"]
     color = np.clip(color_from_sh0(table["sh0"][:, 0].astype(np.float32)), 0.0, 1.0)
     rgba = np.column_stack([color, sigmoid(table["opacities"].astype(np.float32))])
@@ -74,10 +79,10 @@ def write_4dgs(path: str | os.PathLike[str], model: DynamicGaussians) -> None:
         rotations=unit(columns["quats"].astype(np.float32))[:, [1, 2, 3, 0]],
         colors=rgba[order].astype(np.float32),
         motions=(columns["velocities"] / seconds).astype(np.float32),
-        mu_t=(table["times"] * seconds)[order].astype(np.float32),
+        mu_t=((table["times"] - first) * seconds)[order].astype(np.float32),
         sigma_t=(sigma * seconds)[order].astype(np.float32),
-        win_lo=columns["from"] * seconds,
-        win_hi=columns["to"] * seconds,
+        win_lo=np.maximum(columns["from"] - first, 0.0) * seconds,
+        win_hi=np.where(columns["to"] >= last, np.inf, columns["to"] - first) * seconds,
         sh=np.clip(np.rint(sh), 0, 255).astype(np.uint8)[order] if rest else None,
         sh_degree=REST_COUNTS.index(rest),
     )
@@ -87,7 +92,7 @@ def write_4dgs(path: str | os.PathLike[str], model: DynamicGaussians) -> None:
         fov_y_deg=fov_y(framing.first),
         position=tuple(framing.first.position.tolist()),
         target=tuple(framing.center.tolist()),
-        times=np.linspace(0.0, seconds, len(places)).tolist(),
+        times=np.linspace(0.0, seconds * (last - first), len(places)).tolist(),
         positions=[tuple(place.tolist()) for place in places],
         targets=[tuple(target.tolist()) for target in targets],
     )
@@ -95,7 +100,7 @@ def write_4dgs(path: str | os.PathLike[str], model: DynamicGaussians) -> None:
     options = fourdgs.WriteOptions(profile="fine", cutoff=_CUTOFF, metadata=metadata)
     with atomic_write(path) as temporary:
         try:
-            fourdgs.write(str(temporary), gaussians, seconds, options=options, camera=camera)
+            fourdgs.write(str(temporary), gaussians, seconds * (last - first), options=options, camera=camera)
         except fourdgs.FourdgsError as error:
             raise UserError(f"{path}: the .4dgs writer refuses these Gaussians: {error}; use another format") from None
 

@@ -18,11 +18,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..clip_length import recorded_span
 from ..files import atomic_write
 from ..model import DynamicGaussians
 from ..motion import Spacetime
 from ..motion.spacetime import SpacetimeConfig
-from .bells import as_bells
+from .bells import as_bells, over_span
 from .packed import broken, read_whole, to_unorm
 from .splats import color_from_sh0, log_scales, logit, only_gaussians, sh0_from_color, sigmoid, unit
 from .view_files import as_text, of_splatv, splatv_cameras
@@ -52,8 +53,8 @@ def write_splatv(path: str | os.PathLike[str], model: DynamicGaussians) -> None:
 
     Numbers lose precision to float16, colours lose their dependence on the direction.
     """
-    cubic = as_bells(model)
-    table = {name: value.detach().cpu().numpy().astype(np.float32) for name, value in cubic.params.items()}
+    params = over_span(as_bells(model).params, recorded_span(model))
+    table = {name: value.detach().cpu().numpy().astype(np.float32) for name, value in params.items()}
     count = len(table["means"])
     length = np.maximum(np.linalg.norm(table["quats"], axis=1, keepdims=True), 1e-12)
     rows = np.zeros(_PER_ROW * max(1, math.ceil(count / _PER_ROW)), ROW)
