@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import json
 import os
@@ -47,13 +48,29 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     """Returns the parsed JSON of `path`; raises `UserError` naming the file when it is missing or not JSON."""
     source = Path(path)
     try:
-        return json.loads(source.read_text(encoding="utf-8"))
+        return json.loads(decoded(source.read_bytes()))
     except FileNotFoundError:
         raise UserError(f"expected the file {source}, found none; check the path") from None
     except OSError as error:
         raise UserError(system_error(error, source, "read")) from None
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{source} is not valid JSON ({error}); restore it from its source") from None
+
+
+def decoded(data: bytes) -> str:
+    """Returns text as programs write it: UTF-8 or UTF-16, with or without a byte order mark.
+
+    Bytes that are no UTF-8, as in names of old systems, are kept as Python keeps them in names of files, and so find
+    their file.
+    """
+    for mark, encoding in (
+        (codecs.BOM_UTF8, "utf-8"),
+        (codecs.BOM_UTF16_LE, "utf-16-le"),
+        (codecs.BOM_UTF16_BE, "utf-16-be"),
+    ):
+        if data.startswith(mark):
+            return data[len(mark) :].decode(encoding, "surrogateescape" if encoding == "utf-8" else "replace")
+    return data.decode("utf-8", "surrogateescape")
 
 
 def inside(folder: str | os.PathLike[str], name: str) -> Path:

@@ -397,6 +397,7 @@ READERS: Registry[Reader] = Registry(
         "technicolor": "gaussian4d.data.technicolor",
         "easyvolcap": "gaussian4d.data.easyvolcap",
         "colmap": "gaussian4d.data.colmap",
+        "llff": "gaussian4d.data.llff",
         "videos": "gaussian4d.data.videos",
     },
     _no_reader,

@@ -166,7 +166,7 @@ class Scene:
         False they only say that frames were given in Python."""
         self.format: str = format
         """`dnerf`, `panoptic`, `nerfstudio`, `n3dv`, `nerfies`, `dycheck`, `technicolor`, `easyvolcap`, `multipleview`,
-        `colmap` or `videos`; `frames` for those given in Python."""
+        `colmap`, `llff` or `videos`; `frames` for those given in Python."""
         self.times = assembled.times
         """[T] sorted distinct clip times of the selected frames."""
         self.fps = assembled.fps

@@ -43,7 +43,7 @@ def system_error(error: OSError, path: str | os.PathLike[str] | None = None, don
 
 
 def check_ordinary(path: Path, expected: str) -> None:
-    """Raises `UserError` unless `path` is a file that can be read from any place; a pipe would be waited for for ever."""
+    """Raises `UserError` unless `path` is a file that can be read from any place; a pipe would be waited for."""
     try:
         found = path.stat()
     except FileNotFoundError:
@@ -72,6 +72,10 @@ def check_writable(path: str | os.PathLike[str], *, folder: bool | None = None) 
             raise UserError(f"{target} is a folder; expected a file to write; name another")
         standing = target.absolute()
         while not standing.exists():
+            if standing.is_symlink():
+                raise UserError(
+                    f"{target} cannot be written: the link {standing} leads nowhere; remove it or name another"
+                )
             standing = standing.parent
         if not standing.is_dir() and standing != target.absolute():
             raise UserError(f"{target} cannot be written: {standing} is a file, not a folder; name another place")

@@ -17,10 +17,11 @@ from pathlib import Path
 
 from ..conventions import numeric_key
 from ..errors import UserError
-from ..files import inside
 from ..frame_numbers import FrameNumbers
 from .clips import fit_lens_to_picture
-from .colmap_model import RegisteredImage, is_model, read_model, read_model_points
+from .colmap_model import RegisteredImage, is_model, read_model, read_model_points, registered
+from .images import IMAGE_ENDINGS
+from .named_files import SceneFiles
 from .problems import MissingFile, ProblemList
 from .recordings import FixedCamera, Recording, clip_of, frame_number, pictures_in, recordings_in
 from .records import FrameRecord, ImagePicture, Lens, PointCloud, SceneRecord
@@ -29,7 +30,8 @@ looked_for = "sparse/0 (COLMAP)"
 # Folders of published scenes often hold such beside their own files.
 last = True
 
-MODELS = ("sparse/0", "sparse", "colmap/sparse/0")
+MODELS = ("sparse/0", "sparse", "colmap/sparse/0", "colmap/sparse", "dense/sparse", "sparse/*", "colmap/sparse/*", ".")
+"""Where models lie, the usual places first; COLMAP numbers the parts that it could not join."""
 
 # Where recordings and pictures are looked for, in this order.
 PLACES = ("videos", "images", "frames", ".")
@@ -37,12 +39,12 @@ PLACES = ("videos", "images", "frames", ".")
 
 def recognises(folder: Path) -> bool:
     """Tells whether the folder holds a COLMAP scene."""
-    return any(is_model(folder / model) for model in MODELS)
+    return bool(models_in(folder))
 
 
 def read(folder: Path, problems: ProblemList) -> SceneRecord:
     """Returns the scene in `folder`."""
-    model = next(folder / model for model in MODELS if is_model(folder / model))
+    model = _chosen(folder, problems)
     images = sorted(read_model(model), key=lambda image: numeric_key(image.name))
     points = model_points(model, problems)
     cameras = _fixed_cameras(folder, model, images, problems)
@@ -51,6 +53,34 @@ def read(folder: Path, problems: ProblemList) -> SceneRecord:
         return SceneRecord("colmap", clip.frames, clip.fps, clip.duration, points)
     frames, notes = _pictures(folder, model, images, problems)
     return SceneRecord("colmap", frames, points=points, notes=notes)
+
+
+def models_in(folder: Path) -> list[Path]:
+    """Returns the folders with sparse models of a scene, the usual places first."""
+    found: dict[Path, None] = {}
+    for place in MODELS:
+        paths = sorted(folder.glob(place), key=lambda p: numeric_key(p.name)) if "*" in place else [folder / place]
+        found.update({path: None for path in paths if path.is_dir() and is_model(path)})
+    return list(found)
+
+
+def _chosen(folder: Path, problems: ProblemList) -> Path:
+    """Returns the model with the most registered images, of equal ones the first; says what others there are."""
+    models = models_in(folder)
+    if len(models) == 1:
+        return models[0]
+    counts = [registered(model) for model in models]
+    best = counts.index(max(counts))
+    others = ", ".join(
+        f"{model.relative_to(folder)} ({count})" for k, (model, count) in enumerate(zip(models, counts)) if k != best
+    )
+    problems.warning(
+        folder,
+        f"there are {len(models)} models: {models[best].relative_to(folder)} with {counts[best]} registered images is"
+        f" read, not {others}; models of one numbering are parts that COLMAP could not join; to read another one, move"
+        " the others away",
+    )
+    return models[best]
 
 
 def model_points(model: Path, problems: ProblemList) -> PointCloud | None:
@@ -116,8 +146,14 @@ def _pictures(
 ) -> tuple[list[FrameRecord], list[str]]:
     """Returns a frame per registered picture, timed by the numbers in their names."""
     root = next(
-        (folder / place for place in PLACES if any(_picture(folder / place, image) for image in images)), folder
+        (folder / place for place in PLACES if any(_picture(SceneFiles(folder / place), image) for image in images)),
+        None,
     )
+    if root is None:
+        root = _smaller_pictures(folder, images) or folder
+        if root != folder:
+            problems.warning(root, f"there is no folder images: the smaller pictures in {root.name} are read")
+    named = SceneFiles(root, problems, model)
     numbers = [frame_number(image.stem) for image in images]
     timed = len(images) > 1 and None not in numbers
     if not timed:
@@ -127,7 +163,7 @@ def _pictures(
     frames = []
     checked: dict[tuple[str, Lens], Lens] = {}
     for image, number in zip(images, numbers):
-        path = _picture(root, image)
+        path = _picture(named, image)
         if path is None:
             problems.entry(
                 model,
@@ -156,6 +192,14 @@ def _pictures(
     return frames, ["every registered image is a frame, timed by the number in its name", *([gaps] if gaps else [])]
 
 
-def _picture(root: Path, image: RegisteredImage) -> Path | None:
-    path = inside(root, image.name)
-    return path if path.is_file() else None
+def _smaller_pictures(folder: Path, images: list[RegisteredImage]) -> Path | None:
+    """Returns the folder of the largest smaller copies, `images_2`, that holds registered pictures."""
+    numbered = [(int(path.name[7:]), path) for path in folder.glob("images_*") if path.name[7:].isdigit()]
+    for _, place in sorted(numbered):
+        if place.is_dir() and any(_picture(SceneFiles(place), image) for image in images[:20]):
+            return place
+    return None
+
+
+def _picture(named: SceneFiles, image: RegisteredImage) -> Path | None:
+    return named.find(image.name, IMAGE_ENDINGS)

@@ -7,6 +7,7 @@ with OpenCV axes and quaternions wxyz, pixel centres at +0.5.
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import struct
 from collections.abc import Callable, Iterator
@@ -17,6 +18,8 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from ..errors import UserError
+from ..files import decoded
+from .point_files import read_points
 from .records import Lens, PointCloud
 
 _Content = TypeVar("_Content")
@@ -101,7 +104,21 @@ def read_model_points(folder: Path) -> PointCloud | None:
     for path, reader in ((folder / "points3D.bin", _points_bin), (folder / "points3D.txt", _points_txt)):
         if path.is_file():
             return _guarded(path, reader)
-    return None
+    # What the programs of 3DGS make of the points, and sometimes all that is left of them.
+    path = folder / "points3D.ply"
+    return read_points(path) if path.is_file() else None
+
+
+def registered(folder: Path) -> int:
+    """Returns how many images a model says it registered, 0 where it cannot be read; reads no more than it must."""
+    try:
+        path = _part(folder, "images")
+        if path.suffix == ".bin":
+            with path.open("rb") as file:
+                return int.from_bytes(file.read(8), "little") if path.stat().st_size > 8 else 0
+        return len(_images_txt(path))
+    except (UserError, OSError, ValueError, IndexError):
+        return 0
 
 
 def lens_of(model: str, width: int, height: int, params: tuple[float, ...]) -> Lens:
@@ -181,7 +198,7 @@ class _Bytes:
 
     def text(self) -> str:
         end = self.data.index(b"\0", self.at)
-        text = self.data[self.at : end].decode("utf-8")
+        text = os.fsdecode(self.data[self.at : end])
         self.at = end + 1
         return text
 
@@ -208,9 +225,17 @@ def _cameras_txt(path: Path) -> dict[int, Lens]:
         model = words[1]
         if model not in _COUNTS or len(words) != 4 + _COUNTS[model]:
             raise ValueError(f"camera {words[0]}: {model} with {len(words) - 4} parameters is no model of COLMAP")
-        lenses[int(words[0])] = lens_of(model, int(words[2]), int(words[3]), tuple(map(float, words[4:])))
+        lenses[int(words[0])] = lens_of(model, _whole(words[2]), _whole(words[3]), tuple(map(float, words[4:])))
     _check_count(path, len(lenses))
     return lenses
+
+
+def _whole(word: str) -> int:
+    """Returns a size in pixels; some programs write it as 64.0."""
+    number = float(word)
+    if number != int(number):
+        raise ValueError(f"expected a whole number of pixels, got {word}")
+    return int(number)
 
 
 def _images_bin(path: Path) -> list[tuple[str, tuple[float, ...], int]]:
@@ -227,17 +252,31 @@ def _images_bin(path: Path) -> list[tuple[str, tuple[float, ...], int]]:
 def _images_txt(path: Path) -> list[tuple[str, tuple[float, ...], int]]:
     images = []
     # Two lines per image; the second, its 2D points, may be empty.
-    lines = (line for line in _lines(path) if not line.startswith("#"))
-    for line in lines:
+    waiting = False
+    for line in _lines(path):
+        if line.lstrip().startswith("#"):
+            continue
+        # The second line is known by what it is: some programs leave it out where there are no 2D points.
+        if waiting and _is_points_line(line):
+            waiting = False
+            continue
         if not line.strip():
             continue
         words = line.split(maxsplit=9)
         if len(words) != 10:
             raise ValueError(f"expected ID, 4 + 3 numbers, CAMERA and NAME, got {line.strip()[:60]!r}")
         images.append((words[9].strip(), tuple(map(float, words[1:8])), int(words[8])))
-        next(lines, None)
+        waiting = True
     _check_count(path, len(images))
     return images
+
+
+def _is_points_line(line: str) -> bool:
+    """Returns whether a line is the 2D points of an image, X Y POINT3D_ID each, or empty."""
+    words = line.split()
+    return len(words) % 3 == 0 and all(
+        re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?|nan", word, re.IGNORECASE) for word in words
+    )
 
 
 def _points_bin(path: Path) -> PointCloud:
@@ -267,7 +306,7 @@ def _cloud(xyz: np.ndarray, rgb: np.ndarray) -> PointCloud:
 
 def _check_count(path: Path, found: int) -> None:
     """Raises `ValueError` when the comment at the top of a text file promises another number of entries."""
-    for line in _lines(path):
+    for line in map(str.lstrip, _lines(path)):
         if not line.startswith("#"):
             return
         stated = re.match(r"#\s*Number of \w+:\s*(\d+)", line)
@@ -277,10 +316,10 @@ def _check_count(path: Path, found: int) -> None:
 
 def _rows(path: Path) -> Iterator[list[str]]:
     for line in _lines(path):
-        if line.strip() and not line.startswith("#"):
+        if line.strip() and not line.lstrip().startswith("#"):
             yield line.split()
 
 
 def _lines(path: Path) -> Iterator[str]:
-    with path.open(encoding="utf-8") as file:
-        yield from file
+    # Names are bytes to COLMAP: those that are no UTF-8 are kept as Python keeps such names of files.
+    yield from decoded(path.read_bytes()).splitlines()

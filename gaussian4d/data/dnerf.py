@@ -14,9 +14,10 @@ import numpy as np
 
 from ..conventions import invert_rigid, opencv_from_opengl
 from ..errors import UserError
-from ..files import inside, read_json
-from .images import IMAGE_ENDINGS, read_header
-from .problems import MissingFile, ProblemList
+from ..files import read_json
+from .images import read_header
+from .named_files import SceneFiles
+from .problems import ProblemList
 from .records import FrameRecord, ImagePicture, Lens, SceneRecord, Split
 from .values import number, pose
 
@@ -45,10 +46,11 @@ def read(folder: Path, problems: ProblemList) -> SceneRecord:
     if not timed:
         problems.warning(folder, 'no frame has a "time": taken as one instant')
     for split, path, content in files:
+        named = SceneFiles(folder, problems, path)
         lens: Lens | None = None
         for index, entry in enumerate(content["frames"]):
             try:
-                record, lens = _read_frame(folder, path, content, entry, split, lens, poses, timed)
+                record, lens = _read_frame(named, path, content, entry, split, lens, poses, timed)
             except UserError as error:
                 problems.entry(path, f"frame {index}", error)
                 continue
@@ -64,7 +66,7 @@ def _content(path: Path) -> dict[str, Any]:
 
 
 def _read_frame(
-    folder: Path,
+    named: SceneFiles,
     path: Path,
     content: dict[str, Any],
     entry: Any,
@@ -75,7 +77,7 @@ def _read_frame(
 ) -> tuple[FrameRecord, Lens]:
     if not isinstance(entry, dict) or not isinstance(entry.get("file_path"), str):
         raise UserError('expected an object with "file_path", "time" and "transform_matrix"')
-    picture = find_image(folder, entry["file_path"])
+    picture = named.picture(entry["file_path"])
     viewmat = invert_rigid(opencv_from_opengl(pose(entry.get("transform_matrix"), "transform_matrix")))
     if lens is None or "camera_id" not in entry:
         lens = _lens(content, picture)
@@ -124,19 +126,3 @@ def _drop_repeated(frames: list[FrameRecord]) -> list[FrameRecord]:
     """Returns the frames without `val` frames whose picture another split has already."""
     own = {frame.picture for frame in frames if frame.split != "val"}
     return [frame for frame in frames if frame.split != "val" or frame.picture not in own]
-
-
-def find_image(folder: Path, name: str) -> Path:
-    """Returns the picture `name`, which may lack its ending.
-
-    Raises `UserError` when it is missing or lies outside `folder`.
-    """
-    path = inside(folder, name)
-    if path.is_file() and path.suffix:
-        return path
-    for ending in IMAGE_ENDINGS:
-        candidate = path.with_name(path.name + ending)
-        if candidate.is_file():
-            return candidate
-    shown = path if path.suffix.lower() in IMAGE_ENDINGS else path.with_name(path.name + ".png")
-    raise MissingFile(shown, f"the picture {shown} is missing; restore it or remove its entry")

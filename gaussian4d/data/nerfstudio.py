@@ -17,13 +17,13 @@ import numpy as np
 
 from ..conventions import frame_times, invert_rigid, opencv_from_opengl
 from ..errors import UserError
-from ..files import inside, read_json
+from ..files import read_json
 from ..frame_numbers import FrameNumbers
 from .clips import common_instants, fit_lens
-from .dnerf import find_image
-from .images import read_header
+from .images import IMAGE_ENDINGS, read_header
+from .named_files import SceneFiles
 from .point_files import read_points
-from .problems import MissingFile, ProblemList
+from .problems import ProblemList
 from .records import FrameRecord, ImagePicture, Lens, PointCloud, SceneRecord, Split, VideoPicture
 from .values import number, pose
 from .video import VIDEO_ENDINGS, Video, probe_all
@@ -66,10 +66,11 @@ def read(folder: Path, problems: ProblemList) -> SceneRecord:
     if not listed:
         raise UserError(f'{path}: expected an object with a non-empty list "frames" (or "cameras"); restore the file')
     entries: list[_Entry] = []
+    named = SceneFiles(folder, problems, path)
     for index, item in enumerate(listed):
         where = f"entry {index}"
         try:
-            entries.append(_entry(folder, content, item, where))
+            entries.append(_entry(named, content, item, where))
         except UserError as error:
             problems.entry(path, where, error)
     fps = _rate(path, content, problems)
@@ -116,24 +117,20 @@ def _stated_duration(path: Path, content: dict[str, Any], problems: ProblemList)
         return None
 
 
-def _entry(folder: Path, content: dict[str, Any], item: Any, where: str) -> _Entry:
+def _entry(named: SceneFiles, content: dict[str, Any], item: Any, where: str) -> _Entry:
     if not isinstance(item, dict):
         raise UserError('expected an object with "file_path" and "transform_matrix"')
     name = item.get("video", item.get("file_path"))
     if not isinstance(name, str):
         raise UserError('expected "file_path" (or "video") with a file name')
     if Path(name).suffix.lower() in VIDEO_ENDINGS:
-        path = inside(folder, name)
-        if not path.is_file():
-            raise MissingFile(path, f"the video {path} is missing; restore it or remove its entry")
+        path = named.file(name, "video")
     else:
-        path = find_image(folder, name)
+        path = named.picture(name)
     viewmat = invert_rigid(opencv_from_opengl(pose(item.get("transform_matrix"), "transform_matrix")))
     mask = None
     if item.get("mask_path"):
-        mask = inside(folder, str(item["mask_path"]))
-        if not mask.is_file():
-            raise MissingFile(mask, f"the mask {mask} is missing; restore it or remove mask_path")
+        mask = named.file(str(item["mask_path"]), "mask")
     fields = {key: value for key, value in content.items() if key not in ("frames", "cameras")} | item
     return _Entry(where, fields, item, path, viewmat, mask)
 
@@ -352,18 +349,21 @@ def _with_splits(
 ) -> list[FrameRecord]:
     """Returns the frames with the splits that `train_filenames`, `val_filenames`, `test_filenames` state."""
     files: dict[Path, Split] = {}
+    named = SceneFiles(folder, problems, path)
     stated = [split for split in ("train", "val", "test") if _list(content, f"{split}_filenames")]
     for split in stated:
         # As nerfstudio does: without test pictures, the validation pictures are the test.
         meant = "test" if split == "val" and "test" not in stated else split
         for name in _list(content, f"{split}_filenames"):
-            files[inside(folder, str(name))] = cast(Split, meant)
+            # One that is not there is no frame's picture either.
+            if (file := named.find(str(name), IMAGE_ENDINGS)) is not None:
+                files[file] = cast(Split, meant)
     if not files:
         return frames
     result, unlisted = [], 0
     for frame in frames:
         own = frame.picture.path if isinstance(frame.picture, ImagePicture) else frame.picture.video.path
-        split = files.get(own) or files.get(own.with_suffix(""))
+        split = files.get(own)
         unlisted += split is None
         if split is not None:
             result.append(dataclasses.replace(frame, split=split))
@@ -377,7 +377,7 @@ def _points(folder: Path, content: dict[str, Any], problems: ProblemList) -> Poi
     if not isinstance(name, str):
         return None
     try:
-        return read_points(inside(folder, name))
+        return read_points(SceneFiles(folder, problems, folder / "transforms.json").file(name, "point cloud"))
     except UserError as error:
         problems.warning(folder / "transforms.json", f"ply_file_path is left out: {error}")
         return None

@@ -36,7 +36,8 @@ PAPER_FRAMES = 300
 
 def recognises(folder: Path) -> bool:
     """Tells whether the folder holds an N3DV scene."""
-    return (folder / POSES).is_file()
+    # Folders of Mip-NeRF 360 and LLFF have the same file beside pictures of one instant; other readers take those.
+    return (folder / POSES).is_file() and any(name.lower().startswith("cam") for name in recordings_in(folder))
 
 
 def read(folder: Path, problems: ProblemList) -> SceneRecord:

@@ -14,11 +14,12 @@ import numpy as np
 
 from ..conventions import frame_times, numeric_key
 from ..errors import UserError
-from ..files import inside, read_json
+from ..files import read_json
 from ..frame_numbers import FrameNumbers
 from .arrays import read_archived
 from .images import read_header
-from .problems import MissingFile, ProblemList
+from .named_files import SceneFiles
+from .problems import ProblemList
 from .records import FrameRecord, ImagePicture, Lens, PointCloud, SceneRecord, Split
 from .values import matrix, number, pose
 
@@ -41,6 +42,7 @@ def read(folder: Path, problems: ProblemList) -> SceneRecord:
     fps = FPS
     for split in SPLITS:
         path = folder / f"{split}_meta.json"
+        named = SceneFiles(folder / "ims", problems, path)
         if not path.is_file():
             problems.warning(path, f"no {split} frames: the file is missing")
             continue
@@ -55,7 +57,7 @@ def read(folder: Path, problems: ProblemList) -> SceneRecord:
             for name, camera_id, k, w2c in zip(names, ids, ks, poses):
                 where = f"instant {t}, camera {camera_id}"
                 try:
-                    record = _read_frame(folder, path, content, split, name, camera_id, k, w2c, seen)
+                    record = _read_frame(folder, named, path, content, split, name, camera_id, k, w2c, seen)
                 except UserError as error:
                     problems.entry(path, where, error)
                     continue
@@ -94,6 +96,7 @@ def _table(path: Path, content: Any) -> list[list[Any]]:
 
 def _read_frame(
     folder: Path,
+    named: SceneFiles,
     path: Path,
     content: dict[str, Any],
     split: Split,
@@ -105,9 +108,7 @@ def _read_frame(
 ) -> FrameRecord:
     if not isinstance(name, str):
         raise UserError(f"fn must be a file name, got {name!r}")
-    picture = inside(folder / "ims", name)
-    if not picture.is_file():
-        raise MissingFile(picture, f"the picture {picture} is missing; restore it or remove its entry")
+    picture = named.picture(name)
     viewmat = pose(w2c, "w2c")
     K = matrix(k, "k", (3, 3))
     w, h = int(number(content["w"], "w")), int(number(content["h"], "h"))
@@ -117,7 +118,7 @@ def _read_frame(
         header = read_header(picture)
         if (header.width, header.height) != (w, h):
             raise UserError(f"{picture} is {header.width}x{header.height}, the file says {w}x{h}; restore one of them")
-    mask = inside(folder / "seg", str(Path(name).with_suffix(".png")))
+    mask = folder / "seg" / picture.relative_to(named.folder).with_suffix(".png")
     lens = Lens(float(K[0, 0]), float(K[1, 1]), float(K[0, 2]), float(K[1, 2]), w, h)
     return FrameRecord(
         key, viewmat, lens, ImagePicture(picture), 0.0, split, mask if mask.is_file() else None, stated_in=str(path)

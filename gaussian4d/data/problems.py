@@ -46,6 +46,7 @@ class ProblemList:
         self.skip_missing = skip_missing
         self._problems: list[Problem] = []
         self._missing: dict[str, list[tuple[str, str]]] = {}
+        self._renamed: dict[tuple[str, str], list[tuple[str, str]]] = {}
 
     def error(self, file: str | Path, message: str) -> None:
         """Notes a problem that makes the scene unusable."""
@@ -72,8 +73,24 @@ class ProblemList:
         else:
             self.error(file, f"{where}: {error}")
 
+    def renamed(self, file: str | Path, how: str, name: str, found: str) -> None:
+        """Notes that a list names a file otherwise than it is called; names of one kind become one warning (`settle`).
+
+        Args:
+            file: The file that holds the list.
+            how: The kind of name, such as "with backslashes".
+            name: What the list says.
+            found: The file that was taken.
+        """
+        self._renamed.setdefault((str(file), how), []).append((name, found))
+
     def settle(self) -> None:
-        """Makes one problem of the missing files of each list, when all of it is read."""
+        """Makes one problem of the missing files of each list, and of its unusual names, when all of it is read."""
+        for (file, how), names in self._renamed.items():
+            count = len(dict.fromkeys(names))
+            many = "1 file is" if count == 1 else f"{count} files are"
+            self.warning(file, f"{many} named {how}: {names[0][0]} is taken for {names[0][1]}")
+        self._renamed.clear()
         for file, missing in self._missing.items():
             count, first = len(missing), missing[0][0]
             others = ", ".join(name for _, name in missing[1:4]) + (", ..." if count > 4 else "")

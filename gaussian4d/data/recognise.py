@@ -55,8 +55,25 @@ def read_scene(folder: Path, problems: ProblemList) -> SceneRecord:
             except STUMBLES as error:
                 raise unforeseen(folder, f"a scene of the format {name}", error) from error
     raise UserError(
-        f"{folder}: no scene found; looked for {_looked_for(readers)}; give the folder that holds one of them"
+        f"{folder}: no scene found{_seen(folder)}; looked for {_looked_for(readers)}; give the folder that holds one of"
+        " them"
     )
+
+
+def _seen(folder: Path) -> str:
+    """Returns what a folder without a scene holds, and what that suggests, as part of a sentence."""
+    names = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir() if not path.name.startswith("."))
+    if not names:
+        return " (only hidden files are there)"
+    listed = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
+    inside = [path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    deeper = [name for name in sorted(inside) if len(inside) < 50 and recognised(folder / name)]
+    if deeper:
+        return f" in it, but there is one in {', '.join(deeper[:3])}"
+    endings = {Path(name).suffix.lower() for name in names}
+    if endings & {".mp4", ".mov", ".mts", ".avi", ".mkv", ".ts", ".m2ts", ".webm"}:
+        return f" (it holds {listed}: videos without cameras; `gaussian4d prepare {folder} --out SCENE` makes a scene)"
+    return f" (it holds {listed})"
 
 
 def recognised(folder: Path) -> bool:
