@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ..cameras import Camera
     from ..devices import Placement
     from ..io.formats import Format
+    from ..io.near_plane import NearSpace
     from ..model import DynamicGaussians
 
 FormatName = Annotated[str | None, arg(metavar=listed(FORMATS, "NAME-sequence", *scene_formats()))]
@@ -60,6 +61,8 @@ class Export:
     """Points of tracks."""
     mesh_detail: int = 128
     """Of meshes: grid points along the longest side."""
+    keep_near: bool = False
+    """Also write what stands nearer to a recorded camera than anything is drawn: other programs show it as fog."""
     pictures: bool = False
     """Write the pictures beside the cameras too, undistorted and downscaled as the fit saw them."""
     device: str = "auto"
@@ -98,6 +101,8 @@ class Export:
             time=self.time,
             count=self.count,
             cameras=opened.cameras,
+            space=opened.near_space,
+            keep_near=self.keep_near,
             vertical_axis=opened.vertical_axis,
             placement=placement,
             version=self.spz_version,
@@ -144,12 +149,15 @@ def save_model(
     time: float = 0.0,
     count: int | None = None,
     cameras: Sequence[Camera] = (),
+    space: NearSpace | None = None,
+    keep_near: bool = False,
     placement: Placement | None = None,
     **options: Any,
 ) -> None:
     """Writes a model in any format and prints what was written, and what was lost.
 
-    Pictures of what was lost are drawn where `placement` says.
+    What stands in `space`, which the model does not draw, is left out of formats that would have it drawn, unless
+    `keep_near`. Pictures of what was lost are drawn where `placement` says.
     """
     from ..io.cubic import own_instants, written_instants
     from ..io.registry import write_model
@@ -161,6 +169,10 @@ def save_model(
     times = (clip_times(count) if count else written_instants(model)).tolist()
     if moves and not count and (as_frames or "times" in chosen.options) and own_instants(model) is None:
         print(f"it does not say at which instants it was recorded: {len(times)}, evenly spread, are written")
+    whole = model
+    if space is not None and not chosen.near:
+        holds_motion = as_frames or chosen.moves or chosen.moving_writer is not None
+        model = _without_near(model, space, times if holds_motion else [time], chosen.title, keep_near)
     if as_frames:
         _sequence(model, path, chosen, times, options)
         return
@@ -171,10 +183,27 @@ def save_model(
         print(f"{chosen.title} holds no motion: this is the instant {time:g} of the clip", flush=True)
     motion = f", motion {model.motion.name}" if chosen.moves else ""
     print(f"wrote {path}: {written:,} Gaussians{motion}, {size(path.stat().st_size)}")
-    if not chosen.exact or (moves and chosen.moving_writer is not None):
+    if not chosen.exact or (moves and chosen.moving_writer is not None) or model is not whole or keep_near:
         # Separate instants are what they are at their own times.
         kept = times if "times" in options else None
-        _print_difference(model, path, chosen, time, cameras, kept, placement)
+        _print_difference(whole, model, path, chosen, time, cameras, kept, placement)
+
+
+def _without_near(
+    model: DynamicGaussians, space: NearSpace, times: Sequence[float], title: str, keep: bool
+) -> DynamicGaussians:
+    """Returns the model without what stands in `space` at `times`, and says how much that is; itself with `keep`."""
+    from ..io.near_plane import emptied
+
+    without, number = emptied(model, space, times)
+    if number == 0:
+        return model
+    what = f"{number:,} Gaussians stand nearer than {space.near:.4g} to a recorded camera, in its view"
+    if keep:
+        print(f"{what}; the model does not draw them, what reads {title} will: it cannot hold that distance")
+        return model
+    print(f"left out: {what}, where the model draws nothing and {title} cannot say so (--keep-near writes them)")
+    return without
 
 
 def _sequence(
@@ -200,6 +229,7 @@ def shown_instants(model: DynamicGaussians) -> list[float]:
 
 def _print_difference(
     model: DynamicGaussians,
+    written: DynamicGaussians,
     path: Path,
     format: Format,
     time: float,
@@ -207,7 +237,10 @@ def _print_difference(
     kept: Sequence[float] | None = None,
     placement: Placement | None = None,
 ) -> None:
-    """Prints how the file differs from the model to the eye, in dB."""
+    """Prints how the file differs from the model to the eye, in dB: from which cameras, and for what reason.
+
+    `written` is the model without what was left out of the file.
+    """
     from ..io.difference import difference_db
     from ..io.registry import read_model
     from ..paths import cameras_around
@@ -215,11 +248,21 @@ def _print_difference(
 
     back = read_model(path)
     held = format.moves or not back.motion.still
-    if format.exact and not held:
+    if format.exact and not held and written is model and back.near == model.near:
         return
     instants = shown_instants(model) if kept is None else sorted({kept[0], kept[len(kept) // 2], kept[-1]})
     moments = [(t, t) for t in instants] if held else [(time, 0.0)]
     views = list(cameras) or cameras_around(model.at(time).means.detach().cpu().double().numpy())
     views = views[:: max(1, len(views) // 2)][:2]
     found = difference_db(model, back, views, moments, device=told(placement))
-    print(f"drawn from the file it differs from the model by {found:.1f} dB PSNR ({len(views)} views, covered pixels)")
+    seen_by = f"cameras {', '.join(view.id for view in views)}" if cameras else f"{len(views)} views around it"
+    print(f"drawn from the file it differs from the model by {found:.1f} dB PSNR ({seen_by}; covered pixels)")
+    if back.near < model.near:
+        # The same distance for both shows the format alone, the same Gaussians for both the distance alone.
+        near = {**written.meta, "near": back.near}
+        alone = difference_db(dataclasses.replace(written, meta=near), back, views, moments, device=told(placement))
+        if alone > found + 1.0:
+            print(
+                f"of that the format makes {alone:.1f} dB; the rest is that files of this kind are drawn from"
+                f" {back.near:g} on and the model from {model.near:.4g} on"
+            )

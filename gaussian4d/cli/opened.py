@@ -16,6 +16,7 @@ from ..run_folder import RunFolder
 if TYPE_CHECKING:
     from ..cameras import Camera
     from ..devices import Placement
+    from ..io.near_plane import NearSpace
     from ..model import DynamicGaussians
     from ..scene import Scene
 
@@ -43,6 +44,13 @@ class Opened:
             return list(self.scene.cameras.values())
         state = self.model.at(0.0)
         return cameras_around(state.means[state.opacities > 0.1].detach().cpu().double().numpy())
+
+    @property
+    def near_space(self) -> NearSpace | None:
+        """The space before the recorded cameras in which the model draws nothing; None where they are not known."""
+        from ..io.near_plane import NearSpace
+
+        return None if self.scene is None else NearSpace.of_scene(self.scene, self.model.near)
 
     @property
     def background(self) -> tuple[float, float, float] | None:

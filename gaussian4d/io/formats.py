@@ -48,6 +48,8 @@ class Format:
     """Of a still format that moves rigid parts: like `reader`, but returns a model."""
     moving_writer: Function | None = None
     """The same: called with the path, a moving model, `time`, `say` and options; returns how many Gaussians."""
+    near: bool = False
+    """Whether it keeps how near to a camera nothing is drawn; without, `export` leaves out what stands there."""
 
     def read(self, path: str | os.PathLike[str]) -> Any:
         """Returns what the format's reader returns: `Splats`, or a model when it `moves`."""
@@ -78,7 +80,14 @@ def function(source: Function) -> Callable[..., Any]:
 _HERE = __package__
 
 G4D = Format(
-    "g4d", (".g4d",), "our own file", True, True, f"{_HERE}.model_files:read_model", f"{_HERE}.model_files:write_model"
+    "g4d",
+    (".g4d",),
+    "our own file",
+    True,
+    True,
+    f"{_HERE}.model_files:read_model",
+    f"{_HERE}.model_files:write_model",
+    near=True,
 )
 COMPRESSED_PLY = Format(
     "compressed-ply",
