@@ -62,7 +62,7 @@ class Export:
     mesh_detail: int = 128
     """Of meshes: grid points along the longest side."""
     keep_near: bool = False
-    """Also write what stands nearer to a recorded camera than anything is drawn: other programs show it as fog."""
+    """Leave what stands nearer to a recorded camera than anything is drawn where it is: other programs show it."""
     pictures: bool = False
     """Write the pictures beside the cameras too, undistorted and downscaled as the fit saw them."""
     device: str = "auto"
@@ -195,14 +195,22 @@ def _without_near(
     """Returns the model without what stands in `space` at `times`, and says how much that is; itself with `keep`."""
     from ..io.near_plane import emptied
 
-    without, number = emptied(model, space, times)
-    if number == 0:
+    without, found = emptied(model, space, times)
+    if found.total == 0:
         return model
-    what = f"{number:,} Gaussians stand nearer than {space.near:.4g} to a recorded camera, in its view"
+    what = f"{found.total:,} Gaussians stand nearer than {space.near:.4g} to a recorded camera, in its view"
     if keep:
         print(f"{what}; the model does not draw them, what reads {title} will: it cannot hold that distance")
         return model
-    print(f"left out: {what}, where the model draws nothing and {title} cannot say so (--keep-near writes them)")
+    done = []
+    if found.moved:
+        done.append(f"{found.moved:,} are put behind the lens ({found.distance:.2g} on average)")
+    if found.removed:
+        done.append(f"{found.removed:,} are left out")
+    print(
+        f"{what}, where the model draws nothing and {title} cannot say so: {', '.join(done)}; --keep-near writes them"
+        " as they are"
+    )
     return without
 
 

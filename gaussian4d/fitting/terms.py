@@ -169,6 +169,9 @@ def near_plane(step: Step) -> Tensor | None:
     return drawing.alpha.mean()
 
 
+near_plane.every = 4  # type: ignore[attr-defined]
+
+
 def _share_of(target: Target) -> Tensor | float:
     """Returns how much a picture counts: its share times the mean of its weights above 0."""
     if target.weight is None:

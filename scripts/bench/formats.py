@@ -118,10 +118,10 @@ def _row(name: str, holds: str, found: float, each: float, size: int, also: str)
 
 def _page(opened: Opened, folder: Path, cameras: list[Camera], instants: list[float]) -> None:
     """Prints the row of the page: what its packed rows look like, without the browser."""
-    from viewer.player.bake import bake
+    from gaussian4d.io.bake import bake
+    from gaussian4d.io.segments import direct_segments
     from viewer.player.export import export_html, page_model
     from viewer.player.packing import pack, unpack
-    from viewer.player.segments import direct_segments
 
     model = opened.model
     segments = unpack(pack(direct_segments(model) if model.motion.is_cubic else bake(model, cameras)))

@@ -15,11 +15,11 @@ import torch
 from player_models import moving_cloud
 
 from gaussian4d.cli import main
+from gaussian4d.io.segments import direct_segments
 from gaussian4d.model import DynamicGaussians
 from gaussian4d.motion import make_motion
 from viewer.player.export import PAGE
 from viewer.player.packing import WORDS, pack
-from viewer.player.segments import direct_segments
 
 
 def scene_of(page: str) -> tuple[dict, np.ndarray]:

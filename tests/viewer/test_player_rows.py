@@ -9,12 +9,12 @@ import pytest
 import torch
 from player_models import looking, moving_cloud
 
+from gaussian4d.io.bake import Tolerances, bake
+from gaussian4d.io.segments import VISIBLE_OPACITY, direct_segments
 from gaussian4d.model import DynamicGaussians
 from gaussian4d.motion import Windows, make_motion
-from viewer.player.bake import Tolerances, bake
 from viewer.player.export import fidelity
 from viewer.player.packing import ROW_BYTES, pack, unpack
-from viewer.player.segments import VISIBLE_OPACITY, direct_segments
 
 TIMES = (0.0, 0.09, 0.25, 0.5, 0.73, 1.0)
 CAMERAS = [looking(k) for k in range(3)]

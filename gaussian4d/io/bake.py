@@ -17,19 +17,18 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import torch
 
-from gaussian4d.cameras import Camera
-from gaussian4d.gaussians import Gaussians
-from gaussian4d.io.cubic import instants_of
-from gaussian4d.model import DynamicGaussians
-from gaussian4d.motion import Params, is_shared
-
+from ..cameras import Camera
+from ..gaussians import Gaussians
+from ..model import DynamicGaussians
+from ..motion import Params, is_shared
+from .cubic import instants_of
 from .segments import ALWAYS, COLUMNS, VISIBLE_OPACITY, Segments, colour_columns, finite_rows, join
 
 MAX_LEVELS = 6
 """At most 64 windows."""
 
-_INTERVALS = 4  # samples per shortest window
-_ROWS = 4096  # Gaussians sampled at once, which bounds the memory
+INTERVALS = 4  # samples per shortest window
+ROWS = 4096  # Gaussians sampled at once, which bounds the memory
 _END_WEIGHT = 1000.0
 _UNSEEN_WEIGHT = 1e-6
 _FARTHEST = 1.5  # from the middle of a window to that of a fading, in widths
@@ -49,7 +48,7 @@ class Tolerances:
 
 
 @dataclasses.dataclass
-class _Samples:
+class Samples:
     """Some Gaussians at T times. Arrays [T, N, ...]."""
 
     times: np.ndarray
@@ -60,9 +59,9 @@ class _Samples:
     sh0: np.ndarray
     sh1: np.ndarray
 
-    def part(self, times: slice, rows: np.ndarray) -> _Samples:
+    def part(self, times: slice, rows: np.ndarray) -> Samples:
         values = {f.name: getattr(self, f.name)[times][:, rows] for f in dataclasses.fields(self) if f.name != "times"}
-        return _Samples(times=self.times[times], **values)
+        return Samples(times=self.times[times], **values)
 
 
 def bake(
@@ -83,13 +82,13 @@ def bake(
     if not model.motion.connected:
         return _instants(model)
     tolerances = tolerances or Tolerances()
-    levels = _levels(model)
-    times = np.linspace(0.0, 1.0, 2**levels * _INTERVALS + 1)
+    levels = clip_levels(model)
+    times = np.linspace(0.0, 1.0, 2**levels * INTERVALS + 1)
     parts: dict[tuple[float, float], list[dict[str, np.ndarray]]] = {}
-    for first in range(0, len(model), _ROWS):
-        rows = slice(first, min(first + _ROWS, len(model)))
-        samples = _sample(model, rows, times)
-        pixel = _pixel_sizes(samples.means[len(times) // 2], cameras)
+    for first in range(0, len(model), ROWS):
+        rows = slice(first, min(first + ROWS, len(model)))
+        samples = sample(model, rows, times)
+        pixel = pixel_sizes(samples.means[len(times) // 2], cameras)
         for window, columns in _cut(samples, pixel, levels, tolerances):
             parts.setdefault(window, []).append(columns)
         progress(rows.stop / len(model))
@@ -99,14 +98,14 @@ def bake(
     return join([(*window, merged[window]) for window in sorted(merged)])
 
 
-def _levels(model: DynamicGaussians) -> int:
+def clip_levels(model: DynamicGaussians) -> int:
     """Returns how often the clip may be halved: down to windows of one recorded frame, within `MAX_LEVELS`."""
     frames = 31 if model.times is None else len(model.times)
     return min(MAX_LEVELS, max(0, math.ceil(math.log2(max(1, frames - 1)))))
 
 
 @torch.no_grad()
-def _sample(model: DynamicGaussians, rows: slice, times: np.ndarray) -> _Samples:
+def sample(model: DynamicGaussians, rows: slice, times: np.ndarray) -> Samples:
     params: Params = {n: v if is_shared(n) else v[rows] for n, v in model.params.items()}
     states = [model.motion.of_rows(params, float(time), 1) for time in times]
 
@@ -119,7 +118,7 @@ def _sample(model: DynamicGaussians, rows: slice, times: np.ndarray) -> _Samples
     turned = np.sign((quats[1:] * quats[:-1]).sum(axis=-1, keepdims=True))
     quats[1:] *= np.cumprod(np.where(turned == 0, 1.0, turned), axis=0)
     colors = [colour_columns(state.colors.detach().cpu().numpy()) for state in states]
-    return _Samples(
+    return Samples(
         times=times,
         means=stacked("means"),
         quats=quats,
@@ -130,7 +129,7 @@ def _sample(model: DynamicGaussians, rows: slice, times: np.ndarray) -> _Samples
     )
 
 
-def _pixel_sizes(means: np.ndarray, cameras: Sequence[Camera]) -> np.ndarray:
+def pixel_sizes(means: np.ndarray, cameras: Sequence[Camera]) -> np.ndarray:
     """Returns [N] the size of a pixel at `means` [N, 3], world units, for the camera to which it is smallest."""
     best = np.full(len(means), np.inf)
     for camera in cameras:
@@ -142,13 +141,13 @@ def _pixel_sizes(means: np.ndarray, cameras: Sequence[Camera]) -> np.ndarray:
 
 
 def _cut(
-    samples: _Samples, pixel: np.ndarray, levels: int, tolerances: Tolerances
+    samples: Samples, pixel: np.ndarray, levels: int, tolerances: Tolerances
 ) -> Iterator[tuple[tuple[float, float], dict[str, np.ndarray]]]:
     """Yields ((start, end), columns) for every window in which some Gaussian is taken."""
     pending: list[tuple[int, int, np.ndarray]] = [(0, 0, np.arange(len(pixel)))]
     while pending:
         level, index, rows = pending.pop()
-        span = 2 ** (levels - level) * _INTERVALS
+        span = 2 ** (levels - level) * INTERVALS
         part = samples.part(slice(index * span, (index + 1) * span + 1), rows)
         seen = (part.opacities >= VISIBLE_OPACITY).any(axis=0)
         rows, part = rows[seen], part.part(slice(None), np.flatnonzero(seen))
@@ -165,10 +164,10 @@ def _cut(
             pending += [(level + 1, 2 * index + half, rest) for half in (0, 1)]
 
 
-def _fit(part: _Samples, pixel: np.ndarray, tolerances: Tolerances) -> tuple[dict[str, np.ndarray], np.ndarray]:
+def _fit(part: Samples, pixel: np.ndarray, tolerances: Tolerances) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Returns the columns of a segment over all of `part`, and [N] whether each is within the tolerances."""
     seen = part.opacities >= VISIBLE_OPACITY
-    opacities, centers, sharpness, opacity_error = _fading(part, seen, tolerances.opacity)
+    opacities, centers, sharpness, opacity_error = fading(part, seen, tolerances.opacity)
     curve, motion_error = _cubic(part, seen)
     since = centers - 0.5 * (part.times[0] + part.times[-1])
     means, motion = _around(curve, since)
@@ -177,11 +176,11 @@ def _fit(part: _Samples, pixel: np.ndarray, tolerances: Tolerances) -> tuple[dic
     u = ((part.times - part.times[0]) / width)[:, None, None]
     between = first + u * (last - first)
     between /= np.maximum(np.linalg.norm(between, axis=-1, keepdims=True), 1e-20)
-    turn_error = _largest(np.linalg.norm(between - part.quats, axis=-1), seen)
+    turn_error = largest(np.linalg.norm(between - part.quats, axis=-1), seen)
     spins = (last - first) / width
-    scales, scale_error = _constant(part.scales, seen)
-    sh0, sh0_error = _constant(part.sh0, seen)
-    sh1, sh1_error = _constant(part.sh1, seen)
+    scales, scale_error = constant(part.scales, seen)
+    sh0, sh0_error = constant(part.sh0, seen)
+    sh1, sh1_error = constant(part.sh1, seen)
     columns = {
         "means": means,
         "motion": motion,
@@ -205,12 +204,19 @@ def _fit(part: _Samples, pixel: np.ndarray, tolerances: Tolerances) -> tuple[dic
     return {name: np.asarray(value, np.float64) for name, value in columns.items()}, close
 
 
-def _largest(errors: np.ndarray, seen: np.ndarray) -> np.ndarray:
+def end_weights(count: int) -> np.ndarray:
+    """Returns [count] the weights of the samples of a window: pieces meet because the ends weigh most."""
+    weights = np.ones(count)
+    weights[[0, -1]] = _END_WEIGHT
+    return weights
+
+
+def largest(errors: np.ndarray, seen: np.ndarray) -> np.ndarray:
     """Returns the largest of `errors` [T, N] over the times at which the Gaussians are `seen`."""
     return np.where(seen, errors, 0.0).max(axis=0)
 
 
-def _constant(values: np.ndarray, seen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def constant(values: np.ndarray, seen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns (value [N, ...], error [N]): the middle of what `values` [T, N, ...] take while seen."""
     mask = seen.reshape(*seen.shape, *[1] * (values.ndim - 2))
     low = np.where(mask, values, np.inf).min(axis=0)
@@ -219,20 +225,19 @@ def _constant(values: np.ndarray, seen: np.ndarray) -> tuple[np.ndarray, np.ndar
     return 0.5 * (low + high), half.reshape(len(half), -1).max(axis=1)
 
 
-def _cubic(part: _Samples, seen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _cubic(part: Samples, seen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns (coefficients [4, N, 3] in powers of the time from the middle of the window, largest error [N])."""
     middle, half = 0.5 * (part.times[0] + part.times[-1]), 0.5 * (part.times[-1] - part.times[0])
     x = (part.times - middle) / half
     basis = np.polynomial.legendre.legvander(x, 3)
-    weights = np.where(seen, 1.0, _UNSEEN_WEIGHT)
-    weights[[0, -1]] *= _END_WEIGHT
+    weights = np.where(seen, 1.0, _UNSEEN_WEIGHT) * end_weights(len(x))[:, None]
     anchor = part.means[len(x) // 2].astype(np.float64)
     offsets = part.means - anchor
     normal = (weights.T @ (basis[:, :, None] * basis[:, None]).reshape(len(x), 16)).reshape(-1, 4, 4)
     right = np.stack([np.einsum("tn,tnc->nc", weights * basis[:, k : k + 1], offsets) for k in range(4)], axis=1)
     legendre = np.linalg.solve(normal, right)
     fitted = np.einsum("tk,nkc->tnc", basis, legendre)
-    error = _largest(np.linalg.norm(fitted - offsets, axis=-1), seen)
+    error = largest(np.linalg.norm(fitted - offsets, axis=-1), seen)
     to_powers = np.array([[1, 0, -0.5, 0], [0, 1, 0, -1.5], [0, 0, 1.5, 0], [0, 0, 0, 2.5]])
     powers = np.einsum("pk,nkc->pnc", to_powers, legendre) / half ** np.arange(4)[:, None, None]
     powers[0] += anchor
@@ -247,15 +252,15 @@ def _around(powers: np.ndarray, since: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return means, np.stack([p1 + s * (2 * p2 + 3 * s * p3), p2 + 3 * s * p3, p3], axis=1)
 
 
-def _fading(
-    part: _Samples, seen: np.ndarray, tolerance: float
+def fading(
+    part: Samples, seen: np.ndarray, tolerance: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Returns (opacities, centers, sharpness, error), each [N]: constant where that is close enough, else a window.
 
     The logarithm of a window is a parabola, which is fitted with the opacity as the weight of its error.
     """
     middle, width = 0.5 * (part.times[0] + part.times[-1]), part.times[-1] - part.times[0]
-    opacities, error = _constant(part.opacities, seen)
+    opacities, error = constant(part.opacities, seen)
     centers, sharpness = np.full(len(error), middle), np.zeros(len(error))
     varies = np.flatnonzero(error > tolerance)
     if len(varies):
@@ -281,7 +286,7 @@ def _fading(
         bent = c < -1e-9
         c = np.where(bent, c, -1.0)
         peak = np.exp(np.minimum(middle_log - c * middle_square, 0.0))
-        window_error = _largest(np.abs(peak * np.exp(c * squares) - observed), visible)
+        window_error = largest(np.abs(peak * np.exp(c * squares) - observed), visible)
         better = bent & (window_error < error[varies])
         rows = varies[better]
         opacities[rows], error[rows] = peak[better], window_error[better]

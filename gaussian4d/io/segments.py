@@ -17,9 +17,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from gaussian4d.gaussians import Gaussians
-from gaussian4d.model import DynamicGaussians
-from gaussian4d.motion import Params
+from ..gaussians import Gaussians
+from ..model import DynamicGaussians
+from ..motion import Params, is_shared
 
 VISIBLE_OPACITY = 1.0 / 255.0
 """The rasterizer draws nothing fainter."""
@@ -133,6 +133,20 @@ def join(parts: Sequence[tuple[float, float, dict[str, np.ndarray]]]) -> Segment
     return Segments(**merged, groups=tuple(groups))
 
 
+def after(first: Segments, second: Segments) -> Segments:
+    """Returns the rows and groups of both."""
+    moved = tuple(dataclasses.replace(group, first=group.first + len(first)) for group in second.groups)
+    rows = {name: np.concatenate([getattr(first, name), getattr(second, name)]) for name in COLUMNS}
+    return Segments(**rows, groups=(*first.groups, *moved))
+
+
+def part_of(model: DynamicGaussians, rows: np.ndarray) -> DynamicGaussians:
+    """Returns the model with some rows of its table only."""
+    index = torch.from_numpy(np.asarray(rows, np.int64))
+    params = {name: value if is_shared(name) else value[index] for name, value in model.params.items()}
+    return dataclasses.replace(model, params=params)
+
+
 def colour_columns(colors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns (sh0 [N, 3], sh1 [N, 3, 3]) of coefficients [N, K, 3]; higher degrees are left out.
 
@@ -168,5 +182,5 @@ def finite_rows(columns: dict[str, np.ndarray]) -> np.ndarray:
     """Returns [N] which rows hold numbers only and a quaternion that is a rotation."""
     keep = np.linalg.norm(columns["quats"], axis=1) > 0
     for value in columns.values():
-        keep &= np.isfinite(value.reshape(len(value), -1)).all(axis=1)
+        keep &= np.isfinite(value).all(axis=tuple(range(1, value.ndim)))
     return keep
