@@ -42,6 +42,8 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         return json.loads(source.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"expected the file {source}, found none; check the path") from None
+    except OSError as error:
+        raise UserError(f"{source}: expected a file of JSON that can be read ({error.strerror}); restore it") from None
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{source} is not valid JSON ({error}); restore it from its source") from None
 

@@ -30,7 +30,7 @@ class PathRequest:
     """What a path is made from."""
 
     cameras: Sequence[Camera]
-    """The recorded cameras, or cameras placed around the Gaussians where none are known; never empty."""
+    """Recorded cameras, at most 24 of them, or a ring around the Gaussians where none are known; never empty."""
     count: int
     """Frames of the video."""
     count_given: bool = False
@@ -44,6 +44,12 @@ class PathRequest:
     """Of the run, where it is there."""
     model: DynamicGaussians | None = None
     """What will be drawn."""
+    recorded: Sequence[Camera] = ()
+    """All recorded cameras that are known, for who asks for one by its id."""
+    up: np.ndarray | None = None
+    """[3] unit, which way is up; None leaves it to the cameras."""
+    center: np.ndarray | None = None
+    """[3] what the cameras look at; None leaves it to them."""
 
     @property
     def size(self) -> dict[str, Any]:
@@ -88,12 +94,12 @@ def check_path(name: str, camera: str | None) -> None:
 
 def orbit(request: PathRequest) -> CameraPath:
     """Returns an orbit around what the cameras look at."""
-    return paths.orbit_path(request.cameras, request.count, **request.size)
+    return paths.orbit_path(request.cameras, request.count, up=request.up, center=request.center, **request.size)
 
 
 def spiral(request: PathRequest) -> CameraPath:
     """Returns a spiral around the most central camera."""
-    return paths.spiral_path(request.cameras, request.count, **request.size)
+    return paths.spiral_path(request.cameras, request.count, up=request.up, center=request.center, **request.size)
 
 
 def interpolated(request: PathRequest) -> CameraPath:
@@ -105,8 +111,10 @@ def interpolated(request: PathRequest) -> CameraPath:
 def dataset(request: PathRequest) -> CameraPath:
     """Returns the recorded test cameras, or the one that was asked for."""
     if request.scene is None:
-        raise UserError("--path dataset needs the scene of a run, and there is none; use orbit")
-    chosen = None if request.camera is None else camera_of(request.cameras, request.camera).id
+        raise UserError(
+            "--path dataset needs the scene of a run, and there is none; say where it is with --scene, or use orbit"
+        )
+    chosen = None if request.camera is None else camera_of(list(request.scene.cameras.values()), request.camera).id
     count = request.count if request.count_given else None
     return recorded_paths.dataset_path(request.scene, count, camera=chosen, **request.size)
 
@@ -114,7 +122,8 @@ def dataset(request: PathRequest) -> CameraPath:
 @takes_camera
 def still(request: PathRequest) -> CameraPath:
     """Returns one recorded camera that stands, the most central one where none was asked for."""
-    return recorded_paths.still_path(camera_of(request.cameras, request.camera), request.count, **request.size)
+    known = request.cameras if request.camera is None else request.recorded or request.cameras
+    return recorded_paths.still_path(camera_of(known, request.camera), request.count, **request.size)
 
 
 def camera_of(cameras: Sequence[Camera], id: str | None) -> Camera:

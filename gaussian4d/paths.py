@@ -77,15 +77,20 @@ def clip_times(count: int) -> np.ndarray:
     return np.linspace(0.0, 1.0, count) if count > 1 else np.zeros(count)
 
 
-def rig_from_cameras(cameras: Iterable[Camera]) -> Rig:
-    """Returns how `cameras` stand around the scene; raises `UserError` when there is none."""
+def rig_from_cameras(
+    cameras: Iterable[Camera], *, up: np.ndarray | None = None, center: np.ndarray | None = None
+) -> Rig:
+    """Returns how `cameras` stand around the scene; raises `UserError` when there is none.
+
+    `up` and `center` are found from the cameras where they are not given.
+    """
     rigged = list(cameras)
     if not rigged:
         raise UserError("a camera path needs at least one camera of the scene, got none")
     positions = np.stack([camera.position for camera in rigged])
     forwards = np.stack([camera.forward for camera in rigged])
-    center = _closest_point_to_axes(positions, forwards)
-    up = _up(rigged)
+    center = _closest_point_to_axes(positions, forwards) if center is None else np.asarray(center, dtype=np.float64)
+    up = _up(rigged) if up is None else np.asarray(up, dtype=np.float64)
     offsets = positions - center
     heights = offsets @ up
     flat = offsets - heights[:, None] * up
@@ -110,35 +115,55 @@ def rig_from_cameras(cameras: Iterable[Camera]) -> Rig:
 
 
 def cameras_around(points: np.ndarray, *, width: int = 640, height: int = 480, count: int = 12) -> list[Camera]:
-    """Returns `count` cameras in a level ring that sees `points` [N, 3]; for Gaussians whose cameras are not known.
-
-    +Z is taken as up, and strays among the points are not made room for.
-    """
+    """Returns `count` cameras in a level ring that sees `points` [N, 3], +Z up; strays are not made room for."""
     if len(points) == 0:
         points = np.zeros((1, 3))
     center = np.median(points, axis=0)
     reach = float(np.percentile(np.linalg.norm(points - center, axis=1), 90)) or 1.0
-    focal = 0.9 * height
-    distance = 1.2 * reach * focal / (0.5 * height)
+    return ring_around(center, 2.16 * reach, np.array([0.0, 0.0, 1.0]), width=width, height=height, count=count)
+
+
+def ring_around(
+    center: np.ndarray, distance: float, up: np.ndarray, *, width: int = 640, height: int = 480, count: int = 12
+) -> list[Camera]:
+    """Returns `count` cameras that look at `center` [3] from `distance`, in a ring perpendicular to `up` [3].
+
+    The lens sees 58 degrees from top to bottom.
+    """
+    up = np.asarray(up, dtype=np.float64)
+    # The axis after the vertical one, so that with +z up the ring begins on +x.
+    side = np.eye(3)[(int(np.argmax(np.abs(up))) + 1) % 3]
+    side = side - (side @ up) * up
+    side = side / np.linalg.norm(side)
+    other = np.cross(up, side)
     ring = []
     for index in range(count):
         angle = 2 * math.pi * index / count
-        place = center + distance * np.array([0.96 * math.cos(angle), 0.96 * math.sin(angle), 0.28])
-        up = np.array([0.0, 0.0, 1.0])
-        ring.append(Camera.look_at(place, center, up, width=width, height=height, focal=focal, id=f"around_{index}"))
+        level = math.cos(angle) * side + math.sin(angle) * other
+        place = np.asarray(center, dtype=np.float64) + distance * (0.96 * level + 0.28 * up)
+        ring.append(
+            Camera.look_at(place, center, up, width=width, height=height, focal=0.9 * height, id=f"around_{index}")
+        )
     return ring
 
 
 def orbit_path(
-    cameras: Iterable[Camera], count: int, *, width: int | None = None, height: int | None = None
+    cameras: Iterable[Camera],
+    count: int,
+    *,
+    width: int | None = None,
+    height: int | None = None,
+    up: np.ndarray | None = None,
+    center: np.ndarray | None = None,
 ) -> CameraPath:
     """Returns `count` cameras that circle what `cameras` look at, while the time sweeps the clip once.
 
     Cameras that stand all the way round give one full circle whose end meets its start; cameras that cover only an arc
-    give one swing from its middle to both ends and back. The lens is the median one.
+    give one swing from its middle to both ends and back. The lens is the median one. `up` and `center` as in
+    `rig_from_cameras`.
     """
     rigged = list(cameras)
-    rig = rig_from_cameras(rigged)
+    rig = rig_from_cameras(rigged, up=up, center=center)
     phases = np.arange(count) / max(count, 1)
     if rig.arc >= 360.0:
         azimuths = rig.start + 360.0 * phases
@@ -152,7 +177,13 @@ def orbit_path(
 
 
 def spiral_path(
-    cameras: Iterable[Camera], count: int, *, width: int | None = None, height: int | None = None
+    cameras: Iterable[Camera],
+    count: int,
+    *,
+    width: int | None = None,
+    height: int | None = None,
+    up: np.ndarray | None = None,
+    center: np.ndarray | None = None,
 ) -> CameraPath:
     """Returns `count` cameras that wind twice around the most central camera, while the time sweeps the clip once.
 
@@ -160,7 +191,7 @@ def spiral_path(
     the central camera does not.
     """
     rigged = list(cameras)
-    rig = rig_from_cameras(rigged)
+    rig = rig_from_cameras(rigged, up=up, center=center)
     positions = np.stack([camera.position for camera in rigged])
     spread = np.linalg.norm(positions[:, None] - positions[None], axis=-1)
     middle = rigged[int(spread.sum(axis=1).argmin())]

@@ -135,6 +135,7 @@ def _conclude(
         return FitResult(out, model, None, not done, leads=False)
     if not done:
         return FitResult(out, model, None, interrupted=True)
+    opened.run.mark(True, trainer.step)
     reporter.say(
         f"fitted in {trainer.elapsed:.0f} s, {trainer.step} steps, {len(model):,} Gaussians: {opened.run.model_path}"
     )

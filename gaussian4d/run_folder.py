@@ -1,9 +1,11 @@
 """A run folder: where each of its files lies, and what they say. The one place that knows the layout.
 
-    RUN/config.json  log.txt  metrics.jsonl  checkpoints/  model.g4d  eval/metrics.json  report.html  windows/  stages/
+    RUN/config.json  log.txt  metrics.jsonl  checkpoints/  model.g4d  progress.json  eval/metrics.json  report.html
+        windows/  stages/
 
-`config.json` holds the settings, under `fit` for a fit and under another key for what a generator made, and how the
-scene was loaded, under `scene`.
+`config.json` holds the settings, under `fit` for a fit and under another key for what a generator made, how the scene
+was loaded, under `scene`, and what finds it again where one of the two was moved, under `place`. `progress.json`
+says whether the fit has come to its end; no file's date does, as a copy has dates of its own.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ class RunFolder:
         self.metrics_path = self.path / "metrics.jsonl"
         self.checkpoints = self.path / "checkpoints"
         self.model_path = self.path / "model.g4d"
+        self.progress_path = self.path / "progress.json"
         self.eval = self.path / "eval"
         self.report = self.path / "report.html"
         self.windows = self.path / "windows"
@@ -72,23 +75,64 @@ class RunFolder:
         """Returns the arguments with which `load_scene` gives the run's scene, `path` among them."""
         return dict(self.read()["scene"])
 
-    def scene(self, **changed: Any) -> Scene:
+    def scene(self, given: str | Path | None = None, **changed: Any) -> Scene:
         """Returns the scene that the run was made from; `changed` are other arguments of `load_scene`.
 
+        Where it is no longer at its old place it is looked for beside the run (see `scene_place`), or taken from
+        `given`.
+
         Raises:
-            UserError: when it cannot be read, or the frames were given in Python.
+            UserError: when it cannot be read or found, `given` is another scene, or the frames were given in Python.
         """
-        from .scene import load_recorded
+        from .scene_place import load_placed
 
-        return load_recorded({**self.scene_options(), **changed})
+        given = None if given is None else Path(given)
+        return load_placed(self.path, self.scene_options(), self._place(), given, changed)
 
-    def write(self, config: FitConfig, scene: dict[str, Any]) -> None:
-        """Writes the settings of a fit and how its scene is loaded."""
-        self.write_values("fit", config.to_dict(), scene)
+    def check_scene(self, scene: Scene) -> None:
+        """Raises `UserError` when `scene` is not the one that the run was made from, as far as that is known."""
+        from .scene_place import check_same_scene
 
-    def write_values(self, key: str, settings: dict[str, Any], scene: dict[str, Any]) -> None:
-        """Writes the settings of whatever makes the run under `key`."""
-        write_json(self.config_path, {key: settings, "scene": scene})
+        if scene.has_files:
+            check_same_scene(scene, self._place(), self.scene_options(), scene.path, self.path)
+
+    def write(self, config: FitConfig, options: dict[str, Any], scene: Scene | None = None) -> None:
+        """Writes the settings of a fit and how its scene is loaded; `scene` itself tells it from others later."""
+        self.write_values("fit", config.to_dict(), options, scene)
+
+    def write_values(
+        self, key: str, settings: dict[str, Any], options: dict[str, Any], scene: Scene | None = None
+    ) -> None:
+        """Writes the settings of whatever makes the run under `key`; see `write`."""
+        from .scene_place import place_of
+
+        # What told the scene from others when the run began does so until another one is named.
+        before = self._place() if scene is None and self.exists else {}
+        place = {**before, **place_of(self.path, scene, options)}
+        write_json(self.config_path, {key: settings, "scene": options, **({"place": place} if place else {})})
+
+    def _place(self) -> dict[str, Any]:
+        place = self.read().get("place")
+        return dict(place) if isinstance(place, dict) else {}
+
+    @property
+    def finished(self) -> bool:
+        """Whether the fit has come to its end, not only to a stop.
+
+        A run of before this was written down is finished when it was evaluated or reported on, which comes last.
+        """
+        try:
+            values = read_json(self.progress_path)
+        except UserError:
+            # Not there, or cut short.
+            values = None
+        if isinstance(values, dict) and isinstance(values.get("finished"), bool):
+            return values["finished"]
+        return self.model_path.is_file() and (self.report.is_file() or (self.eval / "metrics.json").is_file())
+
+    def mark(self, finished: bool, steps: int) -> None:
+        """Writes whether the fit has come to its end, and after how many steps."""
+        write_json(self.progress_path, {"finished": finished, "steps": int(steps)})
 
     def model(self, scene: Scene | None = None) -> DynamicGaussians:
         """Returns the newest model, that of a checkpoint when it is newer than model.g4d; see `fitting.snapshot`."""

@@ -254,6 +254,18 @@ class Scene:
             digest.update(b"".join((matrix + 0.0).astype("<f8").tobytes() for matrix in (camera.viewmat, camera.K)))
         return digest.hexdigest()[:20]
 
+    def likeness(self) -> str:
+        """Returns a short text like `fingerprint`, of rounded numbers: the same on every machine."""
+        digest = hashlib.sha256(f"{len(self._frames)} {self.has_alpha}".encode())
+        reach = max(float(np.abs(camera.viewmat[:3, 3]).max()) for camera in self.cameras.values()) or 1.0
+        for frame in self._frames:
+            camera = frame.camera
+            said = [frame.split, f"{frame.time:.8f}", camera.id, camera.model, str(camera.width), str(camera.height)]
+            digest.update("\0".join(said).encode("utf-8", "backslashreplace"))
+            parts = (camera.viewmat[:3, :3], camera.viewmat[:3, 3] / reach, camera.K / camera.width)
+            digest.update(b"".join((np.rint(part * 1e6) + 0.0).astype("<f8").tobytes() for part in parts))
+        return digest.hexdigest()[:20]
+
     def frames(self, split: Literal["train", "test", "val", "all"] = "train") -> Sequence[Frame]:
         """Returns the frames of a split, ordered by the data; nothing is decoded.
 

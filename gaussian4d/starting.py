@@ -14,6 +14,7 @@ from .fitting.opening import register_objects
 from .model import DynamicGaussians
 from .motion import MotionModel
 from .scene import Scene
+from .view_block import with_view
 
 
 def initial_model(
@@ -50,7 +51,7 @@ def initial_model(
     model = config.make_motion()
     places = [normalisation.points(frame.camera.position) for frame in frames]
     nearest = min(1.0, *(float(np.linalg.norm(place)) for place in places))
-    return DynamicGaussians(
+    start = DynamicGaussians(
         params=normalisation.undo(initial_params(found, model, config), model),
         motion=model,
         background=torch.ones(3) if scene.has_alpha else None,
@@ -60,4 +61,5 @@ def initial_model(
             "normalisation": normalisation.to_dict(),
             "near": config.near * nearest / normalisation.scale,
         },
-    ).to(device)
+    )
+    return with_view(start, scene).to(device)

@@ -171,9 +171,7 @@ def _write_gif(path: Path, frames: Iterator[np.ndarray], fps: float) -> int:
 
     # GIF counts in hundredths of a second.
     duration = max(10 * round(100 / fps), 20)
-    first.save(
-        path, save_all=True, append_images=rest(), duration=duration, loop=0, optimize=False, disposal=disposal
-    )
+    first.save(path, save_all=True, append_images=rest(), duration=duration, loop=0, optimize=False, disposal=disposal)
     return count
 
 

@@ -11,11 +11,14 @@ import viser
 import viser.transforms
 
 from gaussian4d.cameras import Camera
+from gaussian4d.framing import UPS
 
 if TYPE_CHECKING:
     from .session import Session
 
 
+AS_STATED = "as opened"
+"""Of the control *up*: what the model says, or --up."""
 CLEAR = 0.2
 """Viewer units around the eye in which no camera is drawn: its lines would cross the whole picture."""
 
@@ -31,10 +34,13 @@ class CameraPanel:
         gui = session.client.gui
         with gui.add_folder("Cameras"):
             visible = gui.add_checkbox("show", True)
+            # Of a file that names no cameras there are none to choose from.
+            names = tuple(camera.id for camera in cameras) or ("none recorded",)
             chosen = self.chosen = gui.add_dropdown(
-                "camera", tuple(camera.id for camera in cameras), initial_value=cameras[0].id, hint="F for the next"
+                "camera", names, initial_value=names[0], hint="F for the next", disabled=not cameras
             )
             reset = gui.add_button("Reset view")
+            up = gui.add_dropdown("up", (AS_STATED, *UPS), initial_value=AS_STATED, hint="which way is up in the scene")
         self.frustums = {camera.id: self._frustum(camera, thumbnails.get(camera.id)) for camera in cameras}
 
         @visible.on_update
@@ -52,11 +58,18 @@ class CameraPanel:
         def _(_: viser.GuiEvent) -> None:
             session.first_view()
 
+        @up.on_update
+        def _(event: viser.GuiEvent) -> None:
+            if event.client is not None:
+                session.set_up(None if up.value == AS_STATED else str(up.value))
+
         command = gui.add_command("Next camera", hotkey="F")
         command.on_trigger(lambda _: self.next())
 
     def next(self) -> None:
-        """Looks through the next recorded camera."""
+        """Looks through the next recorded camera, if there is one."""
+        if not self._cameras:
+            return
         self._look(self._cameras[(self._at + 1) % len(self._cameras)].id)
 
     def set_thumbnail(self, id: str, picture: np.ndarray) -> None:

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from tyro.conf import Positional
 
+from gaussian4d.cli.choices import Up
 from gaussian4d.cli.fit import Backend
 from gaussian4d.optional import require
 
@@ -24,6 +25,10 @@ class View:
 
     source: Positional[Path]
     """Run folder (finished or not), a file of Gaussians, or a folder of frames."""
+    up: Up | None = None
+    """Which way is up in the scene. Default: what the file or the run says."""
+    scene: Path | None = None
+    """Where the scene of the run lies, when that is not where it was and not beside the run."""
     port: int = 8080
     """Port of the web server; the next free one is taken when it is busy."""
     host: str = "127.0.0.1"
@@ -47,10 +52,11 @@ class View:
         from .workspace import Workspace
 
         place = placed(self.device, self.backend)
-        opened = open_model(self.source, newest=True)
+        opened = open_model(self.source, newest=True, scene=self.scene, up=self.up)
         server = ViewerServer(
             opened.model,
-            opened.cameras,
+            opened.recorded,
+            rig=opened.framing.rig,
             host=self.host,
             port=self.port,
             background=opened.background,
@@ -59,6 +65,8 @@ class View:
             workspace=Workspace(self.source, self.source if opened.is_run else None, opened.scene),
         )
         print(f"viewing {self.source}: {len(opened.model):,} Gaussians, motion {opened.model.motion.name}")
+        for note in opened.notes:
+            print(f"note    {note}")
         print(f"open    {server.url}   (Ctrl-C ends)")
         if self.host not in ("127.0.0.1", "localhost", "::1"):
             print(f"public  everyone who reaches {self.host}:{server.port} can look, and can write films into the run")

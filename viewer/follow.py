@@ -7,6 +7,7 @@ from pathlib import Path
 
 from gaussian4d.errors import UserError
 from gaussian4d.fitting.snapshot import newest_file, snapshot
+from gaussian4d.run_folder import RunFolder
 from gaussian4d.scene import Scene
 
 from .curves import Curves
@@ -30,7 +31,7 @@ class Follower:
         self._ended = threading.Event()
         self._seen = self._mark()
         # Of a fit that is over the curves are no news.
-        going_on = self._seen is None or not self._seen[0].endswith(".g4d")
+        going_on = not RunFolder(run).finished
         with server.server.gui.add_folder("Fit", order=-1.0, expand_by_default=going_on):
             self.status = server.server.gui.add_markdown("")
             self.curves = Curves(server.server.gui, run / "metrics.jsonl")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import viser
 
 from gaussian4d.fitting.hooks import FitHook
+from gaussian4d.framing import framing_of
 
 from .curves import Curves
 from .server import ViewerServer
@@ -75,6 +76,7 @@ class LiveFit:
         server = ViewerServer(
             model,
             list(scene.cameras.values()),
+            rig=framing_of(model).rig,
             host=self._host,
             port=self._port,
             backend=trainer.config.backend,

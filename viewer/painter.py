@@ -14,6 +14,7 @@ from gaussian4d.cameras import Camera
 from gaussian4d.conventions import invert_rigid
 from gaussian4d.crop import CropBox, crop_model
 from gaussian4d.devices import choose_device
+from gaussian4d.framing import UPS, framing_of
 from gaussian4d.io import pictures as draw
 from gaussian4d.model import DynamicGaussians
 from gaussian4d.paths import Rig, rig_from_cameras
@@ -65,7 +66,9 @@ class Painter:
 
     Args:
         model: what to draw; `show` replaces it.
-        cameras: of the scene; they define the units of the browser.
+        cameras: recorded ones; may be none.
+        rig: how they stand around what they look at, which defines the units of the browser; None finds it from
+            `cameras`, or where there are none from the Gaussians.
         background: [3] colour behind the Gaussians; None takes the model's own.
         backend: rasterizer.
         device: where to draw, see `gaussian4d.devices.choose_device`; None draws where the model is.
@@ -77,6 +80,7 @@ class Painter:
         model: DynamicGaussians,
         cameras: Sequence[Camera],
         *,
+        rig: Rig | None = None,
         background: Sequence[float] | None = None,
         backend: str = "auto",
         device: str | torch.device | None = None,
@@ -87,7 +91,9 @@ class Painter:
         self.model = self._placed(model)
         self.cameras = list(cameras)
         self.background = background
-        self.rig = rig_from_cameras(cameras)
+        if rig is None:
+            rig = rig_from_cameras(cameras) if cameras else framing_of(model).rig
+        self.rig = rig
         self.units = Units.from_rig(self.rig)
         self.backend = backend if placement is None else placement.backend
         self.truth = truth
@@ -122,7 +128,19 @@ class Painter:
     @property
     def first_position(self) -> np.ndarray:
         """Where the first view stands [3], viewer units; it looks at the middle."""
-        return self.units.viewer_from_world(self.rig.position(self.rig.start))
+        return self.begins_at(self.rig)
+
+    def begins_at(self, rig: Rig) -> np.ndarray:
+        """Returns where the first view of `rig` stands [3], viewer units."""
+        return self.units.viewer_from_world(rig.position(rig.start))
+
+    def turned_rig(self, up: str | None) -> Rig:
+        """Returns the rig with another direction up, one of `framing.UPS`; None gives its own."""
+        if up is None:
+            return self.rig
+        if self.cameras:
+            return rig_from_cameras(self.cameras, up=UPS[up], center=self.rig.center)
+        return dataclasses.replace(framing_of(self.model, up).rig, center=self.rig.center)
 
     def camera(self, view: View, scale: float) -> Camera:
         """Returns the camera of `view` for a picture of `scale` times the full side."""
@@ -136,6 +154,8 @@ class Painter:
 
     def recorded(self, camera: Camera) -> Camera | None:
         """Returns the recorded camera that stands where `camera` does, None when none is near enough."""
+        if not self.cameras:
+            return None
         best = min(self.cameras, key=lambda other: camera_difference(camera, other, self.rig.distance))
         return best if camera_difference(camera, best, self.rig.distance) < _SAME_PLACE else None
 
@@ -185,9 +205,8 @@ class Painter:
         if output not in ("flow", "velocity"):
             return None
         if output not in self._scales:
-            camera = self.cameras[0].resized(
-                _SCALE_WIDTH, round(_SCALE_WIDTH * self.cameras[0].height / self.cameras[0].width)
-            )
+            seeing = self.cameras[0] if self.cameras else framing_of(self.model).first
+            camera = seeing.resized(_SCALE_WIDTH, max(round(_SCALE_WIDTH * seeing.height / seeing.width), 1))
             samples = (
                 render(self.model, camera, time, (output,), backend=self.backend) for time in (0.0, 0.3, 0.6, 0.9)
             )

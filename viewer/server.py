@@ -15,6 +15,7 @@ import numpy as np
 import viser
 
 from gaussian4d.cameras import Camera
+from gaussian4d.clip_length import LEAST_SECONDS, clip_length
 from gaussian4d.model import DynamicGaussians
 
 from .painter import FIRST_FOV, Painter
@@ -24,13 +25,16 @@ from .workspace import Workspace
 if TYPE_CHECKING:
     import torch
 
+    from gaussian4d.paths import Rig
+
 
 class ViewerServer:
     """Serves pictures of a model to browsers, drawn by our own renderer.
 
     Args:
         model: what to show; `show` replaces it.
-        cameras: cameras of the scene; they give the first view, the up direction and the unit, and are drawn.
+        cameras: recorded cameras, which are drawn; may be none.
+        rig: gives the first view, the up direction and the unit; None finds it from `cameras`, or the Gaussians.
         host: address to serve on.
         port: port to serve on; the next free one is taken when it is busy.
         background: [3] colour behind the Gaussians; None takes the model's own.
@@ -44,6 +48,7 @@ class ViewerServer:
         model: DynamicGaussians,
         cameras: Sequence[Camera],
         *,
+        rig: Rig | None = None,
         host: str = "127.0.0.1",
         port: int = 8080,
         background: Sequence[float] | None = None,
@@ -55,7 +60,13 @@ class ViewerServer:
         warnings.filterwarnings("ignore", message="Queued a .* on a closed connection")
         self.workspace = workspace or Workspace()
         self._painter = Painter(
-            model, cameras, background=background, backend=backend, device=device, truth=self.workspace.truth
+            model,
+            cameras,
+            rig=rig,
+            background=background,
+            backend=backend,
+            device=device,
+            truth=self.workspace.truth,
         )
         self._cameras = self.workspace.drawn_cameras(cameras)
         self._thumbnails: dict[str, np.ndarray] = {}
@@ -66,7 +77,7 @@ class ViewerServer:
         """Browsers that left before their session was there."""
         self._lock = threading.Lock()
         self._ended = threading.Event()
-        self._duration = _duration(model)
+        self._duration = clip_length(model).played or LEAST_SECONDS
         self.host = host
         with _quiet():
             self.server = viser.ViserServer(host=host, port=port, label="gaussian4d", verbose=False)
@@ -177,12 +188,3 @@ class ViewerServer:
 def _quiet() -> contextlib.AbstractContextManager[object]:
     """Keeps viser's banners from standard output; the command prints its own lines."""
     return contextlib.redirect_stdout(io.StringIO())
-
-
-def _duration(model: DynamicGaussians) -> float:
-    """Returns the seconds of the clip; without a known frame rate, of 24 frames per second and at least two seconds."""
-    if model.times is None or len(model.times) < 2:
-        return 4.0
-    if model.fps:
-        return (len(model.times) - 1) / model.fps
-    return max((len(model.times) - 1) / 24.0, 2.0)

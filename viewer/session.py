@@ -56,6 +56,7 @@ class Session:
     ) -> None:
         self.client, self.painter = client, painter
         self.workspace = workspace or Workspace()
+        self.rig = painter.rig
         self.failed = False
         self.closed = False
         self.loop = RenderLoop(self._draw, self._show, self._fail)
@@ -126,17 +127,23 @@ class Session:
         with self.client.atomic():
             mine.position = position
             mine.look_at = position + distance * camera.forward
-            mine.up_direction = _orbit_up(camera, self.painter.rig.up)
+            mine.up_direction = _orbit_up(camera, self.rig.up)
             mine.fov = 2.0 * math.atan(0.5 * camera.height / camera.K[1, 1])
 
     def first_view(self) -> None:
         """Goes back to where the page began."""
         mine = self.client.camera
         with self.client.atomic():
-            mine.position = self.painter.first_position
+            mine.position = self.painter.begins_at(self.rig)
             mine.look_at = np.zeros(3)
-            mine.up_direction = self.painter.rig.up
+            mine.up_direction = self.rig.up
             mine.fov = FIRST_FOV
+
+    def set_up(self, up: str | None) -> None:
+        """Turns this browser's world so that `up` is up, one of `framing.UPS`; None takes what the model says."""
+        self.rig = self.painter.turned_rig(up)
+        self.client.scene.set_up_direction(self.rig.up)
+        self.first_view()
 
     def switch_splats(self, on: bool) -> None:
         """Lets the browser draw the Gaussians itself, or shows pictures of ours again."""

@@ -18,6 +18,7 @@ import tyro
 from .. import __version__
 from ..errors import UserError
 from ..plugins import COMMANDS
+from .choices import joined_signs
 
 _DESCRIPTION = (
     "Moving 3D scenes as Gaussians: reconstruct from multi-view video, evaluate, render, export, view. "
@@ -78,7 +79,7 @@ def parse(arguments: Sequence[str], commands: dict[str, type]) -> Any:
         Union[choices],  # type: ignore[arg-type]  # noqa: UP007 - built at run time
         prog="gaussian4d",
         description=_DESCRIPTION,
-        args=list(arguments),
+        args=joined_signs(arguments),
         config=_CONFIG,
     )
 

@@ -13,6 +13,20 @@ from typing import Any, Literal
 
 from ..plugins import Registry
 
+Up = Literal["x", "y", "z", "-x", "-y", "-z"]
+"""A direction that can be up; `framing.UPS` has them as vectors."""
+
+
+def joined_signs(arguments: Sequence[str]) -> list[str]:
+    """Returns `arguments` with `--up -y` as `--up=-y`: the parser takes what begins with a dash for a flag."""
+    result: list[str] = []
+    for argument in arguments:
+        if result and result[-1] == "--up" and argument in ("-x", "-y", "-z"):
+            result[-1] = f"--up={argument}"
+        else:
+            result.append(argument)
+    return result
+
 
 def choices(registry: Registry[Any], *, but: Sequence[str] = (), besides: Sequence[str] = ()) -> Any:
     """Returns the type of a flag that takes one of the names of `registry`, without those in `but`, or of `besides`."""

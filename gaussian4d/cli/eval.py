@@ -33,6 +33,8 @@ class Eval:
     """Run folder."""
     split: Literal["test", "train"] = "test"
     """Which pictures to compare with."""
+    scene: Path | None = None
+    """Where the scene of the run lies, when that is not where it was and not beside the run."""
     metrics: tuple[MetricName, ...] = ()
     """Metrics to take besides the usual figures. Default: those of installed packages that want to be."""
     device: str = "auto"
@@ -44,10 +46,13 @@ class Eval:
         """Evaluates and prints the figures with their protocol."""
         from ..evaluation import evaluate
         from ..figures import report_lines
+        from ..run_folder import RunFolder
 
         place = placed(self.device, self.backend)
+        run = RunFolder(self.run_folder)
         metrics = evaluate(
             self.run_folder,
+            run.scene(self.scene) if run.exists else None,
             split=self.split,
             backend=place.backend,
             device=place.device,

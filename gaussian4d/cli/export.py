@@ -11,19 +11,25 @@ from tyro.conf import Positional, arg
 from ..devices import choose_device
 from ..errors import UserError
 from ..plugins import FORMATS
-from .choices import listed
+from .choices import Up, listed
 from .scene_exports import scene_formats
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    import numpy as np
 
     from ..cameras import Camera
     from ..devices import Placement
     from ..io.formats import Format
     from ..io.near_plane import NearSpace
     from ..model import DynamicGaussians
+    from .opened import Opened
 
 FormatName = Annotated[str | None, arg(metavar=listed(FORMATS, "NAME-sequence", *scene_formats()))]
+
+_FOR_VIEWERS = ("compressed-ply", "splat", "spz", "sog")
+"""Formats that are there to be looked at, in programs that take y as down; `.ply` goes with the cameras too."""
 
 
 @dataclasses.dataclass
@@ -53,8 +59,16 @@ class Export:
     """Clip time in [0, 1] of a format that holds one instant."""
     count: int | None = None
     """Instants of a sequence, of USD, tracks or a moving mesh, over the clip. Default: one per recorded instant."""
+    axes: Literal["auto", "upright", "recorded"] = "auto"
+    """Of .ply .compressed.ply .splat .spz .sog: upright turns the scene so that viewers, which take y as down, show it
+    upright; recorded keeps the world of the cameras. Default: recorded for .ply, upright for the others where the scene
+    says which way is up."""
     spz_version: Literal[2, 3, 4] = 4
     """Of a .spz: 3 or 2 for older programs."""
+    up: Up | None = None
+    """Which way is up in the scene. Default: what the file or the run says."""
+    scene: Path | None = None
+    """Where the scene of the run lies, when that is not where it was and not beside the run."""
     crop: Path | None = None
     """Only what is in the box of this file; the viewer writes such files."""
     points: int = 2000
@@ -83,7 +97,7 @@ class Export:
         if self.count is not None and self.count < 1:
             raise UserError(f"--count must be at least 1, got {self.count}")
         placement = choose_device(self.device)
-        opened = dataclasses.replace(open_model(self.source), placement=placement)
+        opened = dataclasses.replace(open_model(self.source, scene=self.scene, up=self.up), placement=placement)
         if self.crop is not None:
             from ..crop import CropBox, crop_model
 
@@ -103,10 +117,37 @@ class Export:
             cameras=opened.cameras,
             space=opened.near_space,
             keep_near=self.keep_near,
+            turn=self._turn(opened),
             vertical_axis=opened.vertical_axis,
             placement=placement,
             version=self.spz_version,
         )
+
+    def _turn(self, opened: Opened) -> np.ndarray | None:
+        """Returns the rotation [3, 3] that brings the scene's up to where viewers have it, None for none; says it."""
+        from ..framing import name_of
+        from ..io.orient import to_y_down
+
+        format, _ = check_target(self.to, self.format)
+        if format.name not in (*_FOR_VIEWERS, "ply"):
+            if self.axes != "auto":
+                raise UserError(
+                    f"--axes is for .ply .compressed.ply .splat .spz .sog; {format.title} says itself how it stands, or"
+                    " keeps the axes of the cameras"
+                )
+            return None
+        framing = opened.framing
+        if self.axes == "recorded" or (self.axes == "auto" and framing.guessed):
+            return None
+        turn = to_y_down(framing.up)
+        if turn is None:
+            return None
+        up = name_of(framing.up)
+        if self.axes == "auto" and format.name not in _FOR_VIEWERS:
+            print(f"axes are those of the recorded cameras, up is {up}; --axes upright turns it for viewers (y down)")
+            return None
+        print(f"turned upright: up, {up} in the scene, is -y in the file, as viewers take it; --axes recorded does not")
+        return turn
 
 
 def check_target(path: Path, format: str | None, besides: Sequence[str] = ()) -> tuple[Format, bool]:
@@ -151,13 +192,15 @@ def save_model(
     cameras: Sequence[Camera] = (),
     space: NearSpace | None = None,
     keep_near: bool = False,
+    turn: np.ndarray | None = None,
     placement: Placement | None = None,
     **options: Any,
 ) -> None:
     """Writes a model in any format and prints what was written, and what was lost.
 
-    What stands in `space`, which the model does not draw, is left out of formats that would have it drawn, unless
-    `keep_near`. Pictures of what was lost are drawn where `placement` says.
+    What stands in `space`, which the model does not draw, is kept out of formats that would have it drawn, unless
+    `keep_near`. Still formats are turned by the rotation `turn` [3, 3]. Pictures of what was lost are drawn where
+    `placement` says.
     """
     from ..io.cubic import own_instants, written_instants
     from ..io.registry import write_model
@@ -173,12 +216,15 @@ def save_model(
     if space is not None and not chosen.near:
         holds_motion = as_frames or chosen.moves or chosen.moving_writer is not None
         model = _without_near(model, space, times if holds_motion else [time], chosen.title, keep_near)
+    if turn is not None:
+        # What was said of the axes holds no more.
+        options |= {"vertical_axis": None, "comments": _without_axis(model.meta.get("ply_comments") or [])}
     if as_frames:
-        _sequence(model, path, chosen, times, options)
+        _sequence(model, path, chosen, times, turn, options)
         return
     if "times" in chosen.options and count:
         options["times"] = times
-    written = write_model(path, model, format=chosen, time=time, say=print, **options)
+    written = write_model(path, model, format=chosen, time=time, turn=turn, say=print, **options)
     if moves and not chosen.moves and chosen.moving_writer is None:
         print(f"{chosen.title} holds no motion: this is the instant {time:g} of the clip", flush=True)
     motion = f", motion {model.motion.name}" if chosen.moves else ""
@@ -186,7 +232,7 @@ def save_model(
     if not chosen.exact or (moves and chosen.moving_writer is not None) or model is not whole or keep_near:
         # Separate instants are what they are at their own times.
         kept = times if "times" in options else None
-        _print_difference(whole, model, path, chosen, time, cameras, kept, placement)
+        _print_difference(whole, model, path, chosen, time, cameras, kept, placement, turn, space is not None)
 
 
 def _without_near(
@@ -214,16 +260,39 @@ def _without_near(
     return without
 
 
+def _without_axis(comments: Sequence[str]) -> list[str]:
+    """Returns the comments of a `.ply` but for what they say of its axes."""
+    from ..io.ply import vertical_axis_of
+
+    return [line for line in comments if vertical_axis_of([line]) is None]
+
+
 def _sequence(
-    model: DynamicGaussians, path: Path, format: Format, times: Sequence[float], options: dict[str, Any]
+    model: DynamicGaussians,
+    path: Path,
+    format: Format,
+    times: Sequence[float],
+    turn: np.ndarray | None,
+    options: dict[str, Any],
 ) -> None:
     from ..io.sequence import ply_sequence
     from .console import size, track
 
-    frames = ply_sequence(path, model, times, vertical_axis=options.get("vertical_axis"), format=format)
+    frames = ply_sequence(path, model, times, vertical_axis=options.get("vertical_axis"), turn=turn, format=format)
     written = list(track(frames, "export", total=len(times)))
     total = sum(file.stat().st_size for file in written)
     print(f"wrote {len(written)} files {written[0]} ... {written[-1].name}, {size(total)}")
+
+
+def _turned(model: DynamicGaussians, rotation: np.ndarray) -> DynamicGaussians:
+    """Returns a model without motion turned by the rotation [3, 3]."""
+    import torch
+
+    from ..io.orient import rotated
+
+    columns = {name: model.params[name].numpy() for name in ("means", "quats", "scales", "opacities", "sh0", "shN")}
+    turned = {name: torch.from_numpy(value) for name, value in rotated(columns, rotation).items()}
+    return dataclasses.replace(model, params={**model.params, **turned})
 
 
 def shown_instants(model: DynamicGaussians) -> list[float]:
@@ -244,10 +313,12 @@ def _print_difference(
     cameras: Sequence[Camera],
     kept: Sequence[float] | None = None,
     placement: Placement | None = None,
+    turn: np.ndarray | None = None,
+    recorded: bool = False,
 ) -> None:
     """Prints how the file differs from the model to the eye, in dB: from which cameras, and for what reason.
 
-    `written` is the model without what was left out of the file.
+    `written` is the model without what was kept out of the file, `recorded` whether `cameras` are the recorded ones.
     """
     from ..io.difference import difference_db
     from ..io.registry import read_model
@@ -255,6 +326,8 @@ def _print_difference(
     from .placing import told
 
     back = read_model(path)
+    if turn is not None:
+        back = _turned(back, turn.T)
     held = format.moves or not back.motion.still
     if format.exact and not held and written is model and back.near == model.near:
         return
@@ -263,7 +336,9 @@ def _print_difference(
     views = list(cameras) or cameras_around(model.at(time).means.detach().cpu().double().numpy())
     views = views[:: max(1, len(views) // 2)][:2]
     found = difference_db(model, back, views, moments, device=told(placement))
-    seen_by = f"cameras {', '.join(view.id for view in views)}" if cameras else f"{len(views)} views around it"
+    seen_by = (
+        f"recorded cameras {', '.join(view.id for view in views)}" if recorded else f"{len(views)} views around it"
+    )
     print(f"drawn from the file it differs from the model by {found:.1f} dB PSNR ({seen_by}; covered pixels)")
     if back.near < model.near:
         # The same distance for both shows the format alone, the same Gaussians for both the distance alone.

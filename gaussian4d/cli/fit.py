@@ -35,7 +35,7 @@ class Fit:
     EXAMPLES: ClassVar[str] = """
         gaussian4d fit data/fox --out runs/fox
         gaussian4d fit data/fox --out runs/fox --max-minutes 10
-        gaussian4d fit data/fox --out runs/fox --resume
+        gaussian4d fit --out runs/fox --resume             (or data/fox in front, where the scene was moved)
         gaussian4d fit data/fox --out runs/fox --view
         gaussian4d fit data/fox --out runs/b --set densify.grad=2e-4 --set loss.rigidity=0.1
         gaussian4d fit data/dome --out runs/still --motion static --frames 0:1:1 --downscale 2
@@ -43,9 +43,9 @@ class Fit:
         torchrun --nproc-per-node 4 -m gaussian4d fit data/dome --out runs/dome
     """
 
-    scene: Positional[Path]
-    """Folder of the scene; its format is recognised."""
-    out: Path
+    scene: Positional[Path | None] = None
+    """Folder of the scene; its format is recognised. May be left out with --resume, or say where the scene is now."""
+    out: Path = dataclasses.field(kw_only=True)
     """Run folder to write."""
     preset: Literal["quick", "balanced", "best"] | None = None
     """How much effort: a minute or two, about ten minutes, an hour or more. Default: quick, but balanced when
@@ -100,17 +100,27 @@ class Fit:
     def run(self) -> int:
         """Fits, and prints where the results lie; returns 130 when it was interrupted."""
         from ..devices import choose_device
+        from ..errors import UserError
         from ..run_folder import RunFolder
         from ..scene import load_scene
 
         settings = self._settings()
         # Refused before the scene is read, which may take minutes.
         choose_device(self.device, self.backend)
-        if self.resume and (run := RunFolder(self.out)).exists:
+        run = RunFolder(self.out) if RunFolder(self.out).exists else None
+        if self.resume and run is not None:
             # So is a run that needs a package which is not here: that package may read the scene, too.
             run.config()
         hooks = [_view_hook()] if self.view else []
-        scene = load_scene(self.scene, downscale=self.downscale, frames=self.frames, cache_mb=self.cache_mb)
+        asked = {"downscale": self.downscale, "frames": self.frames}
+        if self.resume and run is not None:
+            # As the run began; who asks for another size or other frames is told that they are not those of the run.
+            given = {name: value for name, value in asked.items() if value is not None}
+            scene = run.scene(self.scene, **given, cache_mb=self.cache_mb)
+        elif self.scene is None:
+            raise UserError("which scene? Expected its folder, or --resume with the --out of a run")
+        else:
+            scene = load_scene(self.scene, **asked, cache_mb=self.cache_mb)
         try:
             code = self._fit(scene, hooks, settings)
             if self.view and sys.stdin.isatty():

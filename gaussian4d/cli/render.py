@@ -11,7 +11,7 @@ from tyro.conf import Positional, arg
 
 from ..errors import UserError
 from ..plugins import PATHS
-from .choices import listed
+from .choices import Up, listed
 from .fit import Backend
 from .placing import placed
 
@@ -69,7 +69,11 @@ class Render:
     fps: float | None = None
     """Frames per second of the video; default as recorded, else 24."""
     seconds: float | None = None
-    """Length of the video; default the clip's own, but 4 to 20 seconds."""
+    """Length of the video; default the clip's own. Where nothing moves, 4 seconds."""
+    up: Up | None = None
+    """Which way is up in the scene. Default: what the file or the run says."""
+    scene: Path | None = None
+    """Where the scene of the run lies, when that is not where it was and not beside the run."""
     background: Literal["white", "black"] | None = None
     """What shows through; default what the scene was fitted with."""
     transparent: bool = False
@@ -97,9 +101,11 @@ class Render:
         place = placed(self.device, self.backend)
         shot = self._shot(place.backend)
         check_target(self.out, shot)
-        opened = open_model(self.source)
-        fps = self.fps or self._file_fps() or (opened.scene.fps if opened.scene else None) or opened.model.fps or 24.0
+        opened = open_model(self.source, scene=self.scene, up=self.up)
+        fps = self.fps or self._file_fps() or self._recorded_fps(opened)
         path = self._path(opened, fps)
+        for note in self._notes(opened):
+            print(f"note      {note}")
         shot = dataclasses.replace(shot, background=shot.background or opened.background)
         truth = Truth(opened.scene) if self.truth and opened.scene is not None else None
         desk = Desk(self._model(opened).to(place.device), path, shot, truth)
@@ -173,6 +179,19 @@ class Render:
 
         return crop_model(opened.model, CropBox.load(self.crop))
 
+    @staticmethod
+    def _recorded_fps(opened: Opened) -> float:
+        """Returns the frames per second of the recording; of one that does not say, those of a film."""
+        from ..clip_length import ASSUMED_FPS
+
+        return ASSUMED_FPS if opened.length.assumed else opened.length.fps
+
+    def _notes(self, opened: Opened) -> list[str]:
+        """Returns what was guessed and decides how this video looks."""
+        derived = self.path in ("orbit", "spiral")
+        notes = [opened.framing.note if derived else None, None if self.seconds else opened.length.note]
+        return [note for note in notes if note is not None]
+
     def _file_fps(self) -> float | None:
         """Returns the frames per second that a path file states."""
         if not self.path.endswith(".json"):
@@ -197,7 +216,10 @@ class Render:
         if self.path.endswith(".json"):
             return load_path(self.path, count if self.seconds else None, width=self.width, height=self.height)
         request = PathRequest(
-            cameras=opened.cameras,
+            cameras=opened.framing.around,
+            recorded=opened.recorded,
+            up=opened.framing.up,
+            center=opened.framing.center,
             count=count,
             count_given=self.seconds is not None,
             width=self.width,

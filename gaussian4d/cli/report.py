@@ -24,6 +24,8 @@ class Report:
     """Run folder."""
     out: Path | None = None
     """File to write. Default: RUN/report.html."""
+    scene: Path | None = None
+    """Where the scene of the run lies, when that is not where it was and not beside the run."""
     worst: int = 4
     """How many of the worst views to show."""
     device: str = "auto"
@@ -32,11 +34,13 @@ class Report:
     def run(self) -> None:
         """Writes the page and prints where it is."""
         from ..report import write_report
+        from ..run_folder import RunFolder
         from .console import size
         from .placing import placed
 
         if self.worst < 0:
             raise UserError(f"--worst must not be negative, got {self.worst}")
         place = placed(self.device)
-        file = write_report(self.run_folder, self.out, worst=self.worst, device=place.device)
+        scene = None if self.scene is None else RunFolder(self.run_folder).scene(self.scene)
+        file = write_report(self.run_folder, self.out, scene=scene, worst=self.worst, device=place.device)
         print(f"wrote {file}: {size(file.stat().st_size)}")

@@ -93,7 +93,7 @@ def _mesh_morph(opened: Opened, path: Path, options: Export) -> None:
         detail=options.mesh_detail,
         device=told(opened.placement),
     )
-    write_followed_mesh(path, followed, opened.seconds, vertical_axis=opened.vertical_axis)
+    write_followed_mesh(path, followed, opened.length.seconds or 1.0, vertical_axis=opened.vertical_axis)
     faces, targets = len(followed.mesh.faces), len(followed.times)
     print(f"wrote {path}: {faces:,} triangles of the instant {options.time:g}, followed to {targets} instants")
 

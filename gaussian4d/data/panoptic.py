@@ -15,6 +15,7 @@ import numpy as np
 from ..conventions import frame_times, numeric_key
 from ..errors import UserError
 from ..files import inside, read_json
+from .arrays import read_archived
 from .images import read_header
 from .problems import ProblemList
 from .records import FrameRecord, ImagePicture, Lens, PointCloud, SceneRecord, Split
@@ -117,11 +118,10 @@ def _points(folder: Path, problems: ProblemList) -> PointCloud | None:
     if not path.is_file():
         return None
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            data = np.asarray(archive["data"], dtype=np.float64)
+        data = read_archived(path, "data")
         if data.ndim != 2 or data.shape[1] < 6 or not np.isfinite(data[:, :6]).all():
             raise ValueError(f"data is {data.shape}, expected [N, 6 or more] finite numbers")
-    except (OSError, ValueError, KeyError) as error:
+    except ValueError as error:
         problems.warning(path, f"the points cannot be read and are left out ({error})")
         return None
     rgb = np.clip(np.round(data[:, 3:6] * 255.0), 0, 255).astype(np.uint8)

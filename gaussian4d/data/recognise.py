@@ -11,7 +11,7 @@ import warnings
 from pathlib import Path
 from typing import Protocol
 
-from ..errors import UserError
+from ..errors import STUMBLES, UserError, unforeseen
 from ..plugins import OWN_PACKAGE, READERS
 from .problems import ProblemList
 from .records import SceneRecord
@@ -48,7 +48,12 @@ def read_scene(folder: Path, problems: ProblemList) -> SceneRecord:
         raise UserError(f"{folder}: the folder is empty; looked for {_looked_for(readers)}")
     for name, reader in readers.items():
         if _recognises(name, reader, folder):
-            return reader.read(folder, problems)
+            try:
+                return reader.read(folder, problems)
+            except UserError:
+                raise
+            except STUMBLES as error:
+                raise unforeseen(folder, f"a scene of the format {name}", error) from error
     raise UserError(
         f"{folder}: no scene found; looked for {_looked_for(readers)}; give the folder that holds one of them"
     )

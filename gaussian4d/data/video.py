@@ -96,6 +96,8 @@ def probe(path: Path) -> Video:
             if not container.streams.video:
                 raise UserError(f"{path}: expected a video, found no pictures in it; copy it again from its source")
             stream = container.streams.video[0]
+            if stream.codec_context is None:
+                raise UserError(f"{path}: the codec of the video is not known; it is damaged, or convert it to H.264")
             rate = stream.average_rate or stream.guessed_rate
             fps = float(rate) if rate else None
             stated = _stated_count(container, stream, fps)

@@ -45,6 +45,13 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return [path for _, path in sorted(found)]
 
 
+def step_of(path: Path) -> int:
+    """Returns the number of steps that a checkpoint was written after, by its name."""
+    match = _NAME.fullmatch(path.name)
+    assert match is not None, "a file of list_checkpoints"
+    return int(match.group(1))
+
+
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Returns the tensors and the state of a checkpoint; raises `UserError` when it cannot be read."""
     try:

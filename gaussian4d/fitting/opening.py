@@ -87,6 +87,7 @@ def open_fit(
     if config is not None:
         options = run.scene_options()
         _check_same_frames(scene, options)
+        run.check_scene(scene)
         if options.get("part") and "part" not in scene.options:
             scene = scene.part(*options["part"])
             frames = _training_frames(scene)
@@ -97,6 +98,9 @@ def open_fit(
         ignored = [path for path, value in given.items() if path not in here and _differs(config, path, value)]
         if names := [*ignored, *cut]:
             notes.append(f"--resume keeps the settings of the run; ignored: {', '.join(names)}")
+        if team.leads and scene.has_files and options["path"] != scene_options(scene)["path"]:
+            # The scene was moved; from now on it is where it is.
+            run.write(config, {**options, "path": scene_options(scene)["path"]})
         return OpenFit(scene, frames, config.replace(here), run, plan, team, True, device, notes)
     config = preset_config(preset, scene, {"batch": team.size, **given})
     _check_background(config, scene)
@@ -106,7 +110,7 @@ def open_fit(
         if run.exists:
             raise UserError(f"{out} already holds a fit; add --resume to go on with it, or choose another --out")
         out.mkdir(parents=True, exist_ok=True)
-        run.write(config, scene_options(scene))
+        run.write(config, scene_options(scene), scene)
         if plan is not None:
             plan.save(out)
     return OpenFit(scene, frames, config, run, plan, team, False, device, notes)

@@ -23,6 +23,7 @@ from ..model import DynamicGaussians
 from ..motion import Params, PerFrame, PerFrameConfig, Static
 from ..run_folder import RunFolder
 from ..scene import Frame, PointCloud, Scene
+from ..view_block import with_view
 from .checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
 from .config import FitConfig
 from .hooks import FitHook
@@ -97,7 +98,7 @@ class PerFrameTrainer(Parts):
         counts = torch.tensor([len(table["means"]) for table, _ in items])
         params["instants"] = torch.arange(len(items), dtype=torch.float32).repeat_interleave(counts)
         nearest = min(Targets(self.scene, group, self.normalisation).nearest_camera() for group in self.groups)
-        return DynamicGaussians(
+        model = DynamicGaussians(
             params=self.normalisation.undo(params, motion),
             motion=motion,
             background=items[0][1],
@@ -115,6 +116,7 @@ class PerFrameTrainer(Parts):
                 "near": self.config.near * min(1.0, nearest) / self.normalisation.scale,
             },
         )
+        return with_view(model, self.scene)
 
     def _check(self) -> None:
         """Raises `UserError` when an instant cannot be fitted by itself."""

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from ..errors import UserError
+from ..io.g4d import read_manifest
 from ..model import DynamicGaussians, load_model
 from ..run_folder import RunFolder
 from ..scene import Scene
+from ..view_block import with_view
 from .background import Background
-from .checkpoint import list_checkpoints, load_checkpoint
+from .checkpoint import list_checkpoints, load_checkpoint, step_of
 from .config import FitConfig
 from .normalise import Normalisation
 from .parts import params_of
@@ -19,11 +22,17 @@ from .targets import Targets
 
 
 def newest_file(run: Path) -> Path | None:
-    """Returns the newest of the model and the checkpoints of a run folder; None when there is neither yet."""
+    """Returns the furthest of the model and the checkpoints of a run folder; None when there is neither yet.
+
+    That is the model once the fit is finished, else what has taken more steps. A file's date says nothing: a copy, or
+    what comes out of an archive, has another.
+    """
     folder = RunFolder(run)
-    model = folder.model_path
-    files = [*([model] if model.exists() else []), *list_checkpoints(folder.checkpoints)[-1:]]
-    return max(files, key=_age, default=None)
+    model, checkpoint = folder.model_path, (list_checkpoints(folder.checkpoints) or [None])[-1]
+    if checkpoint is None or (model.exists() and folder.finished):
+        return model if model.exists() else None
+    steps = _steps(model)
+    return checkpoint if steps is None or step_of(checkpoint) > steps else model
 
 
 def snapshot(run: Path, scene: Scene) -> DynamicGaussians:
@@ -59,7 +68,7 @@ def model_of_checkpoint(file: Path, config: FitConfig, scene: Scene) -> DynamicG
     params = params_of(tensors)
     background = Background(config.background, tensors["background/color"], torch.Generator())
     near = config.near * min(1.0, Targets(scene, frames, normalisation).nearest_camera())
-    return DynamicGaussians(
+    model = DynamicGaussians(
         params=normalisation.undo(params, motion),
         motion=motion,
         background=background.final(),
@@ -67,11 +76,16 @@ def model_of_checkpoint(file: Path, config: FitConfig, scene: Scene) -> DynamicG
         times=scene.times,
         meta={"fit": {"steps": state["step"], "seconds": state["elapsed"]}, "near": near / normalisation.scale},
     )
+    return with_view(model, scene)
 
 
-def _age(file: Path) -> float:
+def _steps(model: Path) -> int | None:
+    """Returns how many steps a model file was fitted for; None where there is no such file, or it does not say."""
+    if not model.exists():
+        return None
     try:
-        return file.stat().st_mtime
-    except FileNotFoundError:
-        # Old checkpoints go while one looks.
-        return 0.0
+        manifest: dict[str, Any] = read_manifest(model)[1]
+        steps = manifest["meta"]["fit"]["steps"]
+    except (UserError, KeyError, TypeError):
+        return None
+    return steps if isinstance(steps, int) else None

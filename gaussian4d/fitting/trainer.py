@@ -17,6 +17,7 @@ from diff_rasterizer.losses import squared_error
 from ..model import DynamicGaussians
 from ..motion import MotionModel, Params, Static
 from ..scene import Scene
+from ..view_block import with_view
 from .background import Background
 from .config import FitConfig
 from .exposure import Exposure
@@ -263,7 +264,7 @@ class Trainer(Loop):
     def model(self) -> DynamicGaussians:
         """Returns the model as it is now, in world coordinates, on the CPU."""
         world = self.normalisation.undo(self.table.params, self.motion)
-        return DynamicGaussians(
+        model = DynamicGaussians(
             params={name: value.cpu() for name, value in world.items()},
             motion=self.motion,
             background=self.background.final().cpu(),
@@ -276,6 +277,7 @@ class Trainer(Loop):
                 "near": self.near / self.normalisation.scale,
             },
         )
+        return with_view(model, self.scene)
 
     def tensors(self) -> dict[str, Tensor]:
         """Returns parameters, optimiser states, sampler and generators."""

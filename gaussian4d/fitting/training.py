@@ -78,6 +78,8 @@ def train(
     except UserError:
         opened.discard()
         raise
+    if team.leads:
+        opened.run.mark(False, trainer.step)
     try:
         with graceful_interrupt(trainer, reporter, team):
             progress = trainer.run()

@@ -21,6 +21,7 @@ from ..model import DynamicGaussians
 from ..motion import PerFrame, Static, Windows, WindowsConfig
 from ..run_folder import RunFolder
 from ..scene import Scene
+from ..view_block import with_view
 from .config import FitConfig
 
 SCHEMA_VERSION = 1
@@ -198,7 +199,7 @@ def joined(models: Sequence[DynamicGaussians], scene: Scene) -> DynamicGaussians
     fits = [model.meta["fit"] for model in models]
     backgrounds = [model.background for model in models if model.background is not None]
     times = np.unique(np.concatenate([model.times for model in models if model.times is not None]))
-    return DynamicGaussians(
+    model = DynamicGaussians(
         params=motion.joined([model.params for model in models]),
         motion=motion,
         background=sum(backgrounds[1:], backgrounds[0]) / len(backgrounds) if backgrounds else None,
@@ -214,6 +215,7 @@ def joined(models: Sequence[DynamicGaussians], scene: Scene) -> DynamicGaussians
             "near": min(model.near for model in models),
         },
     )
+    return with_view(model, scene)
 
 
 def describe(plan: Plan) -> str:

@@ -57,10 +57,13 @@ class WindowProcesses:
         for index, (start, stop) in enumerate(plan.windows):
             folder = window_folder(out, index)
             run = RunFolder(folder)
+            options = {**scene_options(scene), "part": [start, stop]}
             if not run.exists:
                 folder.mkdir(parents=True, exist_ok=True)
-                settings = window_config(config, plan, index, scene, normalisation.to_dict())
-                run.write(settings, {**scene_options(scene), "part": [start, stop]})
+                run.write(window_config(config, plan, index, scene, normalisation.to_dict()), options)
+            elif run.scene_options()["path"] != options["path"]:
+                # The scene was moved since.
+                run.write(run.config(), options)
         if plan.finished:
             reporter.say(f"{len(plan.finished)} of {len(plan.windows)} windows were finished before")
 

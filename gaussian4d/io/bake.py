@@ -252,9 +252,7 @@ def _around(powers: np.ndarray, since: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return means, np.stack([p1 + s * (2 * p2 + 3 * s * p3), p2 + 3 * s * p3, p3], axis=1)
 
 
-def fading(
-    part: Samples, seen: np.ndarray, tolerance: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def fading(part: Samples, seen: np.ndarray, tolerance: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Returns (opacities, centers, sharpness, error), each [N]: constant where that is close enough, else a window.
 
     The logarithm of a window is a parabola, which is fitted with the opacity as the weight of its error.

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..clip_length import clip_length
 from ..model import DynamicGaussians
 from ..motion import Spacetime
 from ..motion.base import Params
@@ -64,11 +65,8 @@ def own_instants(model: DynamicGaussians) -> np.ndarray | None:
 
 
 def duration_of(model: DynamicGaussians) -> float:
-    """Returns the seconds the clip lasts, one where that is not known."""
-    times = own_instants(model)
-    if model.fps and times is not None and len(times) > 1:
-        return (len(times) - 1) / model.fps
-    return 1.0
+    """Returns the seconds from clip time 0 to clip time 1; one for what does not move, which has none."""
+    return clip_length(model).seconds or 1.0
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
+from ..errors import STUMBLES, UserError, unforeseen
 from ..plugins import FORMATS
 
 Function = str | Callable[..., Any]
@@ -55,7 +55,7 @@ class Format:
         """Returns what the format's reader returns: `Splats`, or a model when it `moves`."""
         if self.reader is None:
             raise UserError(f"{Path(path).name}: {self.title} is written, not read")
-        return function(self.reader)(path)
+        return guarded(function(self.reader), path, self.title)
 
     def write(self, path: str | os.PathLike[str], content: Any, **options: Any) -> None:
         """Writes `Splats`, or a model when it `moves`; options that the format has no room for are dropped."""
@@ -67,6 +67,16 @@ class Format:
     def known(self, options: dict[str, Any]) -> dict[str, Any]:
         """Returns those of `options` that the writer takes."""
         return {name: value for name, value in options.items() if name in self.options and value is not None}
+
+
+def guarded(reader: Callable[..., Any], path: str | os.PathLike[str], title: str) -> Any:
+    """Returns `reader(path)`; raises `UserError` whatever is wrong with the content."""
+    try:
+        return reader(path)
+    except UserError:
+        raise
+    except STUMBLES as error:
+        raise unforeseen(path, title, error) from error
 
 
 def function(source: Function) -> Callable[..., Any]:

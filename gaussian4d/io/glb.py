@@ -65,9 +65,10 @@ class Document:
     def accessor(self, index: Any, width: int) -> np.ndarray:
         """Returns the values of an accessor, float32 [count, width]; normalised integers become -1..1 or 0..1."""
         accessor = self.item("accessors", index)
-        kind = _TYPES.get(accessor.get("componentType", 0))
+        stated = accessor.get("componentType"), accessor.get("type")
+        kind = _TYPES.get(stated[0]) if isinstance(stated[0], int) else None
         count, offset = accessor.get("count"), accessor.get("byteOffset", 0)
-        if kind is None or _WIDTHS.get(accessor.get("type", "")) != width:
+        if kind is None or not isinstance(stated[1], str) or _WIDTHS.get(stated[1]) != width:
             raise broken(self.path, "glTF", f"accessor {index} is not {width} numbers of a known type")
         if "sparse" in accessor or "bufferView" not in accessor:
             raise UserError(f"{self.path}: accessor {index} is sparse or compressed, which is not read; convert it")

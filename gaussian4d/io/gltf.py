@@ -118,6 +118,8 @@ class Placed:
     """[T, 3, 3]; T is 1 for a node that does not move."""
     places: np.ndarray
     """[T, 3]"""
+    up: np.ndarray
+    """[3] glTF's y, which is up, in the axes we keep."""
 
 
 def read_gltf(path: str | os.PathLike[str]) -> Splats:
@@ -170,6 +172,8 @@ def _nodes(document: Document, animation: Animation | None) -> list[tuple[dict[s
         if scenes
         else range(len(document.items("nodes")))
     )
+    if not isinstance(roots, list | range):
+        raise broken(document.path, "glTF", "the nodes of its scene are no list")
     found: list[tuple[dict[str, Any], np.ndarray]] = []
     waiting = [(index, np.eye(4)[None], 0) for index in roots]
     seen: set[int] = set()
@@ -283,4 +287,4 @@ def _placed(document: Document, splats: Splats, matrices: np.ndarray, node: dict
         if not np.allclose(back @ back.T, np.eye(3), atol=1e-6):
             raise broken(document.path, "glTF", f"its {_WORLD} is no rotation")
         splats = rotated(splats, back)
-    return Placed(splats, back @ turns, matrices[:, :3, 3] @ back.T)
+    return Placed(splats, back @ turns, matrices[:, :3, 3] @ back.T, back @ np.array([0.0, 1.0, 0.0]))

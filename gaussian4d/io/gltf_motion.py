@@ -18,6 +18,7 @@ import torch
 from ..model import DynamicGaussians, splat_arrays
 from ..motion import RigidParts, Static
 from ..motion.rigid_parts import COLUMN, OFFSETS, PIVOTS, TURNS, RigidPartsConfig
+from ..view_block import ViewBlock
 from .cubic import duration_of, instants_of
 from .glb import Builder, Document
 from .gltf import glb_node, glb_turn, joined, placed_nodes, save_glb, write_glb
@@ -168,7 +169,7 @@ def read_moving(path: str | os.PathLike[str]) -> DynamicGaussians:
     params = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in splats.items()}
     moving = [part for part in placed if len(part.rotations) > 1]
     if not moving or animation.seconds <= 0.0:
-        return DynamicGaussians(params, Static())
+        return ViewBlock(up=placed[0].up).written_to(DynamicGaussians(params, Static()))
     times = animation.times / animation.seconds
     numbers = iter(range(len(moving)))
     index = [next(numbers) if len(part.rotations) > 1 else -1 for part in placed]
@@ -183,4 +184,5 @@ def read_moving(path: str | os.PathLike[str]) -> DynamicGaussians:
     params |= {name: torch.from_numpy(np.ascontiguousarray(value, dtype=np.float32)) for name, value in own.items()}
     motion = RigidParts(RigidPartsConfig(times=tuple(times.tolist()), parts=len(moving)))
     fps = 1.0 / float(np.median(np.diff(animation.times)))
-    return DynamicGaussians(params, motion, fps=fps, times=times)
+    model = DynamicGaussians(params, motion, fps=fps, times=times)
+    return ViewBlock(up=placed[0].up, seconds=animation.seconds).written_to(model)

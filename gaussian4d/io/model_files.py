@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import UserError
+from ..errors import STUMBLES, UserError
 from .g4d import load_g4d, save_g4d
 
 if TYPE_CHECKING:
@@ -38,13 +39,13 @@ def read_model(path: str | os.PathLike[str]) -> DynamicGaussians:
 
     source = Path(path)
     arrays, manifest = load_g4d(source)
+    stated = _Manifest(source, manifest)
     try:
-        stated = manifest["motion"]
-        origin = stated.get("origin")
-        motion = make_motion(stated["name"], stated["config"], origin if isinstance(origin, dict) else None)
-        background, times = manifest["background"], manifest["times"]
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{source} lacks {error} in its manifest; it was not written by this program") from None
+        motion = make_motion(*stated.motion())
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from None
+    except STUMBLES as error:
+        raise UserError(f"{source}: its manifest states impossible settings of its motion ({error})") from error
     rows = len(arrays.get("means", ()))
     shapes = {"means": (3,), "quats": (4,), "scales": (3,), "opacities": (), "sh0": (1, 3), **motion.columns()}
     if "shN" not in arrays or arrays["shN"].ndim != 3 or arrays["shN"].shape[::2] != (rows, 3):
@@ -52,16 +53,63 @@ def read_model(path: str | os.PathLike[str]) -> DynamicGaussians:
     expected = {name: (rows, *shape) for name, shape in shapes.items()}
     _check_shapes(source, "column", arrays, expected)
     _check_shapes(source, "array", arrays, motion.shared_shapes())
-    meta: dict[str, Any] = manifest.get("meta") or {}
     return DynamicGaussians(
         # Copies: arrays are views of the file.
         params={name: torch.from_numpy(np.array(value, dtype=np.float32)) for name, value in arrays.items()},
         motion=motion,
-        background=None if background is None else torch.tensor(background, dtype=torch.float32),
-        fps=manifest.get("fps"),
-        times=None if times is None else np.asarray(times, dtype=np.float64),
-        meta=meta,
+        background=None
+        if (background := stated.numbers("background", 3)) is None
+        else torch.tensor(background).float(),
+        fps=None if (fps := stated.numbers("fps")) is None else float(fps),
+        times=stated.numbers("times", None),
+        meta=stated.meta(),
     )
+
+
+@dataclasses.dataclass
+class _Manifest:
+    """What a `.g4d` says besides its arrays; every answer is checked, for the file may be a stranger's."""
+
+    source: Path
+    values: Any
+
+    def motion(self) -> tuple[str, dict[str, Any], dict[str, Any] | None]:
+        """Returns name, settings and origin of the motion model."""
+        stated = self.values.get("motion") if isinstance(self.values, dict) else None
+        if not isinstance(stated, dict):
+            raise UserError(f"{self.source} lacks the motion in its manifest; it was not written by this program")
+        name, config, origin = stated.get("name"), stated.get("config"), stated.get("origin")
+        if not isinstance(name, str) or not isinstance(config, dict):
+            raise self._wrong("motion", "a name and settings", stated)
+        return name, config, origin if isinstance(origin, dict) else None
+
+    def numbers(self, name: str, count: int | None = 1) -> np.ndarray | None:
+        """Returns the finite numbers `name`: one, `count`, or any number of them; None where the file says null."""
+        value = self.values.get(name)
+        if value is None:
+            return None
+        listed = [value] if count == 1 else value
+        fine = isinstance(listed, list) and all(
+            isinstance(x, int | float) and not isinstance(x, bool) and abs(x) < 1e15 for x in listed
+        )
+        if not fine or (count is not None and len(listed) != count):
+            raise self._wrong(name, "a number" if count == 1 else f"{count or 'a list of'} numbers", value)
+        return np.asarray(value, dtype=np.float64)
+
+    def meta(self) -> dict[str, Any]:
+        """Returns what travels with the model."""
+        meta = self.values.get("meta") or {}
+        if not isinstance(meta, dict):
+            raise self._wrong("meta", "an object", meta)
+        near = meta.get("near", 0.01)
+        if isinstance(near, bool) or not isinstance(near, int | float) or not 0 <= near < 1e15:
+            raise self._wrong("meta.near", "a distance", near)
+        return meta
+
+    def _wrong(self, name: str, expected: str, got: Any) -> UserError:
+        return UserError(
+            f"{self.source}: expected {expected} as {name} in its manifest, got {str(got)[:80]!r}; restore it"
+        )
 
 
 def _named(motion: MotionModel) -> dict[str, Any]:

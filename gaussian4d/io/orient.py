@@ -29,6 +29,26 @@ def upright(vertical_axis: str | None) -> np.ndarray | None:
     return np.array(turns[vertical_axis])
 
 
+def to_y_down(up: np.ndarray) -> np.ndarray | None:
+    """Returns the shortest rotation [3, 3] that brings `up` [3] to -y, where other programs have it; None for none.
+
+    Axes become axes exactly.
+    """
+    up = np.asarray(up, np.float64) / np.linalg.norm(up)
+    axis = np.round(up)
+    up = axis if np.abs(up - axis).max() < 1e-6 else up
+    target = np.array([0.0, -1.0, 0.0])
+    cosine = float(up @ target)
+    if cosine > 1.0 - 1e-12:
+        return None
+    if cosine < -1.0 + 1e-9:
+        # Straight up: half a turn about x, as good as any other.
+        return np.diag([1.0, -1.0, -1.0])
+    v = np.cross(up, target)
+    cross = np.array([[0.0, -v[2], v[1]], [v[2], 0.0, -v[0]], [-v[1], v[0], 0.0]])
+    return np.eye(3) + cross + cross @ cross / (1.0 + cosine)
+
+
 def half_turned(splats: Splats, signs: tuple[float, float, float]) -> Splats:
     """Returns splats with the axes multiplied by `signs`, two of which are negative: a half turn, and its own inverse.
 

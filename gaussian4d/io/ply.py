@@ -140,6 +140,15 @@ def read_ply_header(path: str | os.PathLike[str]) -> PlyHeader:
     return read_header(Path(path))
 
 
+def vertical_axis_of(comments: Sequence[str]) -> str | None:
+    """Returns the axis that the comments of a header say is up: `x`, `y` or `z`; None when they do not."""
+    for line in comments:
+        key, _, value = line.partition(":")
+        if key.strip().lower() == VERTICAL_AXIS.lower() and value.strip().lower() in ("x", "y", "z"):
+            return value.strip().lower()
+    return None
+
+
 def _comments(vertical_axis: str | None, render_mode: str, further: Sequence[str]) -> list[str]:
     """Returns the comment lines: what is known now replaces what an earlier file said under the same key."""
     if vertical_axis is not None and vertical_axis not in ("x", "y", "z"):

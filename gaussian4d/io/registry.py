@@ -5,6 +5,7 @@ The formats are in `gaussian4d.plugins.FORMATS`; `formats.py` says what one is.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -12,11 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
 from ..plugins import FORMATS
-from .formats import Format, function
+from .formats import Format, function, guarded
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from ..model import DynamicGaussians
     from .splats import Splats
+
+
+_Y_DOWN = ("ply", "compressed-ply", "splat", "spz", "sog", "ksplat", "splatv", "4dgs")
+"""Formats whose other programs take y as down."""
 
 
 def format_of(path: str | os.PathLike[str]) -> Format:
@@ -46,10 +53,17 @@ def frame_formats() -> dict[str, Format]:
 
 
 def read_model(path: str | os.PathLike[str]) -> DynamicGaussians:
-    """Returns the model of a file of any format; one without motion is `static`."""
+    """Returns the model of a file of any format; one without motion is `static`.
+
+    What the file says about how to look at it is in the model's `meta` (see `view_block`).
+    """
     format = format_of(path)
+    return with_axes(_read(path, format), format)
+
+
+def _read(path: str | os.PathLike[str], format: Format) -> DynamicGaussians:
     if format.moving_reader is not None:
-        return function(format.moving_reader)(path)
+        return guarded(function(format.moving_reader), path, format.title)
     content = format.read(path)
     if format.moves:
         return content
@@ -62,16 +76,19 @@ def write_model(
     *,
     format: Format | None = None,
     time: float = 0.0,
+    turn: np.ndarray | None = None,
     say: Callable[[str], None] = lambda line: None,
     **options: Any,
 ) -> int:
     """Writes a model in any format, by the ending of `path`; a still format gets the instant `time`.
 
     Returns the number of Gaussians written. `options` are those of the formats; one that a format has no room for
-    is dropped. `say` is called with what there is to say of how the motion was written.
+    is dropped. Still formats are turned by the rotation `turn` [3, 3]. `say` is called with what there is to say of how
+    the motion was written.
     """
     import torch
 
+    from .orient import rotated
     from .sequence import ply_columns
 
     format = format or format_of(path)
@@ -88,7 +105,7 @@ def write_model(
     else:
         with torch.no_grad():
             splats = ply_columns(model.at(time))
-    format.write(path, splats, **options)
+    format.write(path, splats if turn is None else rotated(splats, turn), **options)
     return len(splats["means"])
 
 
@@ -107,11 +124,31 @@ def _still(splats: Splats, path: str | os.PathLike[str], format: Format) -> Dyna
     from ..model import DynamicGaussians
     from ..motion import Static
 
-    meta: dict[str, Any] = {}
-    if format.name in ("ply", "compressed-ply"):
-        from .ply import read_ply_header
-
-        comments = list(read_ply_header(path).comments)
-        meta = {"ply_comments": comments} if comments else {}
     params = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in splats.items()}
-    return DynamicGaussians(params, Static(), meta=meta)
+    return DynamicGaussians(params, Static(), meta=comments_of(path, format))
+
+
+def comments_of(path: str | os.PathLike[str], format: Format) -> dict[str, Any]:
+    """Returns what a `.ply` says in its comments, for a model's `meta`: the comments, and which way is up."""
+    import numpy as np
+
+    from ..view_block import ViewBlock
+    from .ply import read_ply_header, vertical_axis_of
+
+    if format.name not in ("ply", "compressed-ply"):
+        return {}
+    comments = list(read_ply_header(path).comments)
+    stated = vertical_axis_of(comments)
+    up = None if stated is None else np.array([axis == stated for axis in "xyz"], float)
+    return {
+        **({"ply_comments": comments} if comments else {}),
+        **({} if up is None else {"view": ViewBlock(up=up).to_dict()}),
+    }
+
+
+def with_axes(model: DynamicGaussians, format: Format) -> DynamicGaussians:
+    """Returns the model with what other programs take for granted about a format's axes, if it says nothing itself."""
+    if format.name not in _Y_DOWN or "view" in model.meta:
+        return model
+    # A convention, no statement: whoever looks at it says that it is a guess.
+    return dataclasses.replace(model, meta={**model.meta, "axes": "y down"})

@@ -17,7 +17,8 @@ from ..model import DynamicGaussians, splat_arrays
 from ..motion import PerFrame
 from ..motion.per_frame import PerFrameConfig
 from .formats import Format
-from .registry import format_named, format_of, frame_formats
+from .orient import rotated
+from .registry import comments_of, format_named, format_of, frame_formats, with_axes
 
 if TYPE_CHECKING:
     from ..gaussians import Gaussians
@@ -58,11 +59,12 @@ def ply_sequence(
     *,
     keep_invisible: bool = False,
     vertical_axis: str | None = None,
+    turn: np.ndarray | None = None,
     format: Format | None = None,
 ) -> Iterator[Path]:
     """Yields each final path once its frame is written; the folder appears at the end. See `write_ply_sequence`.
 
-    `format` is any with `frames`, by default the 3DGS `.ply`.
+    `format` is any with `frames`, by default the 3DGS `.ply`; `turn` [3, 3] is a rotation of all frames.
     """
     format = format or format_named("ply")
     # SuperSplat takes two or more `.ply` that differ in a number, PlayCanvas `.sog` too.
@@ -70,6 +72,7 @@ def ply_sequence(
         for index, time in enumerate(times):
             name = f"frame_{index:04d}{format.endings[0]}"
             columns = ply_columns(model.at(float(time)), keep_invisible=keep_invisible)
+            columns = columns if turn is None else rotated(columns, turn)
             format.write(temporary / name, columns, vertical_axis=vertical_axis)
             yield Path(folder) / name
 
@@ -106,4 +109,7 @@ def read_sequence(folder: str | os.PathLike[str]) -> DynamicGaussians:
     counts = torch.tensor([len(state["means"]) for state in states])
     params["instants"] = torch.repeat_interleave(torch.arange(len(states), dtype=torch.float32), counts)
     times = np.linspace(0.0, 1.0, len(states))
-    return DynamicGaussians(params, PerFrame(PerFrameConfig(times=tuple(times.tolist()))), times=times)
+    format = format_of(paths[0])
+    stated = {name: value for name, value in comments_of(paths[0], format).items() if name == "view"}
+    model = DynamicGaussians(params, PerFrame(PerFrameConfig(times=tuple(times.tolist()))), times=times, meta=stated)
+    return with_axes(model, format)

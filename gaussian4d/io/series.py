@@ -1,8 +1,8 @@
 """Many Gaussians that move as sums of a few shared functions of time: what a page stores of motion that is no cubic.
 
 Paths, turns, sizes and base colours of a model that deforms with time (dual-domain, hexplane) lie close to a space of
-few functions of time, the same for all its Gaussians. For each of these attributes the functions are the first left
-singular vectors of what the Gaussians do at T sampled times, in another basis; a Gaussian is its mean and a few whole numbers, the
+few functions of time, the same for all its Gaussians. For each of these attributes the functions span the first left
+singular vectors of what the Gaussians do at T sampled times; a Gaussian is its mean and a few whole numbers, the
 coefficients in units of a step. Each Gaussian also has a tree that says how the clip is cut for it: from functions and
 coefficients the reader makes the rows of `segments`, which are linear in the coefficients.
 
@@ -17,7 +17,6 @@ be written so, and whose harmonics of degree 1 stay; `series_of` says which do.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -174,7 +173,7 @@ def series_of(
         levels=levels,
         times=times,
         functions={
-            name: _functions(sum(part.squares[name] for part in found), count, _LEFT_OUT[name] / finer)
+            name: _functions(np.sum([part.squares[name] for part in found], axis=0), count, _LEFT_OUT[name] / finer)
             for name in WIDTHS
         },
         means={name: np.zeros((count, width), np.int64) for name, width in WIDTHS.items()},

@@ -16,11 +16,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ..clip_length import clip_length
 from ..errors import UserError
 from ..files import atomic_write
 from ..model import DynamicGaussians, splat_arrays
 from ..motion import PerFrame, Static
 from ..motion.per_frame import PerFrameConfig
+from ..view_block import ViewBlock
 from .cubic import instants_of
 from .g4d import write_stored
 from .orient import PLY_TO_RUB, half_turned, rotated, upright
@@ -39,7 +41,6 @@ _ATTRIBUTES = {
     "opacities": ("float[]", 1),
     _COEFFICIENTS: ("float3[]", 3),
 }
-_FPS = 24.0
 _MOST_BYTES = 1 << 33
 _LARGEST_RATIO = 1100
 
@@ -68,7 +69,10 @@ def write_usd(
     for time in frames:
         splats = splat_arrays(model.at(float(time)))
         states.append(half_turned(splats, PLY_TO_RUB) if turn is None else rotated(splats, turn))
-    fps = model.fps or _FPS
+    length = clip_length(model)
+    shown = length.seconds * float(frames[-1] - frames[0])
+    # As many time codes as frames, and the clip as long as it is, whatever the frames are.
+    fps = (len(frames) - 1) / shown if shown > 0.0 else length.fps
     head = [
         "#usda 1.0",
         "(",
@@ -76,7 +80,7 @@ def write_usd(
         "    endTimeCode = %g" % (len(frames) - 1),
         "    metersPerUnit = 1",
         "    startTimeCode = 0",
-        f"    timeCodesPerSecond = {fps:g}",
+        f"    timeCodesPerSecond = {fps:.12g}",
         f'    upAxis = "{"Z" if vertical_axis == "z" else "Y"}"',
         ")",
         "",
@@ -119,8 +123,10 @@ def read_usd(path: str | os.PathLike[str]) -> DynamicGaussians:
     degree = _degree(source, prim)
     states = [undo(_splats(source, columns, code, degree)) for code in codes or [0.0]]
     states = [check_finite(source, state) for state in states]
+    up = _up(source, prim, reader.metadata_value("upAxis"))
     if len(states) == 1:
-        return DynamicGaussians({name: torch.from_numpy(value) for name, value in states[0].items()}, Static())
+        params = {name: torch.from_numpy(value) for name, value in states[0].items()}
+        return ViewBlock(up=up).written_to(DynamicGaussians(params, Static()))
     first, last = codes[0], codes[-1]
     times = [(code - first) / (last - first) for code in codes]
     params = {name: torch.from_numpy(np.concatenate([state[name] for state in states])) for name in states[0]}
@@ -128,7 +134,8 @@ def read_usd(path: str | os.PathLike[str]) -> DynamicGaussians:
     params["instants"] = torch.repeat_interleave(torch.arange(len(states), dtype=torch.float32), counts)
     fps = _per_second(source, reader) * (len(codes) - 1) / (last - first)
     motion = PerFrame(PerFrameConfig(times=tuple(times)))
-    return DynamicGaussians(params, motion, fps=fps, times=np.array(times))
+    model = DynamicGaussians(params, motion, fps=fps, times=np.array(times))
+    return ViewBlock(up=up, seconds=(len(codes) - 1) / fps).written_to(model)
 
 
 def _body(states: list[Splats], turn: np.ndarray | None) -> list[str]:
@@ -181,6 +188,14 @@ def _undo(source: Path, prim: Prim, up_axis: str | None) -> Callable[[Splats], S
     if (up_axis or "Y").upper() == "Z":
         return lambda splats: splats
     return lambda splats: half_turned(splats, PLY_TO_RUB)
+
+
+def _up(source: Path, prim: Prim, up_axis: str | None) -> np.ndarray:
+    """Returns the direction [3] that is up in the axes we keep."""
+    above = np.array([0.0, 0.0, 1.0] if (up_axis or "Y").upper() == "Z" else [0.0, 1.0, 0.0])
+    if _WORLD in prim.values:
+        return numbers(source, prim.values[_WORLD], 9).reshape(3, 3).astype(np.float64) @ above
+    return above if above[2] else above * np.array(PLY_TO_RUB)
 
 
 def _column(source: Path, prim: Prim, name: str, width: int) -> Callable[[float], np.ndarray]:

@@ -48,7 +48,8 @@ def test_the_page_holds_the_scene(motion: str, tmp_path: Path, capsys: pytest.Ca
     assert header["title"] == "a<b>&" and header["frames"] == 13
     assert header["seconds"] == pytest.approx(1.2) and header["background"] == pytest.approx([0.9, 0.8, 0.7])
     assert sum(group[3] for group in header["groups"]) == header["count"] == len(words)
-    assert len(header["views"]) == 12 and all(len(view["viewmat"]) == 16 for view in header["views"])
+    # No camera was recorded, so none is listed; the page still knows where to begin.
+    assert header["views"] == [] and len(header["first"]["viewmat"]) == 16
     if motion == "free-time":
         assert np.array_equal(words, pack(direct_segments(model)).words)
     else:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from gaussian4d import __version__
+from gaussian4d.clip_length import clip_length, recorded_span
 from gaussian4d.errors import UserError
 from gaussian4d.files import atomic_write
 from gaussian4d.io.bake import bake
@@ -23,7 +24,6 @@ from gaussian4d.io.cubic import own_instants
 from gaussian4d.io.segments import Segments, after, direct_segments, part_of
 from gaussian4d.io.series import Series, series_of
 from gaussian4d.motion import MotionModel, Params
-from gaussian4d.paths import rig_from_cameras
 from gaussian4d.rendering import render
 
 from .columns import series_bytes
@@ -32,6 +32,7 @@ from .packing import ROW_BYTES, Packed, pack, unpack
 if TYPE_CHECKING:
     from gaussian4d.cameras import Camera
     from gaussian4d.cli.opened import Opened
+    from gaussian4d.framing import Framing
     from gaussian4d.gaussians import Gaussians
     from gaussian4d.model import DynamicGaussians
 
@@ -41,7 +42,6 @@ GOAL = 46.0
 """dB against the model, at the worst view that is looked at."""
 
 _CHUNK = 3 << 18  # a multiple of 3, so that every chunk is base64 of its own
-_MAX_VIEWS = 24
 _COMPARED = 6
 _COMPARED_WIDTH = 640
 
@@ -70,9 +70,11 @@ def export_html(opened: Opened, path: Path) -> None:
     if not model.motion.is_cubic:
         print(f"a page plays cubic motion: {model.motion.name} is cut into windows of time ...", flush=True)
     content = page_content(model, cameras, background)
-    header = {**page_header(model, cameras, background, _seconds(opened)), "title": path.stem}
+    header = {**page_header(model, opened.framing, background), "title": path.stem}
     write_page(path, content, header)
     print(f"wrote {path}: {_contents(model, content.packed)}, {size(path.stat().st_size)}")
+    for note in opened.notes:
+        print(f"note  {note}")
     loss = fidelity(model, unpack(content.packed), cameras, background)
     if loss is not None:
         print(
@@ -93,7 +95,7 @@ class Content:
 
 
 def page_content(model: DynamicGaussians, cameras: Sequence[Camera], background: Sequence[float]) -> Content:
-    """Returns `model` as a page plays it: the cubics it is made of, else a series for what is one, cut rows for the rest.
+    """Returns `model` as a page plays it: the cubics it is made of, else a series where it is one, cut rows for the rest.
 
     Steps of a series become finer until the page is within `GOAL` dB of the model.
     """
@@ -119,29 +121,28 @@ def page_content(model: DynamicGaussians, cameras: Sequence[Camera], background:
     return content
 
 
-def page_header(
-    model: DynamicGaussians, cameras: Sequence[Camera], background: Sequence[float], seconds: float
-) -> dict[str, Any]:
+def page_header(model: DynamicGaussians, framing: Framing, background: Sequence[float]) -> dict[str, Any]:
     """Returns what a page says about the scene, besides its rows; see docs/player.md."""
-    rig, times = rig_from_cameras(cameras), own_instants(model)
-    chosen = [camera for camera in cameras if camera.model == "pinhole"] or list(cameras)
-    views = [
-        {
-            "viewmat": [round(float(value), 9) for value in camera.viewmat.reshape(-1)],
-            "tangents": [camera.width / (2 * camera.K[0, 0]), camera.height / (2 * camera.K[1, 1])],
-        }
-        for camera in spread(chosen, _MAX_VIEWS)
-    ]
+    length, times = clip_length(model), own_instants(model)
     return {
         "near": model.near,
         "background": [float(c) for c in background],
-        "seconds": seconds,
-        "span": recorded_span(model),
+        "seconds": length.seconds,
+        "span": [length.start, length.end],
         "frames": 1 if model.motion.still else 31 if times is None else len(times),
         "about": f"{len(model):,} Gaussians, motion {model.motion.name}. Made with gaussian4d {__version__}.",
-        "up": [float(c) for c in rig.up],
-        "center": [float(c) for c in rig.center],
-        "views": views,
+        "up": [float(c) for c in framing.up],
+        "center": [float(c) for c in framing.center],
+        "first": _stand(framing.first),
+        "views": [_stand(camera) for camera in framing.view.cameras],
+    }
+
+
+def _stand(camera: Camera) -> dict[str, Any]:
+    """Returns where a camera stands and how much it sees, as a page says it."""
+    return {
+        "viewmat": [round(float(value), 9) for value in camera.viewmat.reshape(-1)],
+        "tangents": [camera.width / (2 * camera.K[0, 0]), camera.height / (2 * camera.K[1, 1])],
     }
 
 
@@ -192,15 +193,6 @@ def fidelity(
     return Fidelity(float(np.mean(figures)), min(figures), len(figures)) if figures else None
 
 
-def recorded_span(model: DynamicGaussians) -> tuple[float, float]:
-    """Returns the clip times between which `model` was recorded: a fit of some frames of a clip knows only those."""
-    times = own_instants(model)
-    if model.motion.still or times is None or len(times) < 2:
-        return 0.0, 1.0
-    first, last = max(float(times[0]), 0.0), min(float(times[-1]), 1.0)
-    return (first, last) if first < last else (0.0, 1.0)
-
-
 def page_model(model: DynamicGaussians, segments: Segments) -> DynamicGaussians:
     """Returns a model that is drawn as the page draws `segments` of `model`."""
     return dataclasses.replace(model, motion=_PageMotion(segments))
@@ -232,19 +224,6 @@ class _PageMotion(MotionModel):
 
     def at(self, params: Params, time: float, sh_degree: int | None = None) -> Gaussians:
         return self.segments.at(time)
-
-
-def _seconds(opened: Opened) -> float:
-    """Returns how long clip time 0 to 1 lasts: as recorded, else the fitted span takes 4 seconds; 0 without motion."""
-    model = opened.model
-    if model.motion.still:
-        return 0.0
-    recorded = opened.scene.duration if opened.scene is not None else None
-    if recorded:
-        return float(recorded)
-    first, last = recorded_span(model)
-    seconds = (len(model.times) - 1) / model.fps if model.fps and model.times is not None else 0.0
-    return (seconds or 4.0) / (last - first)
 
 
 def _contents(model: DynamicGaussians, packed: Packed) -> str:

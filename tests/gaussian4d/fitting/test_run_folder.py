@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -47,14 +48,15 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     scene = {"path": "/data/x", "downscale": 4.0, "frames": "0:9"}
     run.write(config, scene)
     assert run.config() == config and run.scene_options() == scene
+    place = {"relative": Path(os.path.relpath("/data/x", tmp_path.resolve())).as_posix()}
     # What is returned is the reader's own.
     run.scene_options()["path"] = "changed"
     assert run.scene_options() == scene
     assert json.loads((tmp_path / "config.json").read_text()) == json.loads(
-        json.dumps({"fit": config.to_dict(), "scene": scene})
+        json.dumps({"fit": config.to_dict(), "scene": scene, "place": place})
     )
     run.write_values("stag4d", {"seed": 1}, scene)
-    assert run.read() == {"stag4d": {"seed": 1}, "scene": scene}
+    assert run.read() == {"stag4d": {"seed": 1}, "scene": scene, "place": place}
     with pytest.raises(UserError, match=r"config\.json is not the settings of a fit; expected the key fit"):
         run.config()
 

@@ -1,6 +1,6 @@
 // Where the picture is taken from: a place that looks at a target, level with the scene's up direction.
 
-import type { Header } from "./scene";
+import type { Header, Stand } from "./scene";
 
 export type Vector = [number, number, number];
 /** World to camera by rows, OpenCV axes: x right, y down, z forward. */
@@ -26,20 +26,39 @@ export class Camera {
   yaw = 0;
   pitch = 0;
   distance = 1;
-  private readonly up: Vector;
-  private readonly axes: [Vector, Vector];
+  /** The axis that was chosen to be up, "x" to "-z"; "" for what the scene says. */
+  upward = "";
+  private up: Vector = [0, 0, 1];
+  private axes: [Vector, Vector] = [[1, 0, 0], [0, 1, 0]];
   private readonly tangents: [number, number];
-  private view = 0;
+  /** Of the recorded view that is next. */
+  private next = 0;
 
   constructor(private readonly header: Header) {
-    this.up = unit(header.up);
+    this.setAxes(header.up);
+    this.tangents = header.first.tangents;
+    this.first();
+  }
+
+  /** Takes another axis as up, or with "" the scene's own; place and target stay. */
+  setUp(name: string): void {
+    const index = "xyz".indexOf(name.slice(-1));
+    if (name !== "" && (index < 0 || !/^-?[xyz]$/.test(name))) return;
+    const { position, target } = this;
+    const axis: Vector = [0, 0, 0];
+    if (name) axis[index] = name.length > 1 ? -1 : 1;
+    this.upward = name;
+    this.setAxes(name ? axis : this.header.up);
+    this.lookAt(position, target);
+  }
+
+  private setAxes(up: Vector): void {
+    this.up = unit(up);
     const least = this.up.map(Math.abs);
     const away: Vector = [0, 0, 0];
     away[least.indexOf(Math.min(...least))] = 1;
     const first = unit(plus(away, this.up, -dot(away, this.up)));
     this.axes = [first, cross(this.up, first)];
-    this.tangents = header.views[0].tangents;
-    this.recorded(0);
   }
 
   get forward(): Vector {
@@ -55,20 +74,26 @@ export class Camera {
     return unit(cross(this.forward, this.up));
   }
 
-  /** Looks as the recorded view of this index does; the target is the point ahead nearest to the scene's centre. */
-  recorded(index: number): void {
-    this.view = index % this.header.views.length;
-    const m = this.header.views[this.view].viewmat;
+  /** Goes to the view to begin with. */
+  first(): void {
+    this.next = 0;
+    this.stand(this.header.first);
+  }
+
+  /** Looks as the next recorded view does, if there is one. */
+  nextRecorded(): void {
+    const { views } = this.header;
+    if (views.length) this.stand(views[this.next++ % views.length]);
+  }
+
+  /** Looks from there; the target is the point ahead nearest to the scene's centre. */
+  private stand({ viewmat: m }: Stand): void {
     const position: Vector = [0, 0, 0];
     for (let j = 0; j < 3; j++) position[j] = -(m[j] * m[3] + m[4 + j] * m[7] + m[8 + j] * m[11]);
     const forward: Vector = [m[8], m[9], m[10]];
     const ahead = dot(plus(this.header.center, position, -1), forward);
     const distance = Math.hypot(...plus(this.header.center, position, -1));
     this.lookAt(position, plus(position, forward, Math.max(ahead, 0.1 * distance, 1e-3)));
-  }
-
-  nextRecorded(): void {
-    this.recorded(this.view + 1);
   }
 
   lookAt(position: Vector, target: Vector): void {
@@ -106,7 +131,7 @@ export class Camera {
     return [...row(right), ...row(down), ...row(forward), 0, 0, 0, 1];
   }
 
-  /** The lens for a picture of this size: all that the first recorded camera sees stays in view. */
+  /** The lens for a picture of this size: all that the first view sees stays in view. */
   lens(width: number, height: number): Lens {
     const focal = Math.min(width / (2 * this.tangents[0]), height / (2 * this.tangents[1]));
     return { fx: focal, fy: focal, cx: width / 2, cy: height / 2 };

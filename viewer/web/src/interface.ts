@@ -14,6 +14,7 @@ export class Interface {
   private readonly time = element<HTMLInputElement>("time");
   private readonly clock = element("clock");
   private readonly speed = element<HTMLSelectElement>("speed");
+  private readonly up = element<HTMLSelectElement>("up");
   private readonly loop = element<HTMLButtonElement>("loop");
   private readonly mode = element<HTMLButtonElement>("mode");
   private linked = "";
@@ -37,7 +38,11 @@ export class Interface {
     this.speed.onchange = () => (playback.speed = Number(this.speed.value));
     this.loop.onclick = () => (playback.loop = !playback.loop);
     this.mode.onclick = () => this.command("KeyF");
-    element("camera").hidden = header.views.length < 2;
+    element("camera").hidden = header.views.length === 0;
+    this.up.onchange = () => {
+      camera.setUp(this.up.value);
+      this.lookedElsewhere();
+    };
     for (const [id, code] of [["camera", "KeyC"], ["reset", "KeyR"], ["link", "KeyL"], ["help", "KeyH"]] as const) {
       element<HTMLButtonElement>(id).onclick = () => this.command(code);
     }
@@ -72,8 +77,10 @@ export class Interface {
   private follow(): void {
     if (location.hash === this.linked) return;
     this.linked = location.hash;
-    const { time, view } = readLink(location.hash);
+    const { time, view, up } = readLink(location.hash);
     const { camera, playback } = this.player;
+    if (up !== undefined) camera.setUp(up);
+    this.up.value = camera.upward;
     if (time !== undefined) {
       playback.seek(time);
       playback.playing = false;
@@ -126,7 +133,7 @@ export class Interface {
       End: () => playback.seek(playback.span[1]),
       KeyO: () => (playback.loop = !playback.loop),
       KeyC: () => camera.nextRecorded(),
-      KeyR: () => camera.recorded(0),
+      KeyR: () => camera.first(),
       KeyL: () => void this.copy(),
       KeyH: () => element("help-text").toggleAttribute("hidden"),
       KeyF: () => {

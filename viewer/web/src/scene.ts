@@ -33,8 +33,16 @@ export interface Header {
   up: [number, number, number];
   /** What the first views look at. */
   center: [number, number, number];
-  /** World-to-camera matrices by rows (OpenCV axes), and tangents of half the horizontal and vertical field of view. */
-  views: { viewmat: number[]; tangents: [number, number] }[];
+  /** The view to begin with. */
+  first: Stand;
+  /** Recorded cameras; may be none. */
+  views: Stand[];
+}
+
+/** World-to-camera matrix by rows (OpenCV axes), and tangents of half the horizontal and vertical field of view. */
+export interface Stand {
+  viewmat: number[];
+  tangents: [number, number];
 }
 
 export const ROW_WORDS = 16;
