@@ -19,7 +19,7 @@ import torch
 
 from ..gaussians import Gaussians
 from ..model import DynamicGaussians
-from ..motion import Params, is_shared
+from ..motion import MotionModel, Params, is_shared
 
 VISIBLE_OPACITY = 1.0 / 255.0
 """The rasterizer draws nothing fainter."""
@@ -66,6 +66,8 @@ class Segments:
     """[N, 3]."""
     sh1: np.ndarray
     """[N, 3, 3] coefficients of degree 1; zero where the model has none."""
+    sources: np.ndarray
+    """[N] the row of the model that each stands for, whole numbers."""
     groups: tuple[Group, ...]
 
     def __len__(self) -> int:
@@ -115,6 +117,7 @@ def direct_segments(model: DynamicGaussians) -> Segments:
             spins=spins,
             centers=cubic["times"].numpy(),
             sharpness=sharpness,
+            sources=np.arange(len(model)),
             groups=(Group(*ALWAYS, 0, len(model)),),
         )
     )
@@ -145,6 +148,27 @@ def part_of(model: DynamicGaussians, rows: np.ndarray) -> DynamicGaussians:
     index = torch.from_numpy(np.asarray(rows, np.int64))
     params = {name: value if is_shared(name) else value[index] for name, value in model.params.items()}
     return dataclasses.replace(model, params=params)
+
+
+def shown_as(model: DynamicGaussians, segments: Segments) -> DynamicGaussians:
+    """Returns a model that is drawn as `segments` of `model` are."""
+    return dataclasses.replace(model, motion=_SegmentMotion(segments))
+
+
+class _SegmentMotion(MotionModel):
+    """Draws segments instead of a parameter table."""
+
+    name = "segments"
+    fitted = False
+
+    def __init__(self, segments: Segments) -> None:
+        super().__init__(None)
+        self.segments = segments
+
+    def at(self, params: Params, time: float, sh_degree: int | None = None) -> Gaussians:
+        state = self.segments.at(time)
+        # As many harmonics as the table has at most, so that a model cut to fewer is drawn with fewer.
+        return dataclasses.replace(state, colors=state.colors[:, : 1 + params["shN"].shape[1]])
 
 
 def colour_columns(colors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -35,6 +35,7 @@ from .bake import (
     largest,
     pixel_sizes,
     sample,
+    turned_pixels,
 )
 from .segments import ALWAYS, VISIBLE_OPACITY, Segments, join
 
@@ -145,6 +146,7 @@ class Series:
             "sharpness": self.sharpness[rows],
             "sh0": fit["sh0"][0],
             "sh1": self.sh1[rows],
+            "sources": rows,
         }
 
 
@@ -334,9 +336,10 @@ def _close(
     means = made["means"] + s * (motion[:, 0] + s * (motion[:, 1] + s * motion[:, 2]))
     quats = made["quats"] + s * made["spins"]
     quats /= np.maximum(np.linalg.norm(quats, axis=-1, keepdims=True), 1e-20)
+    turned = np.maximum(tolerances.turn, turned_pixels(there["scales"], seen, pixel, tolerances.pixels))
     return (
         (largest(np.linalg.norm(means - there["means"], axis=-1), seen) <= tolerances.pixels * pixel)
-        & (largest(np.linalg.norm(quats - there["quats"], axis=-1), seen) <= tolerances.turn)
+        & (largest(np.linalg.norm(quats - there["quats"], axis=-1), seen) <= turned)
         & (largest(np.abs(made["scales"] - there["scales"]).max(axis=-1), seen) <= tolerances.log_scale)
         & (largest(0.28 * np.abs(made["sh0"] - there["sh0"]).max(axis=-1), seen) <= tolerances.color)
     )

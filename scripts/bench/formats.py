@@ -118,14 +118,13 @@ def _row(name: str, holds: str, found: float, each: float, size: int, also: str)
 
 def _page(opened: Opened, folder: Path, cameras: list[Camera], instants: list[float]) -> None:
     """Prints the row of the page: what its packed rows look like, without the browser."""
-    from gaussian4d.io.bake import bake
-    from gaussian4d.io.segments import direct_segments
-    from viewer.player.export import export_html, page_model
-    from viewer.player.packing import pack, unpack
+    from gaussian4d.io.segments import shown_as
+    from viewer.player.export import export_html, page_content
+    from viewer.player.packing import unpack
 
     model = opened.model
-    segments = unpack(pack(direct_segments(model) if model.motion.is_cubic else bake(model, cameras)))
-    found = difference_db(model, page_model(model, segments), cameras, [(t, t) for t in instants])
+    segments = unpack(page_content(model, cameras, (0.0, 0.0, 0.0)).packed)
+    found = difference_db(model, shown_as(model, segments), cameras, [(t, t) for t in instants])
     path = folder / "page.html"
     with contextlib.redirect_stdout(io.StringIO()):
         export_html(opened, path)

@@ -21,9 +21,8 @@ from gaussian4d.errors import UserError
 from gaussian4d.files import atomic_write
 from gaussian4d.io.bake import bake
 from gaussian4d.io.cubic import own_instants
-from gaussian4d.io.segments import Segments, after, direct_segments, part_of
+from gaussian4d.io.segments import Segments, after, direct_segments, part_of, shown_as
 from gaussian4d.io.series import Series, series_of
-from gaussian4d.motion import MotionModel, Params
 from gaussian4d.rendering import render
 
 from .columns import series_bytes
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
     from gaussian4d.cameras import Camera
     from gaussian4d.cli.opened import Opened
     from gaussian4d.framing import Framing
-    from gaussian4d.gaussians import Gaussians
     from gaussian4d.model import DynamicGaussians
 
 PAGE = Path(__file__).with_name("page.html")
@@ -95,7 +93,7 @@ class Content:
 
 
 def page_content(model: DynamicGaussians, cameras: Sequence[Camera], background: Sequence[float]) -> Content:
-    """Returns `model` as a page plays it: the cubics it is made of, else a series where it is one, cut rows for the rest.
+    """Returns `model` as a page plays it: the cubics that it is, else a series where it is one and cut rows elsewhere.
 
     Steps of a series become finer until the page is within `GOAL` dB of the model.
     """
@@ -177,7 +175,7 @@ def fidelity(
     model: DynamicGaussians, segments: Segments, cameras: Sequence[Camera], background: Sequence[float]
 ) -> Fidelity | None:
     """Returns how `segments` look beside `model` from some of `cameras`, over the clip; None where nothing is drawn."""
-    page = page_model(model, segments)
+    page = shown_as(model, segments)
     chosen = spread(list(cameras), _COMPARED)
     # Between the frames too, and not at the ends of windows, where a fit is best.
     first, last = recorded_span(model)
@@ -193,11 +191,6 @@ def fidelity(
     return Fidelity(float(np.mean(figures)), min(figures), len(figures)) if figures else None
 
 
-def page_model(model: DynamicGaussians, segments: Segments) -> DynamicGaussians:
-    """Returns a model that is drawn as the page draws `segments` of `model`."""
-    return dataclasses.replace(model, motion=_PageMotion(segments))
-
-
 def union_psnr(first: tuple[torch.Tensor, torch.Tensor], second: tuple[torch.Tensor, torch.Tensor]) -> float | None:
     """Returns the PSNR in dB of two (rgb [H, W, 3], alpha [H, W, 1]) where either alpha is at least 1/255, or None."""
     inside = torch.maximum(first[1], second[1])[..., 0] >= 1.0 / 255.0
@@ -211,19 +204,6 @@ def spread(cameras: Sequence[Camera], count: int) -> list[Camera]:
     """Returns at most `count` of the cameras, evenly taken, the first among them."""
     index = np.unique(np.linspace(0, len(cameras) - 1, min(count, len(cameras))).round().astype(int))
     return [cameras[i] for i in index]
-
-
-class _PageMotion(MotionModel):
-    """Draws segments instead of a parameter table."""
-
-    name = "page"
-
-    def __init__(self, segments: Segments) -> None:
-        super().__init__(None)
-        self.segments = segments
-
-    def at(self, params: Params, time: float, sh_degree: int | None = None) -> Gaussians:
-        return self.segments.at(time)
 
 
 def _contents(model: DynamicGaussians, packed: Packed) -> str:

@@ -114,6 +114,7 @@ def unpack(packed: Packed) -> Segments:
         sharpness=halves[:, 9],
         sh0=_unpack_three(words[:, 12], packed.color_range),
         sh1=((sh1 - 128.0) / 127.0 * packed.sh1_range).reshape(count, 3, 3),
+        sources=np.full(count, -1),
         groups=packed.groups,
     )
 
