@@ -325,7 +325,7 @@ def _print_difference(
     from ..paths import cameras_around
     from .placing import told
 
-    back = read_model(path)
+    back, device = read_model(path), told(placement)
     if turn is not None:
         back = _turned(back, turn.T)
     held = format.moves or not back.motion.still
@@ -334,8 +334,8 @@ def _print_difference(
     instants = shown_instants(model) if kept is None else sorted({kept[0], kept[len(kept) // 2], kept[-1]})
     moments = [(t, t) for t in instants] if held else [(time, 0.0)]
     views = list(cameras) or cameras_around(model.at(time).means.detach().cpu().double().numpy())
-    views = views[:: max(1, len(views) // 2)][:2]
-    found = difference_db(model, back, views, moments, device=told(placement))
+    views = views[:: max(1, len(views) // 4)][:4]
+    found = difference_db(model, back, views, moments, device=device)
     seen_by = (
         f"recorded cameras {', '.join(view.id for view in views)}" if recorded else f"{len(views)} views around it"
     )
@@ -343,7 +343,7 @@ def _print_difference(
     if back.near < model.near:
         # The same distance for both shows the format alone, the same Gaussians for both the distance alone.
         near = {**written.meta, "near": back.near}
-        alone = difference_db(dataclasses.replace(written, meta=near), back, views, moments, device=told(placement))
+        alone = difference_db(dataclasses.replace(written, meta=near), back, views, moments, device=device)
         if alone > found + 1.0:
             print(
                 f"of that the format makes {alone:.1f} dB; the rest is that files of this kind are drawn from"

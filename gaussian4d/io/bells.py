@@ -30,7 +30,7 @@ from ..motion.window import is_frozen
 from ..motion.windows import faded, window_weights
 from .cubic import as_cubic, fitted, instants_of, stays_cubic, window_of
 from .difference import GOAL, shown_db
-from .near_plane import Emptied
+from .near_plane import COLUMN, Emptied
 
 BELLS = (1, 3, 5)
 """Coincident bells that stand for a Gaussian which outlives its window, by how many ends it has inside the clip."""
@@ -214,7 +214,7 @@ def as_bells(model: DynamicGaussians) -> DynamicGaussians:
     """Returns `model` with the motion `spacetime` of degree 3, more Gaussians where it takes them; see the module."""
     if isinstance(model.motion, Emptied):
         whole, faded = model.motion.apart(model)
-        tables = [as_bells(whole).params, _cut(faded).params]
+        tables = [as_bells(whole).params, *_runs(faded)]
     elif isinstance(model.motion, Windows) and len(model.motion) > 1:
         tables = _windows(model)
     elif stays_cubic(model):
@@ -279,6 +279,37 @@ def _overlapping(model: DynamicGaussians, bells: _Bells, slip: float) -> list[Pa
             rows = _select(table, good)
             parts += _split(rows, found.of(rows["opacities"])[:, index : index + 1])
         model = _rows_of(model, (~good).nonzero()[:, 0])
+    return parts
+
+
+def _runs(model: DynamicGaussians) -> list[Params]:
+    """Returns the rows of Gaussians that must not be seen at some instants: one for each run of the others.
+
+    Its bell is so narrow that nothing is left of it at the next instant at which the Gaussian must not be seen; it is
+    fainter than the Gaussian towards the ends of its run.
+    """
+    motion = model.motion
+    assert isinstance(motion, Emptied)
+    times, shown = np.asarray(motion.times), model.params[COLUMN].cpu().numpy() > 0.0
+    inner = {name: value for name, value in model.params.items() if name != COLUMN}
+    plain = dataclasses.replace(model, params=inner, motion=motion.inner)
+    runs: dict[tuple[int, int], list[int]] = {}
+    for row, there in enumerate(shown):
+        edges = np.flatnonzero(np.diff(np.concatenate([[False], there, [False]])))
+        for first, after in edges.reshape(-1, 2).tolist():
+            runs.setdefault((first, after), []).append(row)
+    parts = []
+    for (first, after), members in runs.items():
+        low = times[first - 1] if first > 0 else None
+        high = times[after] if after < len(times) else None
+        center = 0.0 if low is None else 1.0 if high is None else 0.5 * (low + high)
+        reach = min(abs(center - end) for end in (low, high) if end is not None)
+        span = np.linspace(max(center - reach, 0.0), min(center + reach, 1.0), 9)
+        rows = fitted(_rows_of(plain, torch.tensor(members)), span)
+        # What is left at a distance of `reach` is below the cutoff.
+        width = reach / (torch.sigmoid(rows["opacities"]) / _CUTOFF).clamp_min(1.5).log().sqrt()
+        bell = [rows["opacities"], torch.full_like(width, center), width.log(), torch.zeros_like(width)]
+        parts += _split(rows, torch.stack(bell, dim=-1)[:, None])
     return parts
 
 
