@@ -15,6 +15,7 @@ from .gaussians import rotation_matrices
 from .io.cubic import written_instants
 from .model import DynamicGaussians
 from .motion import is_shared
+from .offsets import KEY, between, offset_of
 
 _MOST_INSTANTS = 48
 
@@ -28,6 +29,9 @@ class CropBox:
     """Edge lengths along the box's own axes, world units."""
     wxyz: tuple[float, float, float, float] = (1.0, 0.0, 0.0, 0.0)
     """Rotation from the box's axes to the world's."""
+    offset: tuple[float, float, float] | None = None
+    """Place of the recorded world that `center` is relative to (`gaussian4d.offsets`); None: `center` is a place of the
+    recorded world itself."""
 
     def contains(self, points: Tensor) -> Tensor:
         """Returns [N] which of `points` [N, 3] lie in the box."""
@@ -35,9 +39,18 @@ class CropBox:
         local = (points - torch.tensor(self.center).to(points)) @ R
         return (local.abs() <= 0.5 * torch.tensor(self.size).to(points)).all(dim=1)
 
+    def relative_to(self, offset: np.ndarray) -> CropBox:
+        """Returns the box relative to an offset [3]; raises `UserError` when it can only be meant relative already."""
+        stated = None if self.offset is None else np.array(self.offset)
+        x, y, z = np.array(self.center) + between(stated, offset, np.array(self.center), "the crop box")
+        return dataclasses.replace(self, center=(x, y, z), offset=(offset[0], offset[1], offset[2]))
+
     def save(self, file: str | os.PathLike[str]) -> None:
-        """Writes `{"center", "size", "wxyz"}`."""
-        write_json(file, dataclasses.asdict(self))
+        """Writes `{"center", "size", "wxyz"}`, and "offset" where there is one."""
+        values = dataclasses.asdict(self)
+        if not self.offset or not any(self.offset):
+            del values["offset"]
+        write_json(file, values)
 
     @classmethod
     def load(cls, file: str | os.PathLike[str]) -> CropBox:
@@ -49,6 +62,7 @@ class CropBox:
             _numbers(data.get("center"), 3, f"{file}: center"),  # type: ignore[arg-type]
             _numbers(data.get("size"), 3, f"{file}: size", positive=True),  # type: ignore[arg-type]
             _numbers(data.get("wxyz", [1, 0, 0, 0]), 4, f"{file}: wxyz", nonzero=True),  # type: ignore[arg-type]
+            None if data.get(KEY) is None else _numbers(data[KEY], 3, f"{file}: {KEY}"),  # type: ignore[arg-type]
         )
 
 
@@ -58,6 +72,7 @@ def crop_model(model: DynamicGaussians, box: CropBox) -> DynamicGaussians:
     Where none are recorded, those count that files are written of. A whole Gaussian stays or goes, so the same ones are
     left in pictures of any time and in exported files. Raises `UserError` when none is left.
     """
+    box = box.relative_to(offset_of(model))
     times = written_instants(model)
     picks = np.unique(np.linspace(0, len(times) - 1, min(len(times), _MOST_INSTANTS)).round().astype(int))
     kept = torch.zeros(len(model), dtype=torch.bool, device=model.params["means"].device)

@@ -33,6 +33,7 @@ from .metrics import (
     ssim,
 )
 from .model import DynamicGaussians, load_model
+from .offsets import aligned
 from .rendering import render
 from .run_folder import RunFolder
 from .scene import Frame, Scene
@@ -78,6 +79,7 @@ def evaluate(
     model = model if device is None else model.to(device)
     if scene is None:
         scene = _scene_of(run)
+    model = aligned(model, scene.offset)
     if out is None and run is not None and run.is_dir():
         out = run / "eval"
     frames = list(scene.frames(split))  # type: ignore[arg-type]

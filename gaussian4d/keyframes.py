@@ -3,7 +3,8 @@
 The file: `{"width", "height", "frames" (default length), "fps", "smoothness", "loop", "keyframes": [{...}, ...]}`. A
 keyframe gives the pose as `"T_world_camera"` (4x4, OpenCV axes) or as `"position"`, `"look_at"` and optionally `"up"`
 (default +Z); the vertical field of view `"fov"` in degrees (default 50); and the clip time `"time"` in [0, 1] (default:
-spread evenly).
+spread evenly). Poses are of the recorded world, or relative to `"offset"` (three numbers), which the viewer writes for
+a scene that stands far from the origin.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from .cameras import Camera
 from .conventions import invert_rigid
 from .errors import UserError
 from .files import read_json, write_json
+from .offsets import KEY, between, stated_in
 
 _FRAMES_BETWEEN = 30
 
@@ -52,6 +54,9 @@ class KeyframePath:
     """0 goes straight from keyframe to keyframe, 1 in curves without kinks; between, in between."""
     loop: bool = False
     """Go on from the last keyframe to the first, so that the end of a video meets its start."""
+    offset: tuple[float, float, float] | None = None
+    """Place of the recorded world that poses are relative to (`gaussian4d.offsets`); None: they are of the recorded
+    world itself."""
 
     @property
     def count(self) -> int:
@@ -88,6 +93,20 @@ class KeyframePath:
             path.append((Camera(f"path_{index:04d}", viewmat, K, width, height), time))
         return path
 
+    def relative_to(self, offset: np.ndarray) -> KeyframePath:
+        """Returns the path relative to an offset [3], that of the model that is drawn.
+
+        Raises `UserError` when it states none and can only be meant relative already.
+        """
+        places = np.stack([key.T_world_camera[:3, 3] for key in self.keyframes])
+        by = between(None if self.offset is None else np.array(self.offset), offset, places, "the path")
+        keys = []
+        for key in self.keyframes:
+            T = key.T_world_camera.copy()
+            T[:3, 3] += by
+            keys.append(dataclasses.replace(key, T_world_camera=T))
+        return dataclasses.replace(self, keyframes=tuple(keys), offset=(offset[0], offset[1], offset[2]))
+
     def save(self, file: str | os.PathLike[str]) -> None:
         """Writes the JSON file that `load` reads."""
         write_json(file, self.to_dict())
@@ -98,7 +117,8 @@ class KeyframePath:
         keys = [
             {"T_world_camera": key.T_world_camera.tolist(), "fov": key.fov, "time": key.time} for key in self.keyframes
         ]
-        return {name: value for name, value in settings.items() if value is not None} | {"keyframes": keys}
+        stated = {KEY: [float(x) for x in self.offset]} if self.offset and any(self.offset) else {}
+        return {name: value for name, value in settings.items() if value is not None} | stated | {"keyframes": keys}
 
     @classmethod
     def load(cls, file: str | os.PathLike[str]) -> KeyframePath:
@@ -130,6 +150,7 @@ class KeyframePath:
             _number(data, "fps", 24.0, 1.0, 1000.0, name) if "fps" in data else None,
             _number(data, "smoothness", 1.0, 0.0, 1.0, name),
             loop,
+            None if (stated := stated_in(data, name)) is None else (stated[0], stated[1], stated[2]),
         )
 
     def _places(self, count: int) -> np.ndarray:

@@ -120,15 +120,14 @@ def load_model(path: str | Path, device: str | torch.device | None = None) -> Dy
         return load_model(path).to(placement.device)
     path = Path(path)
     if path.is_dir():
-        from .io.sequence import find_frames, read_sequence
+        from .io.sequence import find_frames, gaussians_in, read_sequence, why_no_clip
 
         if not (path / "model.g4d").exists() and find_frames(path):
             return read_sequence(path)
-        run, path = path, path / "model.g4d"
-        if not path.exists():
-            raise UserError(
-                f"expected {run} to be a run folder with a model.g4d or a folder of frames, found neither; {_hint(run)}"
-            )
+        run, path = path, gaussians_in(path)
+        if path is None:
+            nothing = "to be a run folder with a model.g4d or a folder of frames, found neither"
+            raise UserError(why_no_clip(run) or f"expected {run} {nothing}; {_hint(run)}")
     if not path.exists():
         raise UserError(f"expected a model file at {path}, found none; check the path")
     from .io.registry import read_model

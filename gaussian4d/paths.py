@@ -209,10 +209,19 @@ def spiral_path(
 
 
 def load_path(
-    file: str | os.PathLike[str], count: int | None = None, *, width: int | None = None, height: int | None = None
+    file: str | os.PathLike[str],
+    count: int | None = None,
+    *,
+    width: int | None = None,
+    height: int | None = None,
+    offset: np.ndarray | None = None,
 ) -> CameraPath:
-    """Returns the camera path of a JSON file of keyframes (see `keyframes`), interpolated to `count` cameras."""
-    return KeyframePath.load(file).cameras(count, width=width, height=height)
+    """Returns the camera path of a JSON file of keyframes (see `keyframes`), interpolated to `count` cameras.
+
+    `offset` [3] is that of the model or scene that the cameras are for; None is that of the recorded world, zero.
+    """
+    path = KeyframePath.load(file).relative_to(np.zeros(3) if offset is None else offset)
+    return path.cameras(count, width=width, height=height)
 
 
 def retimed(path: CameraPath, start: float, stop: float) -> CameraPath:

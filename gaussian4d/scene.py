@@ -14,7 +14,9 @@ import numpy as np
 from .cameras import Camera
 from .data.assemble import Assembled, FramePlan, assemble
 from .data.frames import CacheCounts, FrameStore
-from .data.given import assemble_given, checked_cameras, checked_points, checked_times
+from .data.given import assemble_given, checked_cameras, checked_points, checked_times, moved_to_origin
+from .data.placing import note as offset_note
+from .data.placing import place
 from .data.problems import ListedError, Problem, ProblemList
 from .data.recognise import read_scene
 from .data.records import PointCloud
@@ -153,8 +155,12 @@ class Scene:
         points: PointCloud | None,
         problems: Iterable[Problem],
         options: dict[str, Any],
+        offset: np.ndarray | None = None,
     ) -> None:
         self.path = path
+        self.offset: np.ndarray = np.zeros(3) if offset is None else offset
+        """[3] float64: a place in the recorded world is the place in the scene (its cameras and points) + offset; zero
+        unless the scene stands far from the origin (`offsets`)."""
         self.options = options
         """The arguments with which `load_scene` gives the same frames again; a run keeps them. Where `has_files` is
         False they only say that frames were given in Python."""
@@ -202,7 +208,8 @@ class Scene:
         """Returns a scene of frames that Python gives; it fits and evaluates like one of files.
 
         Pictures are uint8 or floats in 0..1, [H, W, 3], or [H, W, 4] with straight alpha; they may be numpy arrays or
-        torch tensors. They are served as they are: undistorted and as large as their cameras say.
+        torch tensors. They are served as they are: undistorted and as large as their cameras say. Cameras and points
+        far from the origin are moved to it, as those of files are: see `offset`.
 
         Args:
             images: The F pictures: an array [F, H, W, C]; a sequence, data set or `FrameSource`, asked for a frame when
@@ -229,11 +236,14 @@ class Scene:
         """
         moments = checked_times(times)
         columns = {"alpha": alpha, "mask": mask, "depth": depth, "weight": weight}
-        given = GivenFrames(name, images, checked_cameras(cameras, len(moments)), columns, share)
+        placed, cloud, offset = moved_to_origin(checked_cameras(cameras, len(moments)), checked_points(points))
+        given = GivenFrames(name, images, placed, columns, share)
         stated = [split] * len(moments) if isinstance(split, str) else split
         assembled = assemble_given(given, moments, stated, test_every, fps=fps, duration=duration)
+        if np.any(offset):
+            assembled.notes.append(offset_note(offset))
         options = {"path": name, "python": True, "cache_mb": cache_mb}
-        scene = cls(Path(name), "frames", assembled, checked_points(points), [], options)
+        scene = cls(Path(name), "frames", assembled, cloud, [], options, offset)
         # Only now is the first frame asked for: what is wrong with the rest is said before any work.
         scene.has_alpha = given.begin(scene._store)
         return scene
@@ -325,6 +335,8 @@ def load_scene(
     cache_mb: float = 1024,
     test_every: int = 8,
     part: Sequence[int] | None = None,
+    offset: Sequence[float] | None = None,
+    skip_missing: bool = False,
 ) -> Scene:
     """Returns the scene in a folder; its format is recognised. Raises `UserError` at the first thing that is broken.
 
@@ -338,9 +350,12 @@ def load_scene(
         test_every: Where the data states no split, every `test_every`-th instant, from `test_every // 2` on, is test
             for all cameras; 0 holds nothing out.
         part: (start, stop): of all that, only these instants (see `Scene.part`); how a run of one window loads.
+        offset: Place of the recorded world, x y z, that becomes the scene's origin (`Scene.offset`). None takes one
+            where the cameras stand far from the origin compared with their distances, else 0 0 0.
+        skip_missing: Leave out, and count, the frames whose pictures a list names and the folder lacks.
     """
-    problems = ProblemList()
-    scene = _load(Path(path), problems, downscale, frames, cache_mb, test_every)
+    problems = ProblemList(skip_missing)
+    scene = _load(Path(path), problems, downscale, frames, cache_mb, test_every, offset)
     problems.raise_errors(Path(path))
     return scene if part is None else scene.part(*part)
 
@@ -357,6 +372,8 @@ def load_recorded(options: Mapping[str, Any]) -> Scene:
             f"this run was fitted to frames given in Python ({options.get('path')}), which lie in no file; pass"
             " scene=Scene.from_frames(...) with the same frames"
         )
+    # Runs from before there were offsets were fitted where the data stood.
+    options.setdefault("offset", (0.0, 0.0, 0.0))
     return load_scene(options.pop("path"), **options)
 
 
@@ -367,12 +384,13 @@ def inspect(
     frames: str | None = None,
     cache_mb: float = 1024,
     test_every: int = 8,
+    skip_missing: bool = False,
 ) -> tuple[Scene | None, list[Problem]]:
     """Returns what can be read of a scene (None when nothing can) and every problem seen, errors first."""
-    problems = ProblemList()
+    problems = ProblemList(skip_missing)
     scene = None
     try:
-        scene = _load(Path(path), problems, downscale, frames, cache_mb, test_every)
+        scene = _load(Path(path), problems, downscale, frames, cache_mb, test_every, None)
     except ListedError:
         pass
     except UserError as error:
@@ -381,12 +399,31 @@ def inspect(
 
 
 def _load(
-    path: Path, problems: ProblemList, downscale: float | None, frames: str | None, cache_mb: float, test_every: int
+    path: Path,
+    problems: ProblemList,
+    downscale: float | None,
+    frames: str | None,
+    cache_mb: float,
+    test_every: int,
+    offset: Sequence[float] | None,
 ) -> Scene:
-    record = read_scene(path, problems)
+    try:
+        record = read_scene(path, problems)
+    finally:
+        problems.settle()
     if not record.frames:
         # The reasons are listed already; they say more than "no frames" would.
         problems.raise_errors(path)
+        raise UserError(f"{path}: no usable frame in this {record.format} scene; mend the problems named above")
+    record, moved = place(record, offset, path, problems)
     assembled = assemble(record, path, problems, downscale=downscale, frames=frames, test_every=test_every)
-    options = {"downscale": assembled.factor, "frames": frames, "cache_mb": cache_mb, "test_every": test_every}
-    return Scene(path, record.format, assembled, record.points, problems, options)
+    options = {
+        "downscale": assembled.factor,
+        "frames": frames,
+        "cache_mb": cache_mb,
+        "test_every": test_every,
+        "offset": [float(x) for x in moved],
+    }
+    if problems.skip_missing:
+        options["skip_missing"] = True
+    return Scene(path, record.format, assembled, record.points, problems, options, moved)

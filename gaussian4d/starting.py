@@ -13,6 +13,7 @@ from .fitting.normalise import Normalisation
 from .fitting.opening import register_objects
 from .model import DynamicGaussians
 from .motion import MotionModel
+from .offsets import meta_of
 from .scene import Scene
 from .view_block import with_view
 
@@ -60,6 +61,7 @@ def initial_model(
         meta={
             "normalisation": normalisation.to_dict(),
             "near": config.near * nearest / normalisation.scale,
+            **meta_of(scene.offset),
         },
     )
     return with_view(start, scene).to(device)

@@ -8,6 +8,7 @@ import numpy as np
 import viser
 
 from gaussian4d.crop import CropBox, crop_model
+from gaussian4d.offsets import offset_of
 
 from .camera_panel import guarded
 
@@ -50,7 +51,9 @@ class CropPanel:
         x, y, z = (float(value) for value in units.world_from_viewer(np.array(self.handle.position)))
         dx, dy, dz = (edge / units.scale for edge in self._edges())
         w, qx, qy, qz = (float(value) for value in self.handle.wxyz)
-        return CropBox((x, y, z), (dx, dy, dz), (w, qx, qy, qz))
+        ox, oy, oz = offset_of(self._session.painter.model).tolist()
+        offset = (ox, oy, oz) if any((ox, oy, oz)) else None
+        return CropBox((x, y, z), (dx, dy, dz), (w, qx, qy, qz), offset)
 
     @property
     def active(self) -> CropBox | None:

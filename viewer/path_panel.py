@@ -16,6 +16,7 @@ import viser
 from gaussian4d.cameras import Camera
 from gaussian4d.errors import UserError
 from gaussian4d.keyframes import Keyframe, KeyframePath
+from gaussian4d.offsets import offset_of
 
 from .camera_panel import CLEAR, add_frustum, guarded
 from .film import Film
@@ -137,7 +138,7 @@ class PathPanel:
         frames = max(round(float(self.seconds.value) * fps), 1)
         path = KeyframePath(
             keys, int(self.width.value), int(self.height.value), frames, fps, float(self.smoothness.value),
-            bool(self.loop.value),
+            bool(self.loop.value), self._offset(),
         )  # fmt: skip
         # Through the words of the file, so that what is drawn here is what the shell draws from it, to the bit.
         return KeyframePath.from_dict(json.loads(json.dumps(path.to_dict())), "the path")
@@ -172,8 +173,14 @@ class PathPanel:
             raise UserError("this is not a path file: it is not JSON") from None
         self.show(KeyframePath.from_dict(data, "the file"))
 
+    def _offset(self) -> tuple[float, float, float]:
+        """Returns what the keyframes here are relative to."""
+        x, y, z = offset_of(self._session.painter.model).tolist()
+        return x, y, z
+
     def show(self, path: KeyframePath) -> None:
         """Takes a path as the present one."""
+        path = path.relative_to(np.array(self._offset()))
         with self._lock:
             self.keyframes = list(path.keyframes)
         self.smoothness.value, self.loop.value = path.smoothness, path.loop

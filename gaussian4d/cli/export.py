@@ -10,6 +10,7 @@ from tyro.conf import Positional, arg
 
 from ..devices import choose_device
 from ..errors import UserError
+from ..offsets import offset_of, text_of
 from ..plugins import FORMATS
 from .choices import Up, listed
 from .scene_exports import scene_formats
@@ -107,6 +108,8 @@ class Export:
             return
         if exporter is not None:
             exporter(opened, self.to)
+            if (offset := offset_of(opened.model)).any():
+                print(f"positions are relative to {text_of(offset)} of the recorded world, which {self.to.name} lacks")
             return
         save_model(
             opened.model,
@@ -275,9 +278,12 @@ def _sequence(
     turn: np.ndarray | None,
     options: dict[str, Any],
 ) -> None:
+    from ..io.registry import offset_line
     from ..io.sequence import ply_sequence
     from .console import size, track
 
+    if (line := offset_line(model, format, turn)) is not None:
+        print(line)
     frames = ply_sequence(path, model, times, vertical_axis=options.get("vertical_axis"), turn=turn, format=format)
     written = list(track(frames, "export", total=len(times)))
     total = sum(file.stat().st_size for file in written)

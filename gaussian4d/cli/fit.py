@@ -81,6 +81,8 @@ class Fit:
     """Fit to pictures this many times smaller."""
     frames: str | None = None
     """Use only these instants, START:STOP:STEP as in Python."""
+    skip_missing: bool = False
+    """Leave out, and count, the frames whose pictures a list names and the folder lacks; the run keeps this."""
     cache_mb: int = 1024
     """Memory for decoded frames."""
     window: str | None = None
@@ -112,7 +114,8 @@ class Fit:
             # So is a run that needs a package which is not here: that package may read the scene, too.
             run.config()
         hooks = [_view_hook()] if self.view else []
-        asked = {"downscale": self.downscale, "frames": self.frames}
+        asked: dict[str, Any] = {"downscale": self.downscale, "frames": self.frames}
+        asked["skip_missing"] = self.skip_missing or None
         if self.resume and run is not None:
             # As the run began; who asks for another size or other frames is told that they are not those of the run.
             given = {name: value for name, value in asked.items() if value is not None}
@@ -120,7 +123,8 @@ class Fit:
         elif self.scene is None:
             raise UserError("which scene? Expected its folder, or --resume with the --out of a run")
         else:
-            scene = load_scene(self.scene, **asked, cache_mb=self.cache_mb)
+            given = {name: value for name, value in asked.items() if value is not None}
+            scene = load_scene(self.scene, **given, cache_mb=self.cache_mb)
         try:
             code = self._fit(scene, hooks, settings)
             if self.view and sys.stdin.isatty():

@@ -34,6 +34,8 @@ class Info:
     """For a scene: read it as `fit --downscale` would."""
     frames: str | None = None
     """For a scene: read it as `fit --frames` would."""
+    skip_missing: bool = False
+    """For a scene: read it as `fit --skip-missing` would."""
 
     def run(self) -> int:
         """Prints the facts; returns 2 when something is broken."""
@@ -49,17 +51,19 @@ class Info:
             return _run(self.path)
         if _is_clip(self.path):
             return _file(self.path)
+        if (file := _other_gaussians(self.path)) is not None:
+            return _file(file)
         from ..model import runs_in
 
         for run in runs_in(self.path)[:1]:
             print(f"note       there is a run in it: {run}")
-        return _scene(self.path, self.downscale, self.frames)
+        return _scene(self.path, self.downscale, self.frames, self.skip_missing)
 
 
-def _scene(path: Path, downscale: float | None, frames: str | None) -> int:
+def _scene(path: Path, downscale: float | None, frames: str | None, skip_missing: bool) -> int:
     from ..scene import inspect
 
-    scene, problems = inspect(path, downscale=downscale, frames=frames)
+    scene, problems = inspect(path, downscale=downscale, frames=frames, skip_missing=skip_missing)
     if scene is not None:
         _print_scene(scene)
     errors = [problem for problem in problems if problem.severity == "error"]
@@ -89,6 +93,10 @@ def _print_scene(scene: Scene) -> None:
         print(f"covisible  {covisible} frames have a covisibility mask: mpsnr and mssim are over its pixels")
     points = "none" if scene.points is None else f"{len(scene.points.xyz):,}"
     print(f"points     {points}")
+    if scene.offset.any():
+        from ..offsets import text_of
+
+        print(f"offset     {text_of(scene.offset)}: to be added to positions for places in the recorded world")
     for note in scene.notes:
         print(f"note       {note}")
     if len(scene.cameras) <= 64:
@@ -172,6 +180,18 @@ def _motion(motion: object) -> str:
     if isinstance(origin, dict):
         said += f", from the package {origin.get('package')} {origin.get('version') or ''}".rstrip()
     return said
+
+
+def _other_gaussians(folder: Path) -> Path | None:
+    """Returns the file of Gaussians that a folder without a scene stands for; raises where it holds several."""
+    from ..data.recognise import recognised
+    from ..io.sequence import gaussians_in, why_no_clip
+
+    if recognised(folder):
+        return None
+    if (file := gaussians_in(folder)) is None and (why := why_no_clip(folder)) is not None:
+        raise UserError(why)
+    return file
 
 
 def _is_clip(path: Path) -> bool:

@@ -210,11 +210,18 @@ class Render:
 
     def _cameras(self, opened: Opened, fps: float) -> CameraPath:
         from ..named_paths import PathRequest, named_path
+        from ..offsets import offset_of
         from ..paths import load_path
 
         count = max(round((self.seconds or opened.seconds) * fps), 1)
         if self.path.endswith(".json"):
-            return load_path(self.path, count if self.seconds else None, width=self.width, height=self.height)
+            return load_path(
+                self.path,
+                count if self.seconds else None,
+                width=self.width,
+                height=self.height,
+                offset=offset_of(opened.model),
+            )
         request = PathRequest(
             cameras=opened.framing.around,
             recorded=opened.recorded,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UserError
+from ..offsets import offset_of, text_of
 from .placing import told
 
 if TYPE_CHECKING:
@@ -63,7 +64,8 @@ def _mesh(opened: Opened, path: Path, options: Export) -> None:
     from ..mesh import fuse, write_mesh
 
     mesh = fuse(opened.model, options.time, opened.cameras, detail=options.mesh_detail, device=told(opened.placement))
-    write_mesh(path, mesh, vertical_axis=opened.vertical_axis)
+    write_mesh(path, mesh, vertical_axis=opened.vertical_axis, offset=offset_of(opened.model))
+    _say_offset(opened)
     print(f"wrote {path}: {len(mesh.faces):,} triangles, the instant {options.time:g} of the clip")
 
 
@@ -77,8 +79,14 @@ def _mesh_sequence(opened: Opened, path: Path, options: Export) -> None:
     with atomic_folder(path, r"frame_\d+\.glb") as folder:
         for index, time in enumerate(track(times, "meshes", len(times))):
             mesh = fuse(opened.model, float(time), cameras, detail=options.mesh_detail, device=device)
-            write_mesh(folder / f"frame_{index:04d}.glb", mesh, vertical_axis=opened.vertical_axis)
+            write_mesh(
+                folder / f"frame_{index:04d}.glb",
+                mesh,
+                vertical_axis=opened.vertical_axis,
+                offset=offset_of(opened.model),
+            )
             faces += len(mesh.faces)
+    _say_offset(opened)
     print(f"wrote {len(times)} meshes {path / 'frame_0000.glb'} ..., {faces // len(times):,} triangles each on average")
 
 
@@ -93,7 +101,14 @@ def _mesh_morph(opened: Opened, path: Path, options: Export) -> None:
         detail=options.mesh_detail,
         device=told(opened.placement),
     )
-    write_followed_mesh(path, followed, opened.length.seconds or 1.0, vertical_axis=opened.vertical_axis)
+    write_followed_mesh(
+        path,
+        followed,
+        opened.length.seconds or 1.0,
+        vertical_axis=opened.vertical_axis,
+        offset=offset_of(opened.model),
+    )
+    _say_offset(opened)
     faces, targets = len(followed.mesh.faces), len(followed.times)
     print(f"wrote {path}: {faces:,} triangles of the instant {options.time:g}, followed to {targets} instants")
 
@@ -111,6 +126,7 @@ def _tracks(opened: Opened, path: Path, options: Export) -> None:
 
     times = None if options.count is None else clip_times(options.count)
     xyz = write_tracks(path, opened.model, count=options.points, start=options.time, times=times)
+    _say_offset(opened)
     print(f"wrote {path}: {xyz.shape[1]:,} points at {len(xyz)} instants, chosen at clip time {options.time:g}")
 
 
@@ -134,6 +150,12 @@ def _colmap(opened: Opened, path: Path, options: Export) -> None:
     points = points_of(opened.model, options.time)
     count = write_colmap(path, scene, points=points, pictures=options.pictures, watch=track)
     _say(f"wrote {path / 'sparse' / '0'}: {count:,} images, {len(points):,} points", path, options)
+
+
+def _say_offset(opened: Opened) -> None:
+    """Prints where a scene far from the origin stands, for files that keep that beside their positions."""
+    if (offset := offset_of(opened.model)).any():
+        print(f"positions are relative to {text_of(offset)} of the recorded world, which the file states")
 
 
 def _say(line: str, folder: Path, options: Export) -> None:

@@ -100,19 +100,23 @@ def parse_frames(text: str | None, count: int) -> np.ndarray:
 
 
 def _clip_times(record: SceneRecord, folder: Path, problems: ProblemList) -> SceneRecord:
-    """Returns the record with all times in [0, 1]."""
+    """Returns the record with all times in [0, 1].
+
+    Times in there stay as they are, though they end before 1: what is played begins and ends with them (`span`).
+    Others are seconds, or numbers of frames.
+    """
     times = np.array([frame.time for frame in record.frames])
     low, high = float(times.min()), float(times.max())
     if low >= 0 and high <= 1 + _SAME_INSTANT:
         return record
-    # Seconds are meant: dividing by the largest keeps 0 at 0, as other readers of these files do.
-    start = min(low, 0.0)
-    span = high - start
+    # From the first on, whatever it is: seconds since 1970 would else all be the same instant.
+    span = high - low or 1.0
     problems.warning(
         folder,
-        f"times run from {low:g} to {high:g}, expected 0 to 1; read as seconds and divided by {span:g}",
+        f"times run from {low:.10g} to {high:.10g}, expected 0 to 1; read as seconds from the first on and divided by"
+        f" {span:g}",
     )
-    moved = [dataclasses.replace(frame, time=(frame.time - start) / span) for frame in record.frames]
+    moved = [dataclasses.replace(frame, time=(frame.time - low) / span) for frame in record.frames]
     distinct = distinct_times(times)
     fps = record.fps
     if fps is None and len(distinct) > 1:

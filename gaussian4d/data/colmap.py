@@ -18,9 +18,10 @@ from pathlib import Path
 from ..conventions import numeric_key
 from ..errors import UserError
 from ..files import inside
+from ..frame_numbers import FrameNumbers
 from .clips import fit_lens_to_picture
 from .colmap_model import RegisteredImage, is_model, read_model, read_model_points
-from .problems import ProblemList
+from .problems import MissingFile, ProblemList
 from .recordings import FixedCamera, Recording, clip_of, frame_number, pictures_in, recordings_in
 from .records import FrameRecord, ImagePicture, Lens, PointCloud, SceneRecord
 
@@ -128,10 +129,14 @@ def _pictures(
     for image, number in zip(images, numbers):
         path = _picture(root, image)
         if path is None:
-            problems.error(
+            problems.entry(
                 model,
-                f"the picture of the registered image {image.name} is missing; looked for a video, a folder or a"
-                f" picture of that name in {', '.join(PLACES[:-1])} and the scene's folder; restore it",
+                f"image {image.name}",
+                MissingFile(
+                    root / image.name,
+                    f"the picture {root / image.name} is missing; looked for a video, a folder or a picture of that"
+                    f" name in {', '.join(PLACES[:-1])} and the scene's folder; restore it",
+                ),
             )
             continue
         name = image.folder or re.sub(r"[^\w.-]", "_", image.stem)
@@ -145,7 +150,10 @@ def _pictures(
         lens = checked[key]
         time = ((number or 0) - low) / span if timed else 0.0
         frames.append(FrameRecord(name, image.viewmat, lens, ImagePicture(path), time, stated_in=str(model)))
-    return frames, ["every registered image is a frame, timed by the number in its name"] if timed else []
+    if not timed:
+        return frames, []
+    gaps = FrameNumbers.of(known).gaps()
+    return frames, ["every registered image is a frame, timed by the number in its name", *([gaps] if gaps else [])]
 
 
 def _picture(root: Path, image: RegisteredImage) -> Path | None:

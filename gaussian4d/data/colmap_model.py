@@ -262,7 +262,7 @@ def _points_txt(path: Path) -> PointCloud:
 def _cloud(xyz: np.ndarray, rgb: np.ndarray) -> PointCloud:
     if not np.isfinite(xyz).all():
         raise ValueError("positions hold NaN or Inf")
-    return PointCloud(xyz.astype(np.float32), rgb)
+    return PointCloud(xyz, rgb)
 
 
 def _check_count(path: Path, found: int) -> None:

@@ -16,7 +16,7 @@ from ..conventions import invert_rigid, opencv_from_opengl
 from ..errors import UserError
 from ..files import inside, read_json
 from .images import IMAGE_ENDINGS, read_header
-from .problems import ProblemList
+from .problems import MissingFile, ProblemList
 from .records import FrameRecord, ImagePicture, Lens, SceneRecord, Split
 from .values import number, pose
 
@@ -50,7 +50,7 @@ def read(folder: Path, problems: ProblemList) -> SceneRecord:
             try:
                 record, lens = _read_frame(folder, path, content, entry, split, lens, poses, timed)
             except UserError as error:
-                problems.error(path, f"frame {index}: {error}")
+                problems.entry(path, f"frame {index}", error)
                 continue
             frames.append(record)
     return SceneRecord(format="dnerf", frames=_drop_repeated(frames))
@@ -139,4 +139,4 @@ def find_image(folder: Path, name: str) -> Path:
         if candidate.is_file():
             return candidate
     shown = path if path.suffix.lower() in IMAGE_ENDINGS else path.with_name(path.name + ".png")
-    raise UserError(f"the picture {shown} is missing; restore it or remove its entry")
+    raise MissingFile(shown, f"the picture {shown} is missing; restore it or remove its entry")

@@ -15,7 +15,7 @@ from ..errors import UserError
 from ..files import read_json
 from .images import read_header
 from .nerfies import CameraReader, checked_id, choose_factor, read_points_npy
-from .problems import ProblemList
+from .problems import MissingFile, ProblemList
 from .records import FrameRecord, ImagePicture, Lens, SceneRecord, Split
 from .values import number
 
@@ -43,7 +43,7 @@ def read(folder: Path, problems: ProblemList) -> SceneRecord:
         for camera, time, id in _rows(path):
             rows.append((path, name, split, camera, time, id))
     extra = _extra(folder)
-    factor = choose_factor(folder, rows[0][5], extra.get("factor", PAPER_FACTOR))
+    factor = choose_factor(folder, [row[5] for row in rows], extra.get("factor", PAPER_FACTOR))
     last = max(time for _, _, _, _, time, _ in rows) or 1
     cameras = CameraReader(folder, factor)
     frames, unmasked = [], 0
@@ -51,7 +51,7 @@ def read(folder: Path, problems: ProblemList) -> SceneRecord:
         try:
             viewmat, lens, picture = cameras.read(id)
         except UserError as error:
-            problems.error(cameras.file(id), str(error))
+            problems.entry(path if isinstance(error, MissingFile) else cameras.file(id), f"picture {id}", error)
             continue
         covisible = None
         if split == "test":

@@ -10,8 +10,10 @@ import numpy as np
 
 from ..cameras import Camera
 from ..errors import UserError
+from ..offsets import moved_camera, offset_for, text_of
 from .assemble import Assembled, FramePlan, choose_splits, distinct_times, snapped
 from .frames import FrameJob
+from .placing import placed_points
 from .records import Lens, PointCloud, Split
 from .resample import Resampling
 from .sources import GivenFrames, GivenPicture, array_of, bytes_of
@@ -154,4 +156,30 @@ def checked_points(points: Any) -> PointCloud | None:
         raise UserError(f"expected a colour for each point, shape {xyz.shape}, got {rgb.shape}")
     if times is not None and np.shape(times) != (len(xyz),):
         raise UserError(f"expected a time for each of the {len(xyz)} points, got shape {np.shape(times)}")
-    return PointCloud(xyz.astype(np.float32), rgb, times)
+    return PointCloud(xyz, rgb, times)
+
+
+def moved_to_origin(
+    cameras: list[Camera], points: PointCloud | None
+) -> tuple[list[Camera], PointCloud | None, np.ndarray]:
+    """Returns cameras and points relative to an offset [3], and that: zero unless they stand far from the origin.
+
+    Raises `UserError` for points of 32-bit floats where these are too coarse for the scene.
+    """
+    unique = list({id(camera): camera for camera in cameras}.values())
+    offset = offset_for(np.array([camera.position for camera in unique]))
+    if points is None or not np.any(offset):
+        cloud = None if points is None else placed_points(points, offset)
+    else:
+        step = float(np.spacing(np.float32(np.abs(points.xyz).max(initial=0.0))))
+        reach = float(np.linalg.norm(np.ptp(np.array([camera.position for camera in unique]), axis=0)))
+        if points.xyz.dtype == np.float32 and len(points) and step > 1e-3 * max(reach, 1e-9):
+            raise UserError(
+                f"points are float32, which has steps of {step:g} where the scene stands ({text_of(offset)}), and its"
+                f" cameras are {reach:.3g} apart; give float64, or points and cameras relative to the scene"
+            )
+        cloud = placed_points(points, offset)
+    if not np.any(offset):
+        return cameras, cloud, offset
+    moved = {id(camera): moved_camera(camera, -offset) for camera in unique}
+    return [moved[id(camera)] for camera in cameras], cloud, offset

@@ -9,6 +9,7 @@ of `rgb/1x`. `metadata.json` gives every picture its `warp_id` (NeRF-DS: `time_i
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from ..errors import UserError
 from ..files import read_json
 from .arrays import read_array
 from .images import IMAGE_ENDINGS, read_header
-from .problems import ProblemList
+from .problems import MissingFile, ProblemList
 from .records import FrameRecord, ImagePicture, Lens, PointCloud, SceneRecord, Split
 from .values import check_rotation, matrix, number
 
@@ -42,7 +43,7 @@ def read(folder: Path, problems: ProblemList) -> SceneRecord:
     ids = _ids(path, dataset, "ids")
     splits, split_note = _splits(path, dataset, ids)
     metadata = read_metadata(folder)
-    factor = choose_factor(folder, ids[0], PAPER_FACTOR)
+    factor = choose_factor(folder, ids, PAPER_FACTOR)
     instants, problem_ids = {}, set()
     for id in ids:
         try:
@@ -59,7 +60,7 @@ def read(folder: Path, problems: ProblemList) -> SceneRecord:
         try:
             viewmat, lens, picture = cameras.read(id)
         except UserError as error:
-            problems.error(folder / "camera" / f"{id}.json", str(error))
+            problems.entry(path if isinstance(error, MissingFile) else cameras.file(id), f"picture {id}", error)
             continue
         name = str(metadata[id].get("camera_id", 0))
         frames.append(
@@ -129,14 +130,15 @@ def _instant(metadata: dict[str, dict[str, Any]], id: str) -> int:
     return int(value)
 
 
-def choose_factor(folder: Path, id: str, wanted: int) -> int:
+def choose_factor(folder: Path, ids: Sequence[str], wanted: int) -> int:
     """Returns the reduction whose folder `rgb/Fx` is read: the wanted one, else the nearest smaller picture."""
     there = sorted(
         int(path.name[:-1]) for path in (folder / "rgb").glob("*x") if path.is_dir() and path.name[:-1].isdigit()
     )
-    there = [factor for factor in there if factor > 0 and _picture(folder, id, factor)]
+    there = [factor for factor in there if factor > 0 and any(_picture(folder, id, factor) for id in ids)]
     if not there:
-        raise UserError(f"{folder / 'rgb'}: expected pictures in 1x, 2x, 4x, ..., such as 2x/{id}.png; restore them")
+        shown = f"2x/{ids[0]}.png"
+        raise UserError(f"{folder / 'rgb'}: expected pictures in 1x, 2x, 4x, ..., such as {shown}; restore them")
     return min(there, key=lambda factor: (factor < wanted, abs(factor - wanted)))
 
 
@@ -160,7 +162,8 @@ class CameraReader:
         """Returns world-to-camera [4, 4], the lens and the picture; raises `UserError` when one of them is broken."""
         picture = _picture(self._folder, id, self._factor)
         if picture is None:
-            raise UserError(f"the picture rgb/{self._factor}x/{id}.png is missing; restore it")
+            missing = self._folder / "rgb" / f"{self._factor}x" / f"{id}.png"
+            raise MissingFile(missing, f"the picture rgb/{self._factor}x/{id}.png is missing; restore it")
         content = read_json(self.file(id))
         if not isinstance(content, dict):
             raise UserError("expected an object with orientation, position and focal_length; restore the file")
@@ -207,7 +210,7 @@ def read_points_npy(folder: Path, problems: ProblemList) -> PointCloud | None:
     if not path.is_file():
         return None
     try:
-        xyz = read_array(path, 3).astype(np.float32)
+        xyz = read_array(path, 3)
     except UserError as error:
         problems.take_warning(path, error)
         return None

@@ -18,11 +18,12 @@ import numpy as np
 from ..conventions import frame_times, invert_rigid, opencv_from_opengl
 from ..errors import UserError
 from ..files import inside, read_json
+from ..frame_numbers import FrameNumbers
 from .clips import common_instants, fit_lens
 from .dnerf import find_image
 from .images import read_header
 from .point_files import read_points
-from .problems import ProblemList
+from .problems import MissingFile, ProblemList
 from .records import FrameRecord, ImagePicture, Lens, PointCloud, SceneRecord, Split, VideoPicture
 from .values import number, pose
 from .video import VIDEO_ENDINGS, Video, probe_all
@@ -70,7 +71,7 @@ def read(folder: Path, problems: ProblemList) -> SceneRecord:
         try:
             entries.append(_entry(folder, content, item, where))
         except UserError as error:
-            problems.error(path, f"{where}: {error}")
+            problems.entry(path, where, error)
     fps = _rate(path, content, problems)
     frames, fps, duration = _frames(path, entries, fps, problems)
     frames = _with_splits(folder, path, content, frames, problems)
@@ -124,7 +125,7 @@ def _entry(folder: Path, content: dict[str, Any], item: Any, where: str) -> _Ent
     if Path(name).suffix.lower() in VIDEO_ENDINGS:
         path = inside(folder, name)
         if not path.is_file():
-            raise UserError(f"the video {path} is missing; restore it or remove its entry")
+            raise MissingFile(path, f"the video {path} is missing; restore it or remove its entry")
     else:
         path = find_image(folder, name)
     viewmat = invert_rigid(opencv_from_opengl(pose(item.get("transform_matrix"), "transform_matrix")))
@@ -132,7 +133,7 @@ def _entry(folder: Path, content: dict[str, Any], item: Any, where: str) -> _Ent
     if item.get("mask_path"):
         mask = inside(folder, str(item["mask_path"]))
         if not mask.is_file():
-            raise UserError(f"the mask {mask} is missing; restore it or remove mask_path")
+            raise MissingFile(mask, f"the mask {mask} is missing; restore it or remove mask_path")
     fields = {key: value for key, value in content.items() if key not in ("frames", "cameras")} | item
     return _Entry(where, fields, item, path, viewmat, mask)
 
@@ -306,8 +307,11 @@ def _times(
         numbers = [int(digits[-1]) for digits in found]
     if clip_count:
         return [k / max(clip_count - 1, 1) for k in numbers], None
-    low, span = min(numbers), max(numbers) - min(numbers)
-    return [(k - low) / max(span, 1) for k in numbers], float(span) or None
+    found_numbers = FrameNumbers.of(numbers)
+    if gaps := found_numbers.gaps():
+        problems.warning(path, gaps)
+    span = max(numbers) - min(numbers)
+    return [found_numbers.time(k) for k in numbers], float(span) or None
 
 
 def _camera_names(entries: list[_Entry]) -> dict[int, str]:

@@ -15,9 +15,10 @@ import numpy as np
 from ..conventions import frame_times, numeric_key
 from ..errors import UserError
 from ..files import inside, read_json
+from ..frame_numbers import FrameNumbers
 from .arrays import read_archived
 from .images import read_header
-from .problems import ProblemList
+from .problems import MissingFile, ProblemList
 from .records import FrameRecord, ImagePicture, Lens, PointCloud, SceneRecord, Split
 from .values import matrix, number, pose
 
@@ -56,15 +57,25 @@ def read(folder: Path, problems: ProblemList) -> SceneRecord:
                 try:
                     record = _read_frame(folder, path, content, split, name, camera_id, k, w2c, seen)
                 except UserError as error:
-                    problems.error(path, f"{where}: {error}")
+                    problems.entry(path, where, error)
                     continue
                 found.append((Path(name).stem, record))
-    instants = sorted({stem for stem, _ in found}, key=numeric_key)
-    times = dict(zip(instants, frame_times(len(instants))))
-    frames = [dataclasses.replace(record, time=float(times[stem])) for stem, record in found]
-    duration = (len(instants) - 1) / fps if len(instants) > 1 else None
+    times, count = _times(folder, {stem for stem, _ in found}, problems)
+    frames = [dataclasses.replace(record, time=times[stem]) for stem, record in found]
+    duration = (count - 1) / fps if count > 1 else None
     notes = [] if not frames else [f"{fps:g} frames a second, as all PanopticSports sequences"]
     return SceneRecord("panoptic", frames, fps=fps, duration=duration, points=_points(folder, problems), notes=notes)
+
+
+def _times(folder: Path, stems: set[str], problems: ProblemList) -> tuple[dict[str, float], int]:
+    """Returns the clip time of every instant, by the stem of its pictures; and their number, with those missing."""
+    if stems and all(stem.isascii() and stem.isdigit() for stem in stems):
+        numbers = FrameNumbers.of(int(stem) for stem in stems)
+        if gaps := numbers.gaps():
+            problems.warning(folder, gaps)
+        return {stem: numbers.time(int(stem)) for stem in stems}, numbers.intervals + 1
+    instants = sorted(stems, key=numeric_key)
+    return dict(zip(instants, frame_times(len(instants)).tolist())), len(instants)
 
 
 def _table(path: Path, content: Any) -> list[list[Any]]:
@@ -96,7 +107,7 @@ def _read_frame(
         raise UserError(f"fn must be a file name, got {name!r}")
     picture = inside(folder / "ims", name)
     if not picture.is_file():
-        raise UserError(f"the picture {picture} is missing; restore it or remove its entry")
+        raise MissingFile(picture, f"the picture {picture} is missing; restore it or remove its entry")
     viewmat = pose(w2c, "w2c")
     K = matrix(k, "k", (3, 3))
     w, h = int(number(content["w"], "w")), int(number(content["h"], "h"))
@@ -125,4 +136,4 @@ def _points(folder: Path, problems: ProblemList) -> PointCloud | None:
         problems.warning(path, f"the points cannot be read and are left out ({error})")
         return None
     rgb = np.clip(np.round(data[:, 3:6] * 255.0), 0, 255).astype(np.uint8)
-    return PointCloud(data[:, :3].astype(np.float32), rgb)
+    return PointCloud(data[:, :3], rgb)

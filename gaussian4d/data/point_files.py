@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from pathlib import Path
 from typing import IO
 
@@ -21,7 +20,7 @@ _ORDERS = {"ascii": "", "binary_little_endian": "<", "binary_big_endian": ">"}
 
 
 def read_points(path: Path) -> PointCloud:
-    """Returns the vertices of a PLY file (ASCII or binary), grey where it has no colours.
+    """Returns the vertices of a PLY file (ASCII or binary), grey where it has no colours; doubles as doubles.
 
     A vertex property `time` gives every point its clip time. Raises `UserError` naming the file when it is broken.
     """
@@ -29,7 +28,9 @@ def read_points(path: Path) -> PointCloud:
         with path.open("rb") as file:
             order, count, fields = _header(file)
             vertices = _ascii(file, count, fields) if not order else _binary(file, count, fields, order)
-        xyz = np.stack([vertices[axis] for axis in "xyz"], axis=-1).astype(np.float32)
+        xyz = np.stack([vertices[axis] for axis in "xyz"], axis=-1)
+        # Doubles stay: where places are those of a map, 32-bit floats hold only steps of half a metre.
+        xyz = xyz.astype(np.float64 if xyz.dtype.itemsize == 8 else np.float32)
         if not np.isfinite(xyz).all():
             raise ValueError("positions hold NaN or Inf")
         rgb = _colours(vertices, count)
@@ -98,8 +99,12 @@ def _colours(vertices: np.ndarray, count: int) -> np.ndarray:
 
 
 def write_points(path: Path, points: PointCloud) -> None:
-    """Writes a binary PLY with x, y, z, red, green, blue and, where points have one, `time` (NaN: the whole clip)."""
-    fields = [("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("red", "u1"), ("green", "u1"), ("blue", "u1")]
+    """Writes a binary PLY with x, y, z, red, green, blue and, where points have one, `time` (NaN: the whole clip).
+
+    Positions are doubles where those of `points` are.
+    """
+    kind = "<f8" if points.xyz.dtype == np.float64 else "<f4"
+    fields = [("x", kind), ("y", kind), ("z", kind), ("red", "u1"), ("green", "u1"), ("blue", "u1")]
     fields += [("time", "<f4")] if points.times is not None else []
     vertices = np.zeros(len(points), dtype=fields)
     for axis, name in enumerate("xyz"):
@@ -108,9 +113,8 @@ def write_points(path: Path, points: PointCloud) -> None:
         vertices[name] = points.rgb[:, channel]
     if points.times is not None:
         vertices["time"] = points.times
-    names = {"<f4": "float", "u1": "uchar"}
+    names = {"<f4": "float", "<f8": "double", "u1": "uchar"}
     header = "".join(f"property {names[kind]} {name}\n" for name, kind in fields)
     text = f"ply\nformat binary_little_endian 1.0\nelement vertex {len(points)}\n{header}end_header\n"
-    assert vertices.dtype.itemsize == struct.calcsize("<fff3B" + ("f" if points.times is not None else ""))
     with atomic_write(path) as temporary:
         temporary.write_bytes(text.encode("ascii") + vertices.tobytes())

@@ -28,11 +28,24 @@ class ListedError(UserError):
     """A `UserError` whose reasons are in the `ProblemList` already."""
 
 
-class ProblemList:
-    """Collects problems while a scene is read, so that one pass over the files can report all of them."""
+class MissingFile(UserError):
+    """A file that a list names is not there; `path` is where it was looked for."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: str | Path, message: str) -> None:
+        super().__init__(message)
+        self.path = str(path)
+
+
+class ProblemList:
+    """Collects problems while a scene is read, so that one pass over the files can report all of them.
+
+    With `skip_missing`, frames whose pictures are missing are left out and counted; otherwise they are an error.
+    """
+
+    def __init__(self, skip_missing: bool = False) -> None:
+        self.skip_missing = skip_missing
         self._problems: list[Problem] = []
+        self._missing: dict[str, list[tuple[str, str]]] = {}
 
     def error(self, file: str | Path, message: str) -> None:
         """Notes a problem that makes the scene unusable."""
@@ -45,6 +58,32 @@ class ProblemList:
     def _add(self, problem: Problem) -> None:
         if problem not in self._problems:
             self._problems.append(problem)
+
+    def entry(self, file: str | Path, where: str, error: UserError) -> None:
+        """Notes what is wrong with one entry of a list; missing files of one list become one problem (`settle`).
+
+        Args:
+            file: The file that holds the list.
+            where: Which entry, such as "frame 3".
+            error: Caught while the entry was read.
+        """
+        if isinstance(error, MissingFile):
+            self._missing.setdefault(str(file), []).append((f"{where}: {error}", Path(error.path).name))
+        else:
+            self.error(file, f"{where}: {error}")
+
+    def settle(self) -> None:
+        """Makes one problem of the missing files of each list, when all of it is read."""
+        for file, missing in self._missing.items():
+            count, first = len(missing), missing[0][0]
+            others = ", ".join(name for _, name in missing[1:4]) + (", ..." if count > 4 else "")
+            many = f"; {count} files are missing in all, {others} too" if others else ""
+            if self.skip_missing:
+                left = "1 entry is" if count == 1 else f"{count} entries are"
+                self.warning(file, f"{left} left out as asked: {first}{many}")
+            else:
+                self.error(file, f"{first}{many}; --skip-missing goes on without {'them' if others else 'it'}")
+        self._missing.clear()
 
     def take(self, file: str | Path, error: UserError) -> None:
         """Notes a caught `UserError` as an error of `file`, named once."""

@@ -59,6 +59,11 @@ def read_scene(folder: Path, problems: ProblemList) -> SceneRecord:
     )
 
 
+def recognised(folder: Path) -> bool:
+    """Returns whether a reader takes a folder, which exists, for a scene."""
+    return any(_recognises(name, reader, folder) for name, reader in in_order().items())
+
+
 def in_order() -> dict[str, Reader]:
     """Returns the readers by name, in the order in which they are asked; those that do not load are warned of."""
     readers = READERS.working()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 
 from ..conventions import frame_times, numeric_key
 from ..errors import UserError
+from ..frame_numbers import FrameNumbers
 from .clips import common_instants, fit_lens, fit_lens_to_picture
 from .images import IMAGE_ENDINGS, read_header
 from .problems import ProblemList
@@ -163,19 +165,13 @@ def _clip_of_videos(cameras: Sequence[FixedCamera], problems: ProblemList) -> Cl
 
 
 def _clip_of_pictures(cameras: Sequence[FixedCamera], problems: ProblemList, fps: float | None) -> Clip:
-    numbers = sorted({number for camera in cameras for number, _ in camera.recording.pictures})
-    first, span = numbers[0], numbers[-1] - numbers[0]
-    steps = np.gcd.reduce(np.diff(numbers)) if len(numbers) > 1 else 1
+    numbers = FrameNumbers.of(number for camera in cameras for number, _ in camera.recording.pictures)
+    if gaps := numbers.gaps():
+        problems.warning(cameras[0].recording.path if len(cameras) == 1 else _shared_folder(cameras), gaps)
+    _warn_of_lacking(cameras, numbers, problems)
     frames = []
     for camera in cameras:
         pictures = camera.recording.pictures
-        if len(pictures) < len(numbers):
-            lacking = sorted(set(numbers) - {number for number, _ in pictures})
-            problems.warning(
-                camera.recording.path,
-                f"camera {camera.name} has {len(pictures)} of {len(numbers)} frames (the first it lacks is"
-                f" {lacking[0]}); the others are used, restore the rest",
-            )
         try:
             header = read_header(pictures[0][1])
             stated = _sized(camera.lens, header.width, header.height)
@@ -184,9 +180,31 @@ def _clip_of_pictures(cameras: Sequence[FixedCamera], problems: ProblemList, fps
             problems.take(pictures[0][1], error)
             continue
         for number, path in pictures:
-            time = (number - first) / span if span else 0.0
-            frames.append(_frame(camera, lens, ImagePicture(path), time))
-    return Clip(frames, fps, span / steps / fps if fps and span else None)
+            frames.append(_frame(camera, lens, ImagePicture(path), numbers.time(number)))
+    return Clip(frames, fps, numbers.intervals / fps if fps and numbers.intervals else None)
+
+
+def _shared_folder(cameras: Sequence[FixedCamera]) -> Path:
+    """Returns the folder in which the recordings of all cameras lie."""
+    return Path(os.path.commonpath([camera.recording.path for camera in cameras]))
+
+
+def _warn_of_lacking(cameras: Sequence[FixedCamera], numbers: FrameNumbers, problems: ProblemList) -> None:
+    """Notes which cameras lack frames that others have; cameras that lack the same ones in one line."""
+    lacking: dict[tuple[int, ...], list[FixedCamera]] = {}
+    for camera in cameras:
+        missing = set(numbers.numbers) - {number for number, _ in camera.recording.pictures}
+        if missing:
+            lacking.setdefault(tuple(sorted(missing)), []).append(camera)
+    for missing, those in lacking.items():
+        names = ", ".join(camera.name for camera in those[:8]) + (", ..." if len(those) > 8 else "")
+        one = len(those) == 1
+        problems.warning(
+            those[0].recording.path,
+            f"camera{'' if one else 's'} {names} {'has' if one else 'have'} {len(numbers.numbers) - len(missing)} of"
+            f" {len(numbers.numbers)} frames (the first {'it lacks' if one else 'they lack'} is {missing[0]}); the"
+            " others are used, restore the rest",
+        )
 
 
 def _frame(camera: FixedCamera, lens: Lens, picture: ImagePicture | VideoPicture, time: float) -> FrameRecord:

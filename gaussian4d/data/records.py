@@ -95,7 +95,7 @@ class PointCloud:
     """Points that came with a scene, in data units."""
 
     xyz: np.ndarray
-    """[P, 3] float32."""
+    """[P, 3] float32; readers give float64 where files have it, until the scene is moved to the origin."""
     rgb: np.ndarray
     """[P, 3] uint8."""
     times: np.ndarray | None = None

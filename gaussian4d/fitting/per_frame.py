@@ -21,6 +21,7 @@ from torch import Tensor
 from ..errors import UserError
 from ..model import DynamicGaussians
 from ..motion import Params, PerFrame, PerFrameConfig, Static
+from ..offsets import meta_of
 from ..run_folder import RunFolder
 from ..scene import Frame, PointCloud, Scene
 from ..view_block import with_view
@@ -114,6 +115,7 @@ class PerFrameTrainer(Parts):
                 },
                 "background_mode": self.config.background,
                 "near": self.config.near * min(1.0, nearest) / self.normalisation.scale,
+                **meta_of(self.scene.offset),
             },
         )
         return with_view(model, self.scene)

@@ -10,6 +10,7 @@ import torch
 from ..errors import UserError
 from ..io.g4d import read_manifest
 from ..model import DynamicGaussians, load_model
+from ..offsets import meta_of
 from ..run_folder import RunFolder
 from ..scene import Scene
 from ..view_block import with_view
@@ -74,7 +75,11 @@ def model_of_checkpoint(file: Path, config: FitConfig, scene: Scene) -> DynamicG
         background=background.final(),
         fps=scene.fps,
         times=scene.times,
-        meta={"fit": {"steps": state["step"], "seconds": state["elapsed"]}, "near": near / normalisation.scale},
+        meta={
+            "fit": {"steps": state["step"], "seconds": state["elapsed"]},
+            "near": near / normalisation.scale,
+            **meta_of(scene.offset),
+        },
     )
     return with_view(model, scene)
 

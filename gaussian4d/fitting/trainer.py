@@ -16,6 +16,7 @@ from diff_rasterizer.losses import squared_error
 
 from ..model import DynamicGaussians
 from ..motion import MotionModel, Params, Static
+from ..offsets import meta_of
 from ..scene import Scene
 from ..view_block import with_view
 from .background import Background
@@ -275,6 +276,7 @@ class Trainer(Loop):
                 "fit": self.fit_values(),
                 "background_mode": self.config.background,
                 "near": self.near / self.normalisation.scale,
+                **meta_of(self.scene.offset),
             },
         )
         return with_view(model, self.scene)

@@ -1,14 +1,16 @@
 """The cameras of a scene for other programs: nerfstudio's `transforms.json` and COLMAP's sparse model as text.
 
-Cameras are those of the pictures that `scene` serves: pinholes without distortion, downscaled as the fit saw them. With
-`pictures` those pictures are written too, and the result is a scene that `gaussian4d.load_scene`, nerfstudio or COLMAP
-reads; without, the names are those that the pictures would have.
+Cameras are those of the pictures that `scene` serves: pinholes without distortion, downscaled as the fit saw them.
+Their places, and those of the points, are of the recorded world, in doubles. With `pictures` those pictures are written
+too, and the result is a scene that `gaussian4d.load_scene`, nerfstudio or COLMAP reads; without, the names are those
+that the pictures would have.
 
 Pictures are named `images/CAMERA/INSTANT.png`, of cameras with a single picture `images/CAMERA_INSTANT.png`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 from collections import Counter
@@ -25,6 +27,7 @@ from ..data.point_files import write_points
 from ..errors import UserError
 from ..files import atomic_write, write_json
 from ..folders import atomic_folder
+from ..offsets import moved_camera
 
 if TYPE_CHECKING:
     from ..data.records import PointCloud
@@ -62,7 +65,7 @@ def write_transforms(
         write_pictures(target.parent / IMAGES, scene, names, watch)
     entries, listed = [], {}
     for frame, name in zip(scene.frames("all"), names):
-        camera = frame.camera
+        camera = moved_camera(frame.camera, scene.offset)
         entries.append(
             {
                 "file_path": f"{IMAGES}/{name}",
@@ -81,7 +84,7 @@ def write_transforms(
     content: dict[str, Any] = {"camera_model": "PINHOLE"}
     content |= {key: float(value) for key, value in (("fps", scene.fps), ("duration_seconds", scene.duration)) if value}
     if points is not None:
-        write_points(target.parent / "points.ply", points)
+        write_points(target.parent / "points.ply", _recorded(points, scene))
         content["ply_file_path"] = "points.ply"
     write_json(target, content | {"frames": entries} | listed)
     return len(entries)
@@ -105,7 +108,7 @@ def write_colmap(
     lenses: dict[tuple[Any, ...], int] = {}
     images = []
     for number, (frame, name) in enumerate(zip(frames, names), start=1):
-        camera = frame.camera
+        camera = moved_camera(frame.camera, scene.offset)
         lens = (camera.width, camera.height, *(float(camera.K[place]) for place in ((0, 0), (1, 1), (0, 2), (1, 2))))
         id = lenses.setdefault(lens, len(lenses) + 1)
         x, y, z, w = Rotation.from_matrix(camera.viewmat[:3, :3]).as_quat()
@@ -117,6 +120,7 @@ def write_colmap(
     ]
     rows = []
     if points is not None:
+        points = _recorded(points, scene)
         for number, (place, color) in enumerate(zip(points.xyz.tolist(), points.rgb.tolist()), start=1):
             rows.append(f"{number} {' '.join(map(repr, place))} {' '.join(map(str, color))} 0\n")
     with atomic_folder(folder, rf"sparse|{IMAGES}") as temporary:
@@ -128,6 +132,13 @@ def write_colmap(
         if pictures:
             write_pictures(temporary / IMAGES, scene, names, watch)
     return len(images)
+
+
+def _recorded(points: PointCloud, scene: Scene) -> PointCloud:
+    """Returns points of the scene as places in the recorded world, doubles where these are far from the origin."""
+    if not np.any(scene.offset):
+        return points
+    return dataclasses.replace(points, xyz=points.xyz.astype(np.float64) + scene.offset)
 
 
 def picture_names(frames: Iterable[Frame]) -> list[str]:

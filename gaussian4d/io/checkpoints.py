@@ -20,7 +20,7 @@ from ..errors import UserError
 from ..model import DynamicGaussians
 from ..motion import FreeTime, MotionModel, Static
 from .packed import broken
-from .splats import REST_COUNTS, check_finite
+from .splats import REST_COUNTS, only_gaussians
 
 _NAMES = {
     "means": ("means", "xyz"),
@@ -77,7 +77,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> DynamicGaussians:
     rest = columns["shN"]
     if rest.ndim != 3 or rest.shape[0] != count or rest.shape[2] != 3 or rest.shape[1] not in REST_COUNTS:
         raise UserError(f"{source}: shN must have shape ({count}, K - 1, 3), got {rest.shape}; it is damaged")
-    check_finite(source, columns)
+    columns = only_gaussians(source, columns)
     params = {name: torch.from_numpy(np.array(value, np.float32)) for name, value in columns.items()}
     return DynamicGaussians(params, motion)
 

@@ -20,11 +20,11 @@ from .ply_header import PlyHeader, read_header
 from .splats import (
     REST_COUNTS,
     Splats,
-    check_finite,
     check_splats,
     color_from_sh0,
     limit_degree,
     logit,
+    only_gaussians,
     sh0_from_color,
     sigmoid,
 )
@@ -108,7 +108,7 @@ def read_compressed_ply(path: str | os.PathLike[str]) -> Splats:
         color = _between(limits, "", "rgb", block, color)
     rotation = word["packed_rotation"]
     three = np.stack([(rotation >> shift) & 1023 for shift in (20, 10, 0)], axis=1) / 1023.0
-    return check_finite(
+    return only_gaussians(
         source,
         {
             "means": _between(limits, "", "xyz", block, _unpack_11_10_11(word["packed_position"])),

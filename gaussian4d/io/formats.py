@@ -17,6 +17,7 @@ from typing import Any
 
 from ..errors import STUMBLES, UserError, unforeseen
 from ..plugins import FORMATS
+from .splats import only_gaussians
 
 Function = str | Callable[..., Any]
 """`module:function`, imported when it is called, or the function itself."""
@@ -41,7 +42,7 @@ class Format:
     writer: Function | None
     """Called with the path, `Splats` or a model, and those of `options` that are given."""
     options: tuple[str, ...] = ()
-    """What the writer takes besides: `vertical_axis`, `comments`, `version`, `times`."""
+    """What the writer takes besides: `vertical_axis`, `comments`, `version`, `times`, `offset`."""
     frames: bool = False
     """Whether players take a folder of such files as a clip."""
     moving_reader: Function | None = None
@@ -50,6 +51,11 @@ class Format:
     """The same: called with the path, a moving model, `time`, `say` and options; returns how many Gaussians."""
     near: bool = False
     """Whether it keeps how near to a camera nothing is drawn; without, `export` leaves out what stands there."""
+    offset_reader: Function | None = None
+    """Called with the path; returns the offset [3] that the file states (`gaussian4d.offsets`), or None. Its writer
+    takes the option `offset`, or writes it as one of `comments`."""
+    keeps_offset: bool = False
+    """Whether files state the offset of the model they were written of."""
 
     def read(self, path: str | os.PathLike[str]) -> Any:
         """Returns what the format's reader returns: `Splats`, or a model when it `moves`."""
@@ -62,6 +68,8 @@ class Format:
         if self.writer is None:
             written = ", ".join(name for name, format in FORMATS.working().items() if format.writer)
             raise UserError(f"{Path(path).name}: {self.title} is read, not written; choose one of {written}")
+        if isinstance(content, dict):
+            content = only_gaussians(f"writing {Path(path).name}", content)
         function(self.writer)(path, content, **self.known(options))
 
     def known(self, options: dict[str, Any]) -> dict[str, Any]:
@@ -98,6 +106,7 @@ G4D = Format(
     f"{_HERE}.model_files:read_model",
     f"{_HERE}.model_files:write_model",
     near=True,
+    keeps_offset=True,
 )
 COMPRESSED_PLY = Format(
     "compressed-ply",
@@ -109,6 +118,8 @@ COMPRESSED_PLY = Format(
     f"{_HERE}.compressed_ply:write_compressed_ply",
     ("comments",),
     True,
+    offset_reader=f"{_HERE}.ply:stated_offset",
+    keeps_offset=True,
 )
 PLY = Format(
     "ply",
@@ -120,6 +131,8 @@ PLY = Format(
     f"{_HERE}.ply:write_ply",
     ("vertical_axis", "comments"),
     True,
+    offset_reader=f"{_HERE}.ply:stated_offset",
+    keeps_offset=True,
 )
 SPLAT = Format(
     "splat",
@@ -173,7 +186,8 @@ GLB = Format(
     True,
     f"{_HERE}.gltf:read_gltf",
     f"{_HERE}.gltf:write_glb",
-    ("vertical_axis",),
+    ("vertical_axis", "offset"),
+    keeps_offset=True,
     moving_reader=f"{_HERE}.gltf_motion:read_moving",
     moving_writer=f"{_HERE}.gltf_motion:write_moving",
 )
@@ -196,6 +210,7 @@ USD = Format(
     f"{_HERE}.usd:read_usd",
     f"{_HERE}.usd:write_usd",
     ("vertical_axis", "times"),
+    keeps_offset=True,
 )
 CHECKPOINT = Format(
     "checkpoint",

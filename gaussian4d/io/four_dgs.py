@@ -30,7 +30,7 @@ from .bells import pieces
 from .cubic import as_cubic, duration_of, fitted, instants_of, stays_cubic
 from .near_plane import Emptied
 from .segments import part_of
-from .splats import REST_COUNTS, check_finite, color_from_sh0, log_scales, logit, sh0_from_color, sigmoid, unit
+from .splats import REST_COUNTS, color_from_sh0, log_scales, logit, only_gaussians, sh0_from_color, sigmoid, unit
 
 PIECES = 8
 """Straight pieces that a path in a window of a long clip, or of a rigid part, is cut into."""
@@ -127,16 +127,17 @@ def _model(source: Path, scene: Any) -> DynamicGaussians:
         "velocities": (np.asarray(found.motions, np.float64) * seconds).astype(np.float32),
         "times": (np.asarray(found.mu_t, np.float64) / seconds).astype(np.float32),
     }
-    check_finite(source, columns)
-    if np.isnan(sigma).any() or (sigma < 0).any():
-        raise UserError(f"{source}: a Gaussian's duration is negative or NaN; the file is damaged")
+    start, end = np.asarray(found.win_lo) / seconds, np.asarray(found.win_hi) / seconds
+    with np.errstate(invalid="ignore"):
+        columns |= {"durations": np.where(sigma < 0, np.nan, sigma), "extra.start": start, "extra.end": end}
+    columns = only_gaussians(source, columns)
+    sigma, start, end = (columns.pop(name) for name in ("durations", "extra.start", "extra.end"))
     endless = np.isinf(sigma)
     # A motion model of ours stops what lasts forever, this format does not: a window far longer than the clip moves on.
     moving = endless & (np.abs(columns["velocities"]).max(axis=1, initial=0.0) > 0)
     columns["durations"] = np.log(np.where(moving, 1e4, np.maximum(sigma, 1e-9))).astype(np.float32)
     params = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in columns.items()}
     model = DynamicGaussians(params, FreeTime())
-    start, end = np.asarray(found.win_lo) / seconds, np.asarray(found.win_hi) / seconds
     if (start > 0).any() or (end < 1.0).any():
         return _instants(model, start, end, seconds)
     return model

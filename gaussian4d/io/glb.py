@@ -34,6 +34,8 @@ class Document:
         data = read_whole(path, ".glb")
         self.size = len(data)
         self.binary = b""
+        self.offset = np.zeros(3)
+        """[3] of the recorded world that places are relative to (`gaussian4d.offsets`), in the axes we keep."""
         if data[:4] == b"glTF":
             text = self._chunks(data)
         else:

@@ -17,6 +17,7 @@ import numpy as np
 from ..errors import UserError
 from ..files import atomic_write
 from ..motion.rigid_parts import MOST_POSES
+from ..offsets import checked, offset_for
 from .glb import Builder, Document, node_matrix
 from .gltf_animation import Animation
 from .orient import PLY_TO_GLTF, half_turned, rotated, upright
@@ -24,33 +25,42 @@ from .packed import broken, to_unorm
 from .splats import (
     REST_COUNTS,
     Splats,
-    check_finite,
     check_splats,
     color_from_sh0,
     degree_of,
     limit_degree,
     log_scales,
     logit,
+    only_gaussians,
     sigmoid,
     unit,
 )
 
 EXTENSION = "KHR_gaussian_splatting"
 _WORLD = "gaussian4d_world"
+_OFFSET = "gaussian4d_offset"
 _MOST_NESTING = 64
 
 
-def write_glb(path: str | os.PathLike[str], gaussians: Splats, *, vertical_axis: str | None = None) -> None:
+def write_glb(
+    path: str | os.PathLike[str],
+    gaussians: Splats,
+    *,
+    vertical_axis: str | None = None,
+    offset: np.ndarray | None = None,
+) -> None:
     """Writes a still `.glb`, atomically; exact but for the turn of the axes. Harmonics beyond degree 3 are left out.
 
     Args:
         path: the file.
         gaussians: Splats.
         vertical_axis: `x`, `y` or `z` when that axis points up; None takes the axes of a 3DGS `.ply`, y down.
+        offset: [3] of the recorded world, in its axes, that places are relative to; kept as an extra of the asset. A
+            node so far away would be drawn in 32-bit floats, which tremble there.
     """
     builder = Builder()
     primitive, node = glb_node(builder, gaussians, vertical_axis)
-    save_glb(path, builder, [{"mesh": 0, **node}], {"meshes": [{"primitives": [primitive]}]})
+    save_glb(path, builder, [{"mesh": 0, **node}], {"meshes": [{"primitives": [primitive]}]}, offset)
 
 
 def glb_turn(vertical_axis: str | None) -> np.ndarray:
@@ -92,12 +102,22 @@ def glb_node(builder: Builder, gaussians: Splats, vertical_axis: str | None) -> 
     return primitive, {} if turn is None else {"extras": {_WORLD: turn.T.reshape(-1).tolist()}}
 
 
+def asset(offset: np.ndarray | None) -> dict[str, Any]:
+    """Returns what a `.glb` of ours says about itself: the offset [3], if any, as an extra."""
+    stated = {} if offset is None or not np.any(offset) else {"extras": {_OFFSET: [float(x) for x in offset]}}
+    return {"version": "2.0", "generator": "gaussian4d", **stated}
+
+
 def save_glb(
-    path: str | os.PathLike[str], builder: Builder, nodes: list[dict[str, Any]], content: dict[str, Any]
+    path: str | os.PathLike[str],
+    builder: Builder,
+    nodes: list[dict[str, Any]],
+    content: dict[str, Any],
+    offset: np.ndarray | None = None,
 ) -> None:
     """Writes a `.glb` of `nodes` side by side, atomically; `content` is the rest of the document."""
     document = {
-        "asset": {"version": "2.0", "generator": "gaussian4d"},
+        "asset": asset(offset),
         "extensionsUsed": [EXTENSION],
         "scene": 0,
         "scenes": [{"nodes": list(range(len(nodes)))}],
@@ -128,7 +148,11 @@ def read_gltf(path: str | os.PathLike[str]) -> Splats:
     Animations are left out, see `gltf_motion`. Raises `UserError` when the file is missing, damaged, holds no
     Gaussians, or uses what is not read: another kernel, nested compression, nodes that shear or stretch.
     """
-    return joined(placed_nodes(Document(Path(path)), None))
+    document = Document(Path(path))
+    splats = joined(placed_nodes(document, None))
+    if np.any(document.offset):
+        splats["means"] = splats["means"].astype(np.float64) + document.offset
+    return splats
 
 
 def joined(parts: list[Placed]) -> Splats:
@@ -141,9 +165,17 @@ def placed_nodes(document: Document, animation: Animation | None) -> list[Placed
     parts: list[Placed] = []
     meshes: dict[int, list[Splats]] = {}
     total = 0
-    for node, matrices in _nodes(document, animation):
-        if "mesh" not in node:
-            continue
+    nodes = [(node, matrices) for node, matrices in _nodes(document, animation) if "mesh" in node]
+    # Nodes that a program has placed on a map: their Gaussians are added to the rest in 32-bit floats.
+    far = offset_for(np.array([matrices[0, :3, 3] for _, matrices in nodes]))
+    extras = document.json["asset"].get("extras")
+    document.offset = checked(extras.get(_OFFSET) if isinstance(extras, dict) else None, f"{document.path}: {_OFFSET}")
+    for index, (node, matrices) in enumerate(nodes):
+        if np.any(far):
+            matrices = matrices.copy()
+            matrices[:, :3, 3] -= far
+            if index == 0:
+                document.offset = document.offset + _turned_back(document, node) @ far
         mesh = document.item("meshes", node["mesh"])
         if node["mesh"] not in meshes:
             meshes[node["mesh"]] = _mesh(document, mesh)
@@ -160,7 +192,7 @@ def placed_nodes(document: Document, animation: Animation | None) -> list[Placed
     widest = max(part.splats["shN"].shape[1] for part in parts)
     for part in parts:
         part.splats["shN"] = np.pad(part.splats["shN"], ((0, 0), (0, widest - part.splats["shN"].shape[1]), (0, 0)))
-        check_finite(document.path, part.splats)
+        part.splats = only_gaussians(document.path, part.splats)
     return parts
 
 
@@ -247,7 +279,6 @@ def _primitive(document: Document, primitive: dict[str, Any], extension: dict[st
     }
     if any(len(value) != len(means) for value in table.values()):
         raise broken(source, "glTF", "the attributes of a primitive have different numbers of elements")
-    check_finite(source, table)
     return {
         "means": means,
         "quats": unit(table["quats"]),
@@ -275,16 +306,25 @@ def _placed(document: Document, splats: Splats, matrices: np.ndarray, node: dict
         "means": (splats["means"] * np.float32(scale) + matrices[0, :3, 3].astype(np.float32)).astype(np.float32),
         "scales": splats["scales"] + np.float32(np.log(scale)),
     }
-    world = node.get("extras", {}).get(_WORLD) if isinstance(node.get("extras"), dict) else None
-    if world is None:
-        back = np.diag(PLY_TO_GLTF)
-        splats = half_turned(splats, PLY_TO_GLTF)
-    else:
-        try:
-            back = np.asarray(world, np.float64).reshape(3, 3)
-        except (ValueError, TypeError):
-            raise broken(document.path, "glTF", f"its {_WORLD} is not nine numbers") from None
-        if not np.allclose(back @ back.T, np.eye(3), atol=1e-6):
-            raise broken(document.path, "glTF", f"its {_WORLD} is no rotation")
-        splats = rotated(splats, back)
+    back = _turned_back(document, node)
+    splats = half_turned(splats, PLY_TO_GLTF) if _world_of(node) is None else rotated(splats, back)
     return Placed(splats, back @ turns, matrices[:, :3, 3] @ back.T, back @ np.array([0.0, 1.0, 0.0]))
+
+
+def _world_of(node: dict[str, Any]) -> Any:
+    extras = node.get("extras")
+    return extras.get(_WORLD) if isinstance(extras, dict) else None
+
+
+def _turned_back(document: Document, node: dict[str, Any]) -> np.ndarray:
+    """Returns the rotation [3, 3] from the axes of the file to those we keep; see `_placed`."""
+    world = _world_of(node)
+    if world is None:
+        return np.diag(PLY_TO_GLTF)
+    try:
+        back = np.asarray(world, np.float64).reshape(3, 3)
+    except (ValueError, TypeError):
+        raise broken(document.path, "glTF", f"its {_WORLD} is not nine numbers") from None
+    if not np.allclose(back @ back.T, np.eye(3), atol=1e-6):
+        raise broken(document.path, "glTF", f"its {_WORLD} is no rotation")
+    return back

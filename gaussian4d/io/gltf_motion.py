@@ -18,6 +18,7 @@ import torch
 from ..model import DynamicGaussians, splat_arrays
 from ..motion import RigidParts, Static
 from ..motion.rigid_parts import COLUMN, OFFSETS, PIVOTS, TURNS, RigidPartsConfig
+from ..offsets import meta_of
 from ..view_block import ViewBlock
 from .cubic import duration_of, instants_of
 from .glb import Builder, Document
@@ -38,6 +39,7 @@ def write_moving(
     *,
     time: float = 0.0,
     vertical_axis: str | None = None,
+    offset: np.ndarray | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> int:
     """Writes a moving model as a `.glb`, atomically, and returns how many Gaussians it holds.
@@ -47,6 +49,7 @@ def write_moving(
         model: Any model.
         time: Clip time of the places without the animation, at which what moves in no part stands still.
         vertical_axis: As in `write_glb`.
+        offset: As in `write_glb`.
         say: Called with a line on what was found.
     """
     if not model.motion.connected:
@@ -60,7 +63,7 @@ def write_moving(
     if split is None or len(split.rotations) == 0 or split.share < LEAST_SHARE:
         say(f"glTF moves rigid parts only, and {why}: this is the instant {time:g} of the clip")
         columns = ply_columns(model.at(time))
-        write_glb(path, columns, vertical_axis=vertical_axis)
+        write_glb(path, columns, vertical_axis=vertical_axis, offset=offset)
         return len(columns["means"])
     shown = [int((split.visible & (split.part == index)).sum()) for index in range(-2, len(split.rotations))]
     loose, still, *parts = shown
@@ -68,12 +71,17 @@ def write_moving(
         f"{sum(count > 0 for count in parts)} rigid parts move ({sum(parts):,} Gaussians), {still:,} Gaussians stand "
         f"still, {loose:,} move in other ways and stand as at the instant {time:g} of the clip"
     )
-    _write_parts(path, split, time, duration_of(model), vertical_axis)
+    _write_parts(path, split, time, duration_of(model), vertical_axis, offset)
     return sum(shown)
 
 
 def _write_parts(
-    path: str | os.PathLike[str], split: RigidSplit, time: float, seconds: float, vertical_axis: str | None
+    path: str | os.PathLike[str],
+    split: RigidSplit,
+    time: float,
+    seconds: float,
+    vertical_axis: str | None,
+    offset: np.ndarray | None,
 ) -> None:
     builder, turn = Builder(), glb_turn(vertical_axis)
     clock: int | None = None
@@ -109,7 +117,7 @@ def _write_parts(
                 samplers.append({"input": clock, "output": output, "interpolation": "LINEAR"})
                 channels.append({"sampler": len(samplers) - 1, "target": {"node": len(nodes) - 1, "path": name}})
     animation = [{"name": "motion", "channels": channels, "samplers": samplers}]
-    save_glb(path, builder, nodes, {"meshes": meshes} | ({"animations": animation} if channels else {}))
+    save_glb(path, builder, nodes, {"meshes": meshes} | ({"animations": animation} if channels else {}), offset)
 
 
 def _pivot(rotations: np.ndarray, offsets: np.ndarray, means: np.ndarray) -> np.ndarray:
@@ -169,7 +177,8 @@ def read_moving(path: str | os.PathLike[str]) -> DynamicGaussians:
     params = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in splats.items()}
     moving = [part for part in placed if len(part.rotations) > 1]
     if not moving or animation.seconds <= 0.0:
-        return ViewBlock(up=placed[0].up).written_to(DynamicGaussians(params, Static()))
+        model = DynamicGaussians(params, Static(), meta=meta_of(document.offset))
+        return ViewBlock(up=placed[0].up).written_to(model)
     times = animation.times / animation.seconds
     numbers = iter(range(len(moving)))
     index = [next(numbers) if len(part.rotations) > 1 else -1 for part in placed]
@@ -184,5 +193,5 @@ def read_moving(path: str | os.PathLike[str]) -> DynamicGaussians:
     params |= {name: torch.from_numpy(np.ascontiguousarray(value, dtype=np.float32)) for name, value in own.items()}
     motion = RigidParts(RigidPartsConfig(times=tuple(times.tolist()), parts=len(moving)))
     fps = 1.0 / float(np.median(np.diff(animation.times)))
-    model = DynamicGaussians(params, motion, fps=fps, times=times)
+    model = DynamicGaussians(params, motion, fps=fps, times=times, meta=meta_of(document.offset))
     return ViewBlock(up=placed[0].up, seconds=animation.seconds).written_to(model)

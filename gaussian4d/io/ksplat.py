@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from .packed import broken, read_whole
-from .splats import REST_COUNTS, Splats, check_finite, log_scales, logit, sh0_from_color, unit
+from .splats import REST_COUNTS, Splats, log_scales, logit, only_gaussians, sh0_from_color, unit
 
 _HEADER_BYTES = 4096
 _SECTION_BYTES = 1024
@@ -74,7 +74,7 @@ def read_ksplat(path: str | os.PathLike[str]) -> Splats:
     widest = max(part["shN"].shape[1] for part in parts)
     for part in parts:
         part["shN"] = np.pad(part["shN"], ((0, 0), (0, widest - part["shN"].shape[1]), (0, 0)))
-    return check_finite(source, {name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+    return only_gaussians(source, {name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
 
 
 def _section(source: Path, data: bytes, offset: int) -> _Section:

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import STUMBLES, UserError
 from .g4d import load_g4d, save_g4d
+from .splats import only_gaussians
 
 if TYPE_CHECKING:
     from ..model import DynamicGaussians
@@ -35,7 +36,7 @@ def read_model(path: str | os.PathLike[str]) -> DynamicGaussians:
     import torch
 
     from ..model import DynamicGaussians
-    from ..motion import make_motion
+    from ..motion import is_shared, make_motion
 
     source = Path(path)
     arrays, manifest = load_g4d(source)
@@ -53,6 +54,12 @@ def read_model(path: str | os.PathLike[str]) -> DynamicGaussians:
     expected = {name: (rows, *shape) for name, shape in shapes.items()}
     _check_shapes(source, "column", arrays, expected)
     _check_shapes(source, "array", arrays, motion.shared_shapes())
+    rows_of = {name: value for name, value in arrays.items() if not is_shared(name)}
+    shared = {name: value for name, value in arrays.items() if is_shared(name)}
+    for name, value in shared.items():
+        if not np.isfinite(value).all():
+            raise UserError(f"{source}: {name} holds NaN or infinite numbers; restore the file from its source")
+    arrays = {**only_gaussians(source, rows_of), **shared}
     return DynamicGaussians(
         # Copies: arrays are views of the file.
         params={name: torch.from_numpy(np.array(value, dtype=np.float32)) for name, value in arrays.items()},

@@ -1,4 +1,4 @@
-"""The `.ply` layout of 3D Gaussian splatting: one binary vertex row per Gaussian, read and written in whole columns.
+"""The `.ply` layout of 3D Gaussian splatting: one vertex row per Gaussian, read and written in whole columns.
 
 Columns: `x y z nx ny nz f_dc_0..2 f_rest_0.. opacity scale_0..2 rot_0..3`, float32. `opacity` is a logit, `scale_*` are
 logs, `rot_*` is wxyz, `f_rest_*` holds all coefficients of red, then of green, then of blue (channel-major).
@@ -16,13 +16,16 @@ import numpy as np
 
 from ..errors import UserError
 from ..files import atomic_write
+from ..offsets import checked, offset_for
+from .ply_dialects import columns_of, plain_layout
 from .ply_header import PlyHeader, read_header
-from .splats import EXTRA, REST_COUNTS, Splats, check_finite, check_splats
+from .splats import EXTRA, Splats, check_splats, only_gaussians
 
 VERTICAL_AXIS = "Vertical Axis"
+WORLD_OFFSET = "World Offset"
+"""Key of the comment with what is to be added to positions for places in the recorded world (`gaussian4d.offsets`)."""
 RENDER_MODE = "SplatRenderMode"
 
-_REST_COLUMNS = {3 * count: degree for degree, count in enumerate(REST_COUNTS)}
 # Blocks that fit in a core's own cache: the transposition of the coefficients is what costs.
 _ROWS_PER_BLOCK = 1 << 12
 _EXTRA_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,80}")
@@ -80,10 +83,12 @@ def write_ply(
 def read_ply(path: str | os.PathLike[str]) -> Splats:
     """Returns the Gaussians of a 3DGS `.ply`: the dictionary that `write_ply` takes, float32.
 
-    Columns may come in any order and of any number type. Columns that this layout does not have are kept as
-    `extra.NAME`, normals only where they are not all zero. Bytes after the last row are ignored with a warning. Raises
-    `UserError` for a file that is missing, is no 3DGS `.ply`, has fewer bytes than its header promises, or holds NaN
-    or Inf; but for infinite opacities, and scales of -Inf, which other programs write for 0 and 1: they become finite.
+    Columns may come in any order and of any number type; positions in doubles that stand far from the origin stay
+    doubles, of which 32-bit floats would keep half metres on a map. Columns that this layout does not have are kept as
+    `extra.NAME`, normals only where they are not all zero. Bytes after the last row are ignored with a warning, and
+    rows that are no Gaussians left out with one (`splats.only_gaussians`). Infinite opacities, and scales of -Inf,
+    which other programs write for 0 and 1, become finite. `ply_dialects` says what is read besides the layout of 3DGS.
+    Raises `UserError` for a file that is missing, holds no Gaussians, or has fewer bytes than its header promises.
     """
     source = Path(path)
     header = read_header(source)
@@ -91,12 +96,13 @@ def read_ply(path: str | os.PathLike[str]) -> Splats:
         warnings.warn(f"{source}: {header.stray_bytes} stray bytes after the last Gaussian were ignored", stacklevel=2)
     groups = _column_groups(source, header)
     splats: Splats = {name: np.empty((header.count, len(columns)), np.float32) for name, columns in groups.items()}
+    if header.dtype["x"] == np.float64:
+        splats["means"] = splats["means"].astype(np.float64)
     rest = len(groups["shN"]) // 3
     splats["shN"] = np.empty((header.count, rest, 3), np.float32)
     table = header.elements["vertex"].rows(source)
     names = list(header.dtype.names or ())
     matrix = table.view("<f4").reshape(header.count, len(names)) if _is_matrix(header.dtype) else None
-    finite = True
     for start in range(0, header.count, _ROWS_PER_BLOCK):
         rows = slice(start, start + _ROWS_PER_BLOCK)
         for name, columns in groups.items():
@@ -105,16 +111,13 @@ def read_ply(path: str | os.PathLike[str]) -> Splats:
             if matrix is not None:
                 part = matrix[rows, _index(names, columns)]
             else:
-                part = np.stack([table[column][rows] for column in columns], axis=1).astype(np.float32)
+                part = np.stack([table[column][rows] for column in columns], axis=1).astype(splats[name].dtype)
             if name in _INFINITE:
                 part = np.where(np.isinf(part), np.clip(part, *_INFINITE[name]), part)
-            finite = finite and bool(np.isfinite(part).all())
             if name == "shN":
                 splats[name][rows] = part.reshape(len(part), 3, rest).transpose(0, 2, 1)
             else:
                 splats[name][rows] = part
-    if not finite:
-        _refuse_rows(source, splats, groups)
     for name in list(splats):
         if name.startswith(EXTRA):
             splats[name] = splats[name][:, 0]
@@ -122,6 +125,9 @@ def read_ply(path: str | os.PathLike[str]) -> Splats:
                 del splats[name]
     splats["opacities"] = splats["opacities"][:, 0]
     splats["sh0"] = splats["sh0"][:, None]
+    splats = only_gaussians(source, plain_layout(source, splats, groups, header.dtype))
+    if not np.any(offset_for(splats["means"])):
+        splats["means"] = splats["means"].astype(np.float32)
     return splats
 
 
@@ -132,10 +138,22 @@ def read_any_ply(path: str | os.PathLike[str]) -> Splats:
     return read_compressed_ply(path) if is_compressed(read_ply_header(path)) else read_ply(path)
 
 
+def stated_offset(path: str | os.PathLike[str]) -> np.ndarray | None:
+    """Returns the offset [3] that the header of a `.ply` states, None where it states none."""
+    text = read_ply_header(path).comment(WORLD_OFFSET)
+    if text is None:
+        return None
+    try:
+        values = [float(word) for word in text.split()]
+    except ValueError:
+        values = []
+    return checked(values, f'{path}: the comment "{WORLD_OFFSET}"')
+
+
 def read_ply_header(path: str | os.PathLike[str]) -> PlyHeader:
     """Returns the parsed header.
 
-    Raises `UserError` when the file is missing, is no binary `.ply`, or is shorter than it says.
+    Raises `UserError` when the file is missing, is no `.ply`, or is shorter than it says.
     """
     return read_header(Path(path))
 
@@ -166,28 +184,9 @@ def _comments(vertical_axis: str | None, render_mode: str, further: Sequence[str
 def _column_groups(source: Path, header: PlyHeader) -> dict[str, list[str]]:
     """Returns the file's columns of each of our columns; raises `UserError` when one is missing."""
     names = header.dtype.names or ()
-    groups = {
-        "means": list("xyz"),
-        "quats": [f"rot_{i}" for i in range(4)],
-        "scales": [f"scale_{i}" for i in range(3)],
-        "opacities": ["opacity"],
-        "sh0": [f"f_dc_{i}" for i in range(3)],
-    }
-    used = [column for columns in groups.values() for column in columns]
-    missing = [column for column in used if column not in names]
-    if missing:
-        raise UserError(
-            f"{source} has no column {', '.join(missing)}; expected a 3D Gaussian splatting .ply "
-            f"(x y z f_dc_* opacity scale_* rot_*), found {' '.join(names) or 'no columns'}"
-        )
-    rest = sorted((name for name in names if name.startswith("f_rest_")), key=lambda name: (len(name), name))
-    if rest != [f"f_rest_{i}" for i in range(len(rest))] or len(rest) not in _REST_COLUMNS:
-        raise UserError(
-            f"{source} has {len(rest)} f_rest_* columns; expected f_rest_0 up to one of {sorted(_REST_COLUMNS)} columns"
-        )
-    groups["shN"] = rest
-    others = [name for name in names if name not in {*used, *rest} and _EXTRA_NAME.fullmatch(name)]
-    return groups | {EXTRA + name: [name] for name in others}
+    groups = columns_of(source, names)
+    used = {column for columns in groups.values() for column in columns}
+    return groups | {EXTRA + name: [name] for name in names if name not in used and _EXTRA_NAME.fullmatch(name)}
 
 
 def _is_matrix(dtype: np.dtype) -> bool:
@@ -201,16 +200,3 @@ def _index(names: list[str], columns: list[str]) -> slice | list[int]:
     if places == list(range(places[0], places[0] + len(places))):
         return slice(places[0], places[0] + len(places))
     return places
-
-
-def _refuse_rows(source: Path, splats: Splats, groups: dict[str, list[str]]) -> None:
-    """Raises `UserError` about NaN or Inf, naming the file's own column."""
-    flat: Splats = {}
-    for name, columns in groups.items():
-        values = splats[name]
-        for index, column in enumerate(columns):
-            if name == "shN":
-                flat[column] = values[:, index % values.shape[1], index // values.shape[1]]
-            else:
-                flat[column] = values[:, index]
-    check_finite(source, flat)

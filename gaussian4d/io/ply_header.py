@@ -1,8 +1,9 @@
-"""The header of a binary `.ply`: its elements, their columns and where their rows lie, checked against the file."""
+"""The header of a `.ply`, binary or text: its elements, their columns, where their rows lie, checked with the file."""
 
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ _TYPES = {
     "double": "f8",
     "float64": "f8",
 }
+_ORDERS = {"binary_little_endian": "<", "binary_big_endian": ">", "ascii": ""}
 _MAX_HEADER_BYTES = 1 << 20
 
 
@@ -36,15 +38,44 @@ class PlyElement:
 
     count: int
     dtype: np.dtype
-    """Structured type of one row, little-endian."""
+    """Structured type of one row; doubles where the rows are text."""
     offset: int
-    """Byte at which the first row starts."""
+    """Byte at which the first row starts, or of text the first line after the header."""
+    skipped: int | None = None
+    """Where the rows are text, the lines between the header and the first row."""
 
     def rows(self, source: Path) -> np.ndarray:
-        """Returns the rows as a read-only memory map [count] of the structured type."""
+        """Returns the rows [count] of the structured type: a read-only memory map, or what the text says.
+
+        Raises `UserError` when the text is no table of numbers of that size.
+        """
         if self.count == 0 or self.dtype.itemsize == 0:
             return np.zeros(self.count, self.dtype)
+        if self.skipped is not None:
+            return self._parsed(source)
         return np.memmap(source, dtype=self.dtype, mode="r", offset=self.offset, shape=(self.count,))
+
+    def _parsed(self, source: Path) -> np.ndarray:
+        names = self.dtype.names or ()
+        try:
+            with source.open("rb") as file:
+                file.seek(self.offset)
+                for _ in range(self.skipped or 0):
+                    file.readline()
+                with warnings.catch_warnings():
+                    # An empty table is an error here, not a warning.
+                    warnings.simplefilter("ignore")
+                    values = np.loadtxt(file, np.float64, comments=None, max_rows=self.count, ndmin=2)
+        except (ValueError, UnicodeDecodeError) as error:
+            raise UserError(
+                f"{source}: its rows are no table of numbers ({str(error)[:120]}); export it anew"
+            ) from None
+        if values.shape != (self.count, len(names)):
+            raise UserError(
+                f"{source} promises {self.count} rows of {len(names)} numbers, its text holds {values.shape[0]} of"
+                f" {values.shape[1]}; it was cut short or its header is wrong; copy it again"
+            )
+        return np.ascontiguousarray(values).view(self.dtype)[:, 0]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +110,7 @@ class PlyHeader:
 def read_header(source: Path) -> PlyHeader:
     """Returns the parsed header of a `.ply` with an element `vertex`.
 
-    Raises `UserError` when the file is missing, is no binary `.ply`, or is shorter than it says.
+    Raises `UserError` when the file is missing, is no `.ply`, or is shorter than it says.
     """
     try:
         total = source.stat().st_size
@@ -89,14 +120,41 @@ def read_header(source: Path) -> PlyHeader:
         raise UserError(f"expected the file {source}, found none; check the path") from None
     except IsADirectoryError:
         raise UserError(f"{source} is a folder; expected a .ply file") from None
-    if not head.startswith((b"ply\n", b"ply\r\n")):
-        raise UserError(f"{source} is not a .ply file: it does not start with the line 'ply'")
+    marked = 3 if head.startswith(b"\xef\xbb\xbf") else 0
+    if not head[marked:].startswith((b"ply\n", b"ply\r\n", b"ply \n")):
+        raise UserError(f"{source} is not a .ply file: {really(head)}")
     end = head.find(b"\nend_header")
     newline = head.find(b"\n", end + 1) if end >= 0 else -1
     if newline < 0:
         raise UserError(f"{source}: the header has no end_header line in its first {len(head)} bytes; it was cut short")
     lines = [line.strip().decode("ascii", "replace") for line in head[:newline].split(b"\n")]
     return _parse(source, lines, newline + 1, total)
+
+
+def really(head: bytes) -> str:
+    """Returns what a file that is not what its name says begins like, as half a sentence."""
+    if not head:
+        return "it is empty; copy it again"
+    for start, what in _OTHER_FILES.items():
+        if head.lstrip().lower().startswith(start) or head.startswith(start):
+            return f"it is {what}"
+    if not any(head[:4096]):
+        return "it holds zeros, as a copy that was broken off leaves them; copy it again"
+    return f"it starts with {head[:8]!r}; expected the line 'ply'"
+
+
+_OTHER_FILES = {
+    b"version https://git-lfs": "the pointer of a Git LFS file; fetch the file itself with `git lfs pull`",
+    b"<!doctype": "a web page, such as a login or an error; download the file itself",
+    b"<html": "a web page, such as a login or an error; download the file itself",
+    b"\x1f\x8b": "compressed with gzip; unpack it first",
+    b"pk\x03\x04": "a zip archive; unpack it, or name it .sog if it is one",
+    b"PK\x03\x04": "a zip archive; unpack it, or name it .sog if it is one",
+    b"glTF": "a binary glTF; name it .glb",
+    b"NGSP": "a .spz; name it so",
+    b"solid": "an STL mesh; Gaussians were expected",
+    b"\x28\xb5\x2f\xfd": "compressed with zstd; unpack it first",
+}
 
 
 def _parse(source: Path, lines: list[str], data_start: int, total: int) -> PlyHeader:
@@ -115,15 +173,16 @@ def _parse(source: Path, lines: list[str], data_start: int, total: int) -> PlyHe
         elif words[0] == "element" and len(words) == 3 and words[2].isascii() and words[2].isdigit():
             tables.append((words[1], int(words[2][:20]), []))
         elif words[0] == "property" and len(words) == 3 and words[1] in _TYPES and tables:
-            tables[-1][2].append((words[2], "<" + _TYPES[words[1]]))
+            tables[-1][2].append((words[2], _TYPES[words[1]]))
         elif words[0] == "property" and len(words) == 5 and words[1] == "list" and tables:
             tables[-1][2].append((words[4], "list"))
         elif words[0] != "obj_info":
             raise UserError(f"{source}: the header line {line[:80]!r} is not understood; expected a .ply header")
-    if layout != "binary_little_endian":
-        raise UserError(f"{source} is in the format {layout}; expected binary_little_endian; convert it")
+    if layout not in _ORDERS:
+        raise UserError(f"{source} is in the format {layout}; expected one of {', '.join(_ORDERS)}; export it anew")
+    order, text = _ORDERS[layout], layout == "ascii"
     elements: dict[str, PlyElement] = {}
-    offset = data_start
+    offset, skipped = data_start, 0
     for name, count, columns in tables:
         if any(kind == "list" for _, kind in columns):
             # Rows of unequal length: what lies behind them cannot be found, so it is not looked for.
@@ -134,16 +193,19 @@ def _parse(source: Path, lines: list[str], data_start: int, total: int) -> PlyHe
             return PlyHeader(elements, tuple(comments), 0)
         if name in elements or len({column for column, _ in columns}) != len(columns):
             raise UserError(f"{source}: the element {name} occurs or names a column twice")
-        size = sum(np.dtype(kind).itemsize for _, kind in columns)
-        available = max(total - offset, 0)
+        # As text a number is a digit and what parts it from the next, at least.
+        size = 2 * len(columns) if text else sum(np.dtype(kind).itemsize for _, kind in columns)
+        available = max(total - offset + text, 0)
         if count * size > available or (size == 0 and count > total):
             raise UserError(
                 f"{source} promises {count} {'Gaussians' if name == 'vertex' else name + ' rows'} of {size} bytes, but "
                 f"only {available} bytes follow: room for {available // max(size, 1)}; it was cut short or its header "
                 "is wrong; copy it again"
             )
-        elements[name] = PlyElement(count, np.dtype(columns), offset)
-        offset += count * size
+        types = [(column, "<f8" if text else order + kind) for column, kind in columns]
+        elements[name] = PlyElement(count, np.dtype(types), data_start if text else offset, skipped if text else None)
+        offset += 0 if text else count * size
+        skipped += count
     if "vertex" not in elements:
         raise UserError(f"{source} has no element 'vertex'; expected a 3D Gaussian splatting .ply")
-    return PlyHeader(elements, tuple(comments), total - offset)
+    return PlyHeader(elements, tuple(comments), 0 if text else total - offset)

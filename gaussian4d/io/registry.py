@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ..errors import UserError
+from ..offsets import meta_of, offset_of, recentred, relative, text_of
 from ..plugins import FORMATS
 from .formats import Format, function, guarded
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from ..model import DynamicGaussians
     from .splats import Splats
 
@@ -32,6 +34,9 @@ def format_of(path: str | os.PathLike[str]) -> Format:
     Of several endings that fit the longest wins, of equal ones our own.
     """
     name = Path(path).name.lower()
+    # What a .sog is made of, and what it is called where a program or a mail gateway does not know its ending.
+    if name == "meta.json" or name.endswith(".zip"):
+        return FORMATS.get("sog")
     formats = FORMATS.working().values()
     fitting = [(len(end), format) for format in formats for end in format.endings if name.endswith(end.lower())]
     if fitting:
@@ -63,11 +68,22 @@ def read_model(path: str | os.PathLike[str]) -> DynamicGaussians:
 
 def _read(path: str | os.PathLike[str], format: Format) -> DynamicGaussians:
     if format.moving_reader is not None:
-        return guarded(function(format.moving_reader), path, format.title)
-    content = format.read(path)
+        return recentred(guarded(function(format.moving_reader), path, format.title))
     if format.moves:
-        return content
-    return _still(content, path, format)
+        model = format.read(path)
+        # Our own file says where it stands; what it does not say is so.
+        return model if format.keeps_offset else recentred(model)
+    return _still(path, format)
+
+
+def read_still(path: str | os.PathLike[str], format: Format | None = None) -> tuple[Splats, np.ndarray]:
+    """Returns the Gaussians of a file without motion, float32 and near the origin, and their offset [3]."""
+    format = format or format_of(path)
+    splats = format.read(path)
+    stated = None if format.offset_reader is None else function(format.offset_reader)(path)
+    if stated is not None:
+        return {**splats, "means": splats["means"].astype(np.float32)}, stated
+    return relative(splats, path)
 
 
 def write_model(
@@ -77,14 +93,15 @@ def write_model(
     format: Format | None = None,
     time: float = 0.0,
     turn: np.ndarray | None = None,
-    say: Callable[[str], None] = lambda line: None,
+    say: Callable[[str], None] | None = None,
     **options: Any,
 ) -> int:
     """Writes a model in any format, by the ending of `path`; a still format gets the instant `time`.
 
     Returns the number of Gaussians written. `options` are those of the formats; one that a format has no room for
     is dropped. Still formats are turned by the rotation `turn` [3, 3]. `say` is called with what there is to say of how
-    the motion was written.
+    the motion was written, and where the model stands when that is far from the origin; without it, a format that
+    cannot hold where is warned of.
     """
     import torch
 
@@ -92,21 +109,75 @@ def write_model(
     from .sequence import ply_columns
 
     format = format or format_of(path)
+    line = offset_line(model, format, turn)
+    if line is not None and say is not None:
+        say(line)
+    elif line is not None and not format.keeps_offset:
+        warnings.warn(f"{path}: {line}", stacklevel=2)
+    say = say or (lambda line: None)
     if not str(path).lower().endswith(format.endings):
         raise UserError(f"{Path(path).name}: {format.title} is named {' or '.join(format.endings)}; rename it")
+    if format.name != "g4d":
+        model = _writable(path, model)
     if format.moves:
         format.write(path, model, **options)
         return len(model)
-    if format.moving_writer is not None and not model.motion.still:
+    if model.motion.still:
+        options = {"comments": model.meta.get("ply_comments"), **options}
+    moves = format.moving_writer is not None and not model.motion.still
+    options = {**options, **offset_options(model, format, None if moves else turn, options.get("comments") or ())}
+    if moves:
+        assert format.moving_writer is not None
         return function(format.moving_writer)(path, model, time=time, say=say, **format.known(options))
     if model.motion.still:
         splats = _columns_of(model)
-        options = {"comments": model.meta.get("ply_comments"), **options}
     else:
         with torch.no_grad():
             splats = ply_columns(model.at(time))
     format.write(path, splats if turn is None else rotated(splats, turn), **options)
     return len(splats["means"])
+
+
+def _writable(path: str | os.PathLike[str], model: DynamicGaussians) -> DynamicGaussians:
+    """Returns the model without rows that are no Gaussians, which would make files that nobody can read."""
+    from .splats import only_gaussians
+
+    rows = {name: value.detach().cpu().numpy() for name, value in model.params.items() if len(value) == len(model)}
+    numbered = {**{n: v for n, v in rows.items() if not n.startswith("shared.")}, "extra.row": np.arange(len(model))}
+    kept = only_gaussians(f"writing {Path(path).name}", numbered)["extra.row"]
+    if len(kept) == len(model):
+        return model
+    params = {name: value[kept] if name in numbered else value for name, value in model.params.items()}
+    return dataclasses.replace(model, params=params)
+
+
+def offset_options(
+    model: DynamicGaussians, format: Format, turn: np.ndarray | None = None, comments: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Returns the options with which a still `format` states the offset of `model`, besides `comments`.
+
+    Its Gaussians are turned by `turn` [3, 3], and so is the world that it is an offset in.
+    """
+    from .ply import WORLD_OFFSET
+
+    offset = _turned(offset_of(model), turn)
+    others = [line for line in comments if line.partition(":")[0].strip().lower() != WORLD_OFFSET.lower()]
+    if "comments" in format.options and (np.any(offset) or len(others) < len(comments)):
+        return {"comments": [*others, *([f"{WORLD_OFFSET}: {text_of(offset)}"] if np.any(offset) else [])]}
+    return {"offset": offset} if np.any(offset) else {}
+
+
+def offset_line(model: DynamicGaussians, format: Format, turn: np.ndarray | None = None) -> str | None:
+    """Returns the sentence on where a far model stands and whether the file says so; None for one at the origin."""
+    offset = _turned(offset_of(model), turn if not format.moves else None)
+    if not np.any(offset):
+        return None
+    room = "the file states" if format.keeps_offset else f"{format.title} has no room for: note it"
+    return f"positions are relative to {text_of(offset)} of the recorded world, which {room}"
+
+
+def _turned(offset: np.ndarray, turn: np.ndarray | None) -> np.ndarray:
+    return offset if turn is None else turn @ offset
 
 
 def _columns_of(model: DynamicGaussians) -> Splats:
@@ -117,21 +188,23 @@ def _columns_of(model: DynamicGaussians) -> Splats:
     return {name: model.params[name].detach().cpu().numpy() for name in names}
 
 
-def _still(splats: Splats, path: str | os.PathLike[str], format: Format) -> DynamicGaussians:
-    import numpy as np
+def _still(path: str | os.PathLike[str], format: Format) -> DynamicGaussians:
     import torch
 
     from ..model import DynamicGaussians
-    from ..motion import Static
+    from ..motion import Spacetime, Static
+    from .ply_dialects import spacetime
 
-    params = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in splats.items()}
-    return DynamicGaussians(params, Static(), meta=comments_of(path, format))
+    splats, offset = read_still(path, format)
+    moving = spacetime(Path(path), splats)
+    params = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in (moving or splats).items()}
+    return DynamicGaussians(
+        params, Spacetime() if moving else Static(), meta={**comments_of(path, format), **meta_of(offset)}
+    )
 
 
 def comments_of(path: str | os.PathLike[str], format: Format) -> dict[str, Any]:
     """Returns what a `.ply` says in its comments, for a model's `meta`: the comments, and which way is up."""
-    import numpy as np
-
     from ..view_block import ViewBlock
     from .ply import read_ply_header, vertical_axis_of
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import os
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,15 +16,19 @@ import torch
 
 from ..errors import UserError
 from ..folders import atomic_folder
+from ..frame_numbers import FrameNumbers
 from ..model import DynamicGaussians, splat_arrays
 from ..motion import PerFrame
 from ..motion.per_frame import PerFrameConfig
+from ..offsets import meta_of, rebased
+from ..plugins import FORMATS
 from .formats import Format
 from .orient import rotated
-from .registry import comments_of, format_named, format_of, frame_formats, with_axes
+from .registry import comments_of, format_named, format_of, frame_formats, offset_options, read_still, with_axes
 
 if TYPE_CHECKING:
     from ..gaussians import Gaussians
+    from .splats import Splats
 
 # A Gaussian below this never reaches a pixel: the rasterizer's own threshold.
 VISIBLE_OPACITY = 1.0 / 255.0
@@ -73,20 +80,80 @@ def ply_sequence(
             name = f"frame_{index:04d}{format.endings[0]}"
             columns = ply_columns(model.at(float(time)), keep_invisible=keep_invisible)
             columns = columns if turn is None else rotated(columns, turn)
-            format.write(temporary / name, columns, vertical_axis=vertical_axis)
+            options = {"vertical_axis": vertical_axis, **offset_options(model, format, turn)}
+            format.write(temporary / name, columns, **options)
             yield Path(folder) / name
 
 
 def find_frames(folder: str | os.PathLike[str]) -> list[Path]:
-    """Returns the files of a folder that form a clip, by number: two or more of one name and ending, else none."""
-    numbered = re.compile(rf"(.*?)(\d+)({_frame_endings()})", re.IGNORECASE)
-    groups: dict[tuple[str, str], list[tuple[int, Path]]] = {}
-    for path in Path(folder).iterdir():
-        match = numbered.fullmatch(path.name)
-        if match and path.is_file():
-            groups.setdefault((match[1], match[3].lower()), []).append((int(match[2]), path))
-    clips = [group for group in groups.values() if len(group) > 1]
-    return [path for _, path in sorted(clips[0])] if len(clips) == 1 else []
+    """Returns the files of a folder that form its one clip, by number; none where there is none or more than one."""
+    clips = _clips(Path(folder))
+    return clips[0].files if len(clips) == 1 and not clips[0].twice else []
+
+
+def why_no_clip(folder: str | os.PathLike[str]) -> str | None:
+    """Returns why the files of Gaussians in a folder are no clip, and what to do; None where there are none."""
+    folder = Path(folder)
+    clips, files = _clips(folder), gaussian_files(folder)
+    if not files:
+        return None
+    if len(clips) > 1:
+        said = ", ".join(f"{clip.files[0].name} to {clip.files[-1].name} ({len(clip.files)})" for clip in clips[:4])
+        return f"{folder} holds {len(clips)} sequences of Gaussians: {said}; move each into a folder of its own"
+    if clips:
+        one, other = clips[0].twice
+        return f"{folder}: {one.name} and {other.name} are the same frame of a clip; take one of them away"
+    listed = ", ".join(path.name for path in files[:4]) + (", ..." if len(files) > 4 else "")
+    return f"{folder} holds {len(files)} files of Gaussians whose names form no clip ({listed}); give one of them"
+
+
+def gaussian_files(folder: Path) -> list[Path]:
+    """Returns the files of Gaussians in a folder that could be frames, without hidden ones, as a Mac leaves them."""
+    ending = re.compile(rf".+({_frame_endings()})", re.IGNORECASE)
+    found = (path for path in folder.iterdir() if ending.fullmatch(path.name) and not path.name.startswith("."))
+    return sorted(path for path in found if path.is_file())
+
+
+@dataclasses.dataclass(frozen=True)
+class _Clip:
+    """Files whose names differ in one number only."""
+
+    files: list[Path]
+    """In the order of their numbers."""
+    numbers: list[int]
+    twice: tuple[Path, ...]
+    """Two files of the same number."""
+
+
+def _clips(folder: Path) -> list[_Clip]:
+    """Returns the clips in a folder: two or more files each whose names differ in one number."""
+    alike: dict[tuple[str, ...], list[tuple[list[int], Path]]] = {}
+    for path in gaussian_files(folder):
+        parts = re.split(r"(\d+)", path.name.lower())
+        alike.setdefault(tuple(parts[::2]), []).append(([int(part) for part in parts[1::2]], path))
+    clips = []
+    for files in alike.values():
+        numbers = [numbers for numbers, _ in files]
+        vary = [k for k in range(len(numbers[0])) if len({row[k] for row in numbers}) > 1]
+        if not vary:
+            # Names that differ in the zeros before a number, or not at all but for the case of letters.
+            vary = [len(numbers[0]) - 1] if numbers[0] else []
+        # Of several numbers that vary the last counts frames; what stands before it tells sequences apart.
+        groups: dict[tuple[int, ...], list[tuple[int, Path]]] = {}
+        for row, path in files:
+            if vary:
+                groups.setdefault(tuple(row[k] for k in vary[:-1]), []).append((row[vary[-1]], path))
+        for group in groups.values():
+            if len(group) > 1:
+                group.sort()
+                same = [(a[1], b[1]) for a, b in itertools.pairwise(group) if a[0] == b[0]]
+                clips.append(_Clip([path for _, path in group], [n for n, _ in group], same[0] if same else ()))
+    return sorted(clips, key=lambda clip: clip.files[0])
+
+
+def numbers_in(folder: Path) -> FrameNumbers:
+    """Returns the numbers of the frames of a folder's clip."""
+    return FrameNumbers.of(_clips(folder)[0].numbers)
 
 
 def _frame_endings() -> str:
@@ -96,11 +163,21 @@ def _frame_endings() -> str:
 
 
 def read_sequence(folder: str | os.PathLike[str]) -> DynamicGaussians:
-    """Returns a folder of frames as a model of separate instants, evenly spread over the clip."""
+    """Returns a folder of frames as a model of separate instants, at the clip times that their numbers mean.
+
+    What is wrong with single frames is warned of once.
+    """
     paths = find_frames(folder)
     if not paths:
-        raise UserError(f"{folder} holds no clip; expected two or more files such as frame_0000.ply, frame_0001.ply")
-    states = [format_of(path).read(path) for path in paths]
+        nothing = f"{folder} holds no clip; expected two or more files such as frame_0000.ply, frame_0001.ply"
+        raise UserError(why_no_clip(folder) or nothing)
+    numbers = numbers_in(Path(folder))
+    if gaps := numbers.gaps():
+        warnings.warn(f"{folder}: {gaps}", stacklevel=2)
+    # One offset for all of them: that of the first.
+    read = _read_frames(paths)
+    offset = read[0][1]
+    states = [rebased(state, own - offset) for state, own in read]
     degrees = {state["shN"].shape[1] for state in states}
     if len(degrees) > 1:
         raise UserError(f"{folder}: its frames have spherical harmonics of different degrees; convert them alike")
@@ -108,8 +185,44 @@ def read_sequence(folder: str | os.PathLike[str]) -> DynamicGaussians:
     params = {name: torch.from_numpy(np.concatenate([state[name] for state in states])) for name in names}
     counts = torch.tensor([len(state["means"]) for state in states])
     params["instants"] = torch.repeat_interleave(torch.arange(len(states), dtype=torch.float32), counts)
-    times = np.linspace(0.0, 1.0, len(states))
+    times = np.array([numbers.time(number) for number in numbers.numbers])
     format = format_of(paths[0])
     stated = {name: value for name, value in comments_of(paths[0], format).items() if name == "view"}
+    stated |= meta_of(offset)
     model = DynamicGaussians(params, PerFrame(PerFrameConfig(times=tuple(times.tolist()))), times=times, meta=stated)
     return with_axes(model, format)
+
+
+def _read_frames(paths: list[Path]) -> list[tuple[Splats, np.ndarray]]:
+    """Returns Gaussians and offset of each frame; what there is to say is said once, with how many it holds for."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = [read_still(path) for path in paths]
+    if caught:
+        more = f" ({len(caught) - 1} more such lines for the other frames)" if len(caught) > 1 else ""
+        warnings.warn(f"{caught[0].message}{more}", stacklevel=3)
+    return found
+
+
+def gaussians_in(folder: str | os.PathLike[str]) -> Path | None:
+    """Returns the one file of Gaussians that a folder stands for, where it is no run and no clip; None without one.
+
+    That is a run's `model.g4d`, the `meta.json` of Gaussians that were not bundled into a `.sog`, the newest iteration
+    of 3DGS's output folder, or the only file of Gaussians that lies there.
+    """
+    from .sog import META, is_meta
+
+    folder = Path(folder)
+    for name in ("model.g4d", META):
+        if (folder / name).is_file() and (name != META or is_meta(folder / name)):
+            return folder / name
+    iterations = [path for place in (folder, folder / "point_cloud") for path in place.glob("iteration_*/*.ply")]
+    numbered = [(int(path.parent.name[10:]), path) for path in iterations if path.parent.name[10:].isdigit()]
+    if numbered:
+        latest = max(numbered)[1]
+        if len(numbered) > 1:
+            warnings.warn(f"{folder} holds {len(numbered)} iterations: the newest is read, {latest}", stacklevel=3)
+        return latest
+    endings = tuple(ending.lower() for format in FORMATS.working().values() for ending in format.endings)
+    files = [path for path in folder.iterdir() if path.name.lower().endswith(endings) and not path.name.startswith(".")]
+    return files[0] if len(files) == 1 and files[0].is_file() else None

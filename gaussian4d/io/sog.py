@@ -23,10 +23,10 @@ import numpy as np
 from PIL import Image
 
 from ..errors import UserError
-from ..files import atomic_write
+from ..files import atomic_write, inside
 from .codebook import scalar_codebook, vector_palette
 from .packed import broken, from_smallest_three, morton_order, smallest_three, to_unorm
-from .splats import REST_COUNTS, Splats, check_finite, check_splats, degree_of, limit_degree, logit, sigmoid
+from .splats import REST_COUNTS, Splats, check_splats, degree_of, limit_degree, logit, only_gaussians, sigmoid
 
 _PALETTE_ROW = 64
 _LARGEST_PALETTE = 1 << 16
@@ -94,11 +94,16 @@ def write_sog(path: str | os.PathLike[str], gaussians: Splats, *, palette: int =
 
 
 def read_sog(path: str | os.PathLike[str]) -> Splats:
-    """Returns the Gaussians of a `.sog`; raises `UserError` when it is missing, damaged or of another version."""
+    """Returns the Gaussians of a `.sog`, or of a `meta.json` whose pictures lie beside it.
+
+    Raises `UserError` when it is missing, damaged or of another version.
+    """
     source = Path(path)
     try:
+        if source.name.lower() == META:
+            return _Reader(source, _Loose(source.parent)).read()
         with zipfile.ZipFile(source) as archive:
-            return _Reader(source, archive).read()
+            return _Reader(source, _Bundle(archive)).read()
     except FileNotFoundError:
         raise UserError(f"expected the file {source}, found none; check the path") from None
     except IsADirectoryError:
@@ -111,11 +116,58 @@ def read_sog(path: str | os.PathLike[str]) -> Splats:
         raise broken(source, ".sog", f"its meta.json or a picture is not of the layout ({error})") from None
 
 
+META = "meta.json"
+
+
+def is_meta(path: Path) -> bool:
+    """Returns whether a file is the `meta.json` of Gaussians that were not bundled into a `.sog`."""
+    if path.name.lower() != META or not path.is_file() or path.stat().st_size > _MAX_META_BYTES:
+        return False
+    try:
+        meta = json.loads(path.read_bytes())
+    except (ValueError, RecursionError, OSError):
+        return False
+    return isinstance(meta, dict) and {"means", "quats", "scales", "sh0"} <= meta.keys()
+
+
+class _Bundle:
+    """The entries of a zip, which may all lie in one folder of it."""
+
+    def __init__(self, archive: zipfile.ZipFile) -> None:
+        self._archive = archive
+        places = [name for name in archive.namelist() if name.endswith("/" + META) and not name.startswith("__MACOSX")]
+        self._folder = "" if META in archive.namelist() or len(places) != 1 else places[0].removesuffix(META)
+
+    def read(self, name: str, limit: int) -> bytes:
+        """Returns an entry; raises `KeyError` when there is none, `ValueError` when it claims too much."""
+        info = self._archive.getinfo(self._folder + name)
+        if info.file_size > limit or info.file_size > 1100 * max(info.compress_size, 1):
+            raise ValueError(f"{name} claims {info.file_size} bytes")
+        with self._archive.open(info) as entry:
+            return entry.read(info.file_size)
+
+
+class _Loose:
+    """The files of a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def read(self, name: str, limit: int) -> bytes:
+        """Returns a file; raises `KeyError` when there is none, `ValueError` when it is too large."""
+        path = inside(self._folder, name)
+        if not path.is_file():
+            raise KeyError(name)
+        if path.stat().st_size > limit:
+            raise ValueError(f"{name} has {path.stat().st_size} bytes")
+        return path.read_bytes()
+
+
 class _Reader:
     """An open `.sog`: its pictures by name, decoded once their sizes are known to be possible."""
 
-    def __init__(self, source: Path, archive: zipfile.ZipFile) -> None:
-        self.source, self.archive = source, archive
+    def __init__(self, source: Path, files: _Bundle | _Loose) -> None:
+        self.source, self.files = source, files
         try:
             self.meta = json.loads(self._entry("meta.json", _MAX_META_BYTES))
         except (ValueError, RecursionError) as error:
@@ -153,7 +205,7 @@ class _Reader:
             "sh0": self._book(meta["sh0"])[sh0[:, None, :3]],
             "shN": self._coefficients(meta.get("shN")),
         }
-        return check_finite(self.source, splats)
+        return only_gaussians(self.source, splats)
 
     def _coefficients(self, meta: dict[str, Any] | None) -> np.ndarray:
         if meta is None:
@@ -200,15 +252,15 @@ class _Reader:
                 raise broken(self.source, ".sog", f"{name} is not a readable WebP picture ({error})") from None
 
     def _entry(self, name: str, limit: int) -> bytes:
-        """Returns the bytes of a zip entry, read only up to what it says and never past `limit`."""
+        """Returns the bytes of a file of the set, read only up to what it says and never past `limit`."""
         try:
-            info = self.archive.getinfo(name)
+            return self.files.read(str(name), limit)
         except KeyError:
             raise broken(self.source, ".sog", f"it has no {str(name)[:60]!r}") from None
-        if info.file_size > limit or info.file_size > 1100 * max(info.compress_size, 1):
-            raise broken(self.source, ".sog", f"{name} claims {info.file_size} bytes")
-        with self.archive.open(info) as entry:
-            return entry.read(info.file_size)
+        except ValueError as error:
+            if isinstance(error, UserError):
+                raise
+            raise broken(self.source, ".sog", str(error)) from None
 
 
 def _webp(pixels: np.ndarray, size: tuple[int, int]) -> bytes:

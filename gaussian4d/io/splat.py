@@ -15,11 +15,11 @@ from ..files import atomic_write
 from .packed import broken, read_whole, to_unorm
 from .splats import (
     Splats,
-    check_finite,
     check_splats,
     color_from_sh0,
     log_scales,
     logit,
+    only_gaussians,
     sh0_from_color,
     sigmoid,
     unit,
@@ -48,12 +48,8 @@ def read_splat(path: str | os.PathLike[str]) -> Splats:
     if len(data) % ROW.itemsize:
         raise broken(source, ".splat", f"{len(data)} bytes are not a whole number of Gaussians of {ROW.itemsize} bytes")
     rows = np.frombuffer(data, ROW)
-    if not (rows["scales"] >= 0).all():
-        # NaN compares as false, so this names both.
-        row = int((~(rows["scales"] >= 0)).any(axis=1).argmax())
-        raise broken(source, ".splat", f"the scales of row {row} are negative or NaN")
     rgba = rows["rgba"].astype(np.float32) / np.float32(255.0)
-    return check_finite(
+    return only_gaussians(
         source,
         {
             "means": rows["means"].copy(),

@@ -7,6 +7,9 @@ logarithms, `opacities` [N] logits, `sh0` [N, 1, 3] and `shN` [N, K - 1, 3] sphe
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Mapping
+
 import numpy as np
 
 from ..errors import UserError
@@ -21,6 +24,9 @@ SH_C0 = 0.28209479177387814
 
 REST_COUNTS = (0, 3, 8, 15, 24)
 """Coefficients per channel beyond degree 0, by degree."""
+
+LARGEST_LOG_SCALE = 43.0
+"""The covariance of a Gaussian holds squares of its scales, which must be floats."""
 
 # Bytes hold opacities 0 and 1, of which there is no logit. A byte's own step is 1 / 255, so this loses nothing.
 _SMALLEST_OPACITY = 1e-4
@@ -48,21 +54,39 @@ def check_splats(splats: Splats) -> Splats:
     return arrays
 
 
-def check_finite(source: object, splats: Splats) -> Splats:
-    """Returns `splats`; raises `UserError` that names the first row with NaN or Inf."""
-    bad = np.zeros(len(next(iter(splats.values()))), dtype=bool)
-    columns = []
-    for name, value in splats.items():
-        wrong = ~np.isfinite(value).reshape(len(value), int(np.prod(value.shape[1:]))).all(axis=1)
-        if wrong.any():
-            columns.append(name)
-            bad |= wrong
-    if bad.any():
-        raise UserError(
-            f"{source}: {int(bad.sum())} of {len(bad)} rows hold NaN or Inf, first row {int(bad.argmax())}, "
-            f"column {columns[0]}; remove these rows in the program that wrote the file"
-        )
-    return splats
+def gaussian_rows(table: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Returns which rows [N] of a table are Gaussians: finite, with a rotation, and of a size that a float can square.
+
+    Columns `extra.NAME` are not looked at, and `durations` may be infinite.
+    """
+    good = np.ones(len(table["means"]), dtype=bool)
+    for name, value in table.items():
+        if name.startswith(EXTRA) or not len(good):
+            continue
+        rows = value.reshape(len(good), -1)
+        good &= ~np.isnan(rows).any(axis=1) if name == "durations" else np.isfinite(rows).all(axis=1)
+        if name == "quats":
+            good &= rows.any(axis=1)
+        elif name == "scales":
+            good &= (rows <= LARGEST_LOG_SCALE).all(axis=1)
+    return good
+
+
+def only_gaussians(source: object, table: Splats) -> Splats:
+    """Returns the table without the rows that are no Gaussians (`gaussian_rows`), and warns how many those were.
+
+    Raises `UserError` when no row is left of some.
+    """
+    good = gaussian_rows(table)
+    left_out = int((~good).sum())
+    if not left_out:
+        return table
+    why = f"{left_out:,} of {len(good):,} rows are no Gaussians (NaN, infinite, without rotation or beyond all sizes)"
+    first = f"first row {int((~good).argmax())}"
+    if left_out == len(good):
+        raise UserError(f"{source}: {why}, {first}; export the file anew from the program that wrote it")
+    warnings.warn(f"{source}: {why} and are left out, {first}", stacklevel=3)
+    return {name: value[good] for name, value in table.items()}
 
 
 def degree_of(splats: Splats) -> int:
@@ -97,13 +121,13 @@ def logit(opacities: np.ndarray) -> np.ndarray:
 
 
 def unit(quats: np.ndarray) -> np.ndarray:
-    """Returns quaternions [N, 4] of length one; those of length zero as no rotation."""
+    """Returns quaternions [N, 4] of length one; those of length zero, which are no rotation, stay zero."""
     length = np.linalg.norm(quats.astype(np.float64), axis=1, keepdims=True)
-    identity = np.zeros_like(quats)
-    identity[:, 0] = 1.0
-    return np.where(length > 1e-12, quats / np.maximum(length, 1e-12), identity).astype(np.float32)
+    with np.errstate(invalid="ignore"):
+        return np.where(length > 1e-12, quats / np.maximum(length, 1e-12), 0.0).astype(np.float32)
 
 
 def log_scales(scales: np.ndarray) -> np.ndarray:
-    """Returns natural logarithms of linear scales, those of zero as those of a very small one."""
-    return np.log(np.maximum(scales.astype(np.float64), 1e-12)).astype(np.float32)
+    """Returns natural logarithms of linear scales, those of zero as those of a very small one, of negative ones NaN."""
+    linear = scales.astype(np.float64)
+    return np.log(np.where(linear < 0, np.nan, np.maximum(linear, 1e-12))).astype(np.float32)

@@ -23,7 +23,7 @@ from ..motion import Spacetime
 from ..motion.spacetime import SpacetimeConfig
 from .bells import as_bells
 from .packed import broken, read_whole, to_unorm
-from .splats import check_finite, color_from_sh0, log_scales, logit, sh0_from_color, sigmoid, unit
+from .splats import color_from_sh0, log_scales, logit, only_gaussians, sh0_from_color, sigmoid, unit
 
 MAGIC = 0x674B
 ROW = np.dtype(
@@ -106,7 +106,9 @@ def read_splatv(path: str | os.PathLike[str]) -> DynamicGaussians:
             "times": rows["window"][:, 0].astype(np.float32),
             "durations": np.log(np.maximum(width, _HALF_SMALLEST)).astype(np.float32),
         }
-    check_finite(source, table)
+    table["width"] = width
+    table = only_gaussians(source, table)
+    width = table.pop("width")
     # Infinity stops a Gaussian for good, so only what stands still anyway gets it back.
     still = ~table["trajectories"].any(axis=(1, 2)) & ~table["spins"].any(axis=1)
     table["durations"][still & (width >= _LARGEST_HALF)] = np.inf

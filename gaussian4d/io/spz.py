@@ -25,7 +25,7 @@ from ..errors import UserError
 from ..files import atomic_write
 from .orient import PLY_TO_RUB, half_turned
 from .packed import broken, from_smallest_three, inflate, read_whole, smallest_three
-from .splats import REST_COUNTS, Splats, check_finite, check_splats, degree_of, logit, sigmoid, unit
+from .splats import REST_COUNTS, Splats, check_splats, degree_of, logit, only_gaussians, sigmoid, unit
 
 MAGIC = b"NGSP"
 VERSIONS = (2, 3, 4)
@@ -200,7 +200,7 @@ def _decode(source: Path, head: tuple[int, int, int, int, int], streams: dict[st
         "sh0": ((streams["colors"].reshape(count, 1, 3) / 255.0 - 0.5) / _COLOR_SCALE).astype(np.float32),
         "shN": (coefficients.reshape(count, rest, 3).astype(np.float32) - 128.0) / 128.0,
     }
-    return check_finite(source, half_turned(splats, PLY_TO_RUB))
+    return only_gaussians(source, half_turned(splats, PLY_TO_RUB))
 
 
 def _byte(values: np.ndarray) -> np.ndarray:

@@ -1,7 +1,8 @@
 """Point tracks of a model as `.npz`: points on what is seen at one instant, and where they are at all others.
 
-Arrays: `xyz` float32 [T, P, 3] world positions, `times` float64 [T] clip times, `start` the clip time at which the
-points were chosen, `rgb` uint8 [P, 3] their colours then, and `fps`, frames per second or NaN where it is not known.
+Arrays: `xyz` float32 [T, P, 3] world positions, to which `offset` float64 [3] is to be added where the scene stands
+far from the origin (else it is zero), `times` float64 [T] clip times, `start` the clip time at which the points were
+chosen, `rgb` uint8 [P, 3] their colours then, and `fps`, frames per second or NaN where it is not known.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from ..data.records import PointCloud
 from ..errors import UserError
 from ..files import atomic_write
 from ..model import DynamicGaussians
+from ..offsets import offset_of
 from ..tracks import track_points
 from .cubic import written_instants
 from .splats import SH_C0
@@ -56,6 +58,7 @@ def write_tracks(
             start=np.float64(start),
             rgb=points.rgb,
             fps=np.float64(model.fps or np.nan),
+            offset=offset_of(model),
         )
     return xyz
 

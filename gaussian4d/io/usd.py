@@ -22,18 +22,20 @@ from ..files import atomic_write
 from ..model import DynamicGaussians, splat_arrays
 from ..motion import PerFrame, Static
 from ..motion.per_frame import PerFrameConfig
+from ..offsets import meta_of, offset_for, offset_of, rebased
 from ..view_block import ViewBlock
 from .cubic import instants_of
 from .g4d import write_stored
 from .orient import PLY_TO_RUB, half_turned, rotated, upright
 from .packed import broken, read_whole
-from .splats import REST_COUNTS, Splats, check_finite, log_scales, logit, sigmoid, unit
+from .splats import REST_COUNTS, Splats, log_scales, logit, only_gaussians, sigmoid, unit
 from .usd_text import Prim, Reader, array_text, numbers, time_samples
 
 PRIM_TYPE = "ParticleField3DGaussianSplat"
 _COEFFICIENTS = "radiance:sphericalHarmonicsCoefficients"
 _DEGREE = "radiance:sphericalHarmonicsDegree"
 _WORLD = "gaussian4d:world"
+_TRANSLATE = "xformOp:translate"
 _ATTRIBUTES = {
     "positions": ("point3f[]", 3),
     "orientations": ("quatf[]", 4),
@@ -66,6 +68,7 @@ def write_usd(
     frames = np.array([0.0]) if still else np.asarray(instants_of(model) if times is None else times, np.float64)
     turn = np.eye(3) if vertical_axis == "z" else upright(vertical_axis)
     states = []
+    offset = offset_of(model)
     for time in frames:
         splats = splat_arrays(model.at(float(time)))
         states.append(half_turned(splats, PLY_TO_RUB) if turn is None else rotated(splats, turn))
@@ -88,6 +91,11 @@ def write_usd(
         "{",
     ]
     body = _body(states, turn)
+    if np.any(offset):
+        # Positions are 32-bit floats; a transform has doubles.
+        x, y, z = (np.diag(PLY_TO_RUB) if turn is None else turn) @ offset
+        body.append(f"    double3 {_TRANSLATE} = ({float(x)!r}, {float(y)!r}, {float(z)!r})")
+        body.append(f'    uniform token[] xformOpOrder = ["{_TRANSLATE}"]')
     with atomic_write(target) as temporary:
         if target.suffix == ".usdz":
             data = "\n".join([*head, *body, "}", ""]).encode("ascii")
@@ -104,7 +112,7 @@ def read_usd(path: str | os.PathLike[str]) -> DynamicGaussians:
     """Returns the Gaussians of a `.usda` or `.usdz`: still ones, or with time samples one separate state per sample.
 
     Raises `UserError` when the file is missing, damaged, binary, holds none or more than one set of Gaussians, or
-    places them with a transform.
+    turns or scales them with a transform.
     """
     source = Path(path)
     data = _unzipped(source) if source.suffix == ".usdz" else read_whole(source, ".usda")
@@ -115,18 +123,23 @@ def read_usd(path: str | os.PathLike[str]) -> DynamicGaussians:
     if len(prims) != 1:
         raise UserError(f"{source} has {len(prims)} prims of type {PRIM_TYPE}; expected one; merge or split it")
     prim = prims[0]
-    if prim.turned:
+    if prim.turned or (prim.moved and _TRANSLATE not in prim.values):
         raise UserError(f"{source}: {prim.path} is placed by a transform; apply it to the Gaussians first")
-    undo = _undo(source, prim, reader.metadata_value("upAxis"))
+    undo, back = _undo(source, prim, reader.metadata_value("upAxis"))
+    offset = back @ _translation(source, prim)
     codes = sorted({code for text in prim.samples.values() for code in time_samples(source, text)})
     columns = {name: _column(source, prim, name, width) for name, (_, width) in _ATTRIBUTES.items()}
     degree = _degree(source, prim)
     states = [undo(_splats(source, columns, code, degree)) for code in codes or [0.0]]
-    states = [check_finite(source, state) for state in states]
+    states = [only_gaussians(source, state) for state in states]
+    near = not np.any(offset_for(offset[None]))
+    if near and np.any(offset):
+        states = [rebased(state, offset) for state in states]
+    meta = {} if near else meta_of(offset)
     up = _up(source, prim, reader.metadata_value("upAxis"))
     if len(states) == 1:
         params = {name: torch.from_numpy(value) for name, value in states[0].items()}
-        return ViewBlock(up=up).written_to(DynamicGaussians(params, Static()))
+        return ViewBlock(up=up).written_to(DynamicGaussians(params, Static(), meta=meta))
     first, last = codes[0], codes[-1]
     times = [(code - first) / (last - first) for code in codes]
     params = {name: torch.from_numpy(np.concatenate([state[name] for state in states])) for name in states[0]}
@@ -134,8 +147,22 @@ def read_usd(path: str | os.PathLike[str]) -> DynamicGaussians:
     params["instants"] = torch.repeat_interleave(torch.arange(len(states), dtype=torch.float32), counts)
     fps = _per_second(source, reader) * (len(codes) - 1) / (last - first)
     motion = PerFrame(PerFrameConfig(times=tuple(times)))
-    model = DynamicGaussians(params, motion, fps=fps, times=np.array(times))
+    model = DynamicGaussians(params, motion, fps=fps, times=np.array(times), meta=meta)
     return ViewBlock(up=up, seconds=(len(codes) - 1) / fps).written_to(model)
+
+
+def _translation(source: Path, prim: Prim) -> np.ndarray:
+    """Returns where the prim is moved to [3], in the file's axes."""
+    if not prim.moved:
+        return np.zeros(3)
+    words = prim.values[_TRANSLATE].strip("() \n").split(",")
+    try:
+        place = np.array([float(word) for word in words])
+    except ValueError:
+        place = np.zeros(0)
+    if place.shape != (3,) or not np.isfinite(place).all():
+        raise broken(source, ".usda", f"its {_TRANSLATE} is not three finite numbers")
+    return place
 
 
 def _body(states: list[Splats], turn: np.ndarray | None) -> list[str]:
@@ -175,19 +202,19 @@ def _body(states: list[Splats], turn: np.ndarray | None) -> list[str]:
     return lines
 
 
-def _undo(source: Path, prim: Prim, up_axis: str | None) -> Callable[[Splats], Splats]:
-    """Returns what turns the file's axes into those we keep."""
+def _undo(source: Path, prim: Prim, up_axis: str | None) -> tuple[Callable[[Splats], Splats], np.ndarray]:
+    """Returns what turns the file's axes into those we keep, for Gaussians, and as a rotation [3, 3]."""
     if _WORLD in prim.values:
         back = numbers(source, prim.values[_WORLD], 9)
         if back.shape != (1, 9) or not np.allclose(back.reshape(3, 3) @ back.reshape(3, 3).T, np.eye(3), atol=1e-5):
             raise broken(source, ".usda", f"its {_WORLD} is no rotation")
         matrix = back.reshape(3, 3).astype(np.float64)
         if np.array_equal(matrix, np.eye(3)):
-            return lambda splats: splats
-        return lambda splats: rotated(splats, matrix)
+            return lambda splats: splats, matrix
+        return lambda splats: rotated(splats, matrix), matrix
     if (up_axis or "Y").upper() == "Z":
-        return lambda splats: splats
-    return lambda splats: half_turned(splats, PLY_TO_RUB)
+        return lambda splats: splats, np.eye(3)
+    return lambda splats: half_turned(splats, PLY_TO_RUB), np.diag(PLY_TO_RUB)
 
 
 def _up(source: Path, prim: Prim, up_axis: str | None) -> np.ndarray:
@@ -248,8 +275,6 @@ def _splats(source: Path, columns: dict[str, Callable[[float], np.ndarray]], cod
         raise broken(source, ".usda", f"{len(coefficients)} coefficients are not those of {count} Gaussians")
     if {len(quats), len(scales), len(opacities)} != {count}:
         raise broken(source, ".usda", "its attributes have different numbers of elements")
-    table = {"means": means, "quats": quats, "scales": scales, "opacities": opacities, "sh": coefficients}
-    check_finite(source, {**table, "sh": coefficients.reshape(count, -1)} if count else table)
     sh = coefficients.reshape(count, 1 + REST_COUNTS[degree], 3)
     return {
         "means": means,

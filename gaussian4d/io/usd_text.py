@@ -37,7 +37,9 @@ class Prim:
     samples: dict[str, str]
     """Text between the braces of `NAME.timeSamples`."""
     turned: bool
-    """Whether it or a prim above it has a transform."""
+    """Whether it has a transform other than `moved`, or a prim above it has one."""
+    moved: bool = False
+    """Whether it is only translated."""
 
 
 class Reader:
@@ -79,7 +81,7 @@ class Reader:
                 self.at += 1
                 return
             if _PRIM.match(self.text, self.at):
-                self._prim(prim.path, prim.turned, depth + 1)
+                self._prim(prim.path, prim.turned or prim.moved, depth + 1)
             else:
                 self._attribute(prim)
 
@@ -98,7 +100,8 @@ class Reader:
             elif not kind:
                 prim.values[name] = value
             if name == "xformOpOrder" and value.strip("[] \n"):
-                prim.turned = True
+                prim.moved = re.findall(r"[\"']([^\"']*)[\"']", value) == ["xformOp:translate"]
+                prim.turned = prim.turned or not prim.moved
             self._space()
         if self._next("("):
             self._enclosed()

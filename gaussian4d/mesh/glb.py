@@ -14,6 +14,7 @@ import numpy as np
 from ..errors import UserError
 from ..files import atomic_write
 from ..io.glb import Builder
+from ..io.gltf import asset
 from ..io.orient import PLY_TO_GLTF, upright
 from .follow import FollowedMesh
 from .surface import Mesh
@@ -21,15 +22,22 @@ from .surface import Mesh
 _UNLIT = "KHR_materials_unlit"
 
 
-def write_mesh(path: str | os.PathLike[str], mesh: Mesh, *, vertical_axis: str | None = None) -> None:
-    """Writes a `.glb` of one mesh, atomically; `vertical_axis` as in `write_glb`."""
+def write_mesh(
+    path: str | os.PathLike[str], mesh: Mesh, *, vertical_axis: str | None = None, offset: np.ndarray | None = None
+) -> None:
+    """Writes a `.glb` of one mesh, atomically; `vertical_axis` and `offset` as in `write_glb`."""
     builder = Builder()
     primitive = _primitive(builder, mesh, _turn(vertical_axis))
-    _save(path, builder, {"meshes": [{"primitives": [primitive]}]})
+    _save(path, builder, {"meshes": [{"primitives": [primitive]}]}, offset)
 
 
 def write_followed_mesh(
-    path: str | os.PathLike[str], followed: FollowedMesh, seconds: float, *, vertical_axis: str | None = None
+    path: str | os.PathLike[str],
+    followed: FollowedMesh,
+    seconds: float,
+    *,
+    vertical_axis: str | None = None,
+    offset: np.ndarray | None = None,
 ) -> None:
     """Writes a `.glb` with a morph target per instant and an animation that shows them one after the other.
 
@@ -38,14 +46,15 @@ def write_followed_mesh(
         followed: The mesh; with at least two instants.
         seconds: How long clip time 0 to 1 lasts.
         vertical_axis: As in `write_glb`.
+        offset: As in `write_glb`.
     """
     count = len(followed.times)
     if count < 2:
         raise UserError(f"morph targets need at least two instants, got {count}; write a single mesh")
     builder, turn = Builder(), _turn(vertical_axis)
     primitive = _primitive(builder, followed.mesh, turn)
-    offsets = (followed.positions - followed.mesh.vertices) @ turn.T
-    primitive["targets"] = [{"POSITION": builder.add(offset, bounds=True)} for offset in offsets]
+    steps = (followed.positions - followed.mesh.vertices) @ turn.T
+    primitive["targets"] = [{"POSITION": builder.add(step, bounds=True)} for step in steps]
     order = np.argsort(followed.times, kind="stable")
     clock = builder.add(followed.times[order] * seconds, bounds=True, target=None)
     # One target at a time, in between two of them in proportion: positions go straight from instant to instant.
@@ -57,7 +66,7 @@ def write_followed_mesh(
         "samplers": [{"input": clock, "output": weights, "interpolation": "LINEAR"}],
     }
     first = np.eye(count)[order[0]].tolist()
-    _save(path, builder, {"meshes": [{"primitives": [primitive], "weights": first}], "animations": [animation]})
+    _save(path, builder, {"meshes": [{"primitives": [primitive], "weights": first}], "animations": [animation]}, offset)
 
 
 def _primitive(builder: Builder, mesh: Mesh, turn: np.ndarray) -> dict[str, Any]:
@@ -71,14 +80,14 @@ def _primitive(builder: Builder, mesh: Mesh, turn: np.ndarray) -> dict[str, Any]
     return {"attributes": attributes, "indices": builder.add_indices(mesh.faces.reshape(-1)), "material": 0}
 
 
-def _save(path: str | os.PathLike[str], builder: Builder, content: dict[str, Any]) -> None:
+def _save(path: str | os.PathLike[str], builder: Builder, content: dict[str, Any], offset: np.ndarray | None) -> None:
     material = {
         "doubleSided": True,
         "pbrMetallicRoughness": {"metallicFactor": 0.0, "roughnessFactor": 1.0},
         "extensions": {_UNLIT: {}},
     }
     document = {
-        "asset": {"version": "2.0", "generator": "gaussian4d"},
+        "asset": asset(offset),
         "extensionsUsed": [_UNLIT],
         "scene": 0,
         "scenes": [{"nodes": [0]}],

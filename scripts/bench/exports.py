@@ -2,10 +2,10 @@
 
     python scripts/bench/exports.py RUN [--cameras 1 8 18 30] [--near 0.01] [--keep DIR] [--formats ply splatv]
 
-Each file is written by `gaussian4d export`, read again and drawn by our rasterizer with the near plane at --near, at the
-first, the middle and the last instant (still formats: at the middle one); the page is unpacked and drawn with the
-model's own near plane, which it holds. PSNR is over the full frame against what the model draws, least of the cameras in
-the last column. Prints the table of docs/splat_formats.md.
+Each file is written by `gaussian4d export`, read again and drawn by our rasterizer with the near plane at --near, at
+the first, the middle and the last instant (still formats: at the middle one); the page is unpacked and drawn with the
+model's own near plane, which it holds. PSNR is over the full frame against what the model draws, in the last column of
+the camera where it is least. Prints the table of docs/splat_formats.md.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     python scripts/fuzz/run.py                                all parts in full: some two hours on two cores
     python scripts/fuzz/run.py formats readers --count 50     a look in a few minutes
     python scripts/fuzz/run.py readers --only nerfstudio      one target
-    python scripts/fuzz/run.py kills --kills 20 --keep /tmp/campaign
+    python scripts/fuzz/run.py kills --kills 20 --keep campaign
 
 formats   files of Gaussians, `.g4d` with every kind of motion, folders of frames: COUNT mutated files each; half of the
           mutations keep the structure (JSON, zip, PLY's head, numpy's head), so that they get past the first check

@@ -303,7 +303,7 @@ def test_frames_are_found_as_supersplat_does(tmp_path: Path) -> None:
     assert [path.name for path in find_frames(tmp_path)] == ["a_9.ply", "a_10.ply"]
     (tmp_path / "b2.ply").touch()
     assert find_frames(tmp_path) == []
-    with pytest.raises(UserError, match="holds no clip"):
+    with pytest.raises(UserError, match=r"2 sequences.*a_9\.ply to a_10\.ply \(2\), b1\.ply to b2\.ply"):
         read_sequence(tmp_path)
 
 

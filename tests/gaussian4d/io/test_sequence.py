@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -16,6 +17,8 @@ from gaussian4d.io.sequence import ply_columns, write_ply_sequence
 
 class Moving:
     """A model whose Gaussians move along x and of which the last fades out."""
+
+    meta: ClassVar[dict[str, object]] = {}
 
     def at(self, time: float) -> Gaussians:
         means = torch.tensor([[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]) + torch.tensor([10.0 * time, 0.0, 0.0])

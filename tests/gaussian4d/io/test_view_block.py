@@ -40,7 +40,9 @@ def ring(count: int, height: float = 1.0, radius: float = 4.0) -> list[Camera]:
 
 def scene_of(cameras: list[Camera], channels: int = 3) -> Scene:
     images = np.full((len(cameras), 48, 64, channels), 90, np.uint8)
-    return Scene.from_frames(images, cameras, np.linspace(0, 1, len(cameras)).tolist(), split="train", fps=10.0, duration=1.7)
+    return Scene.from_frames(
+        images, cameras, np.linspace(0, 1, len(cameras)).tolist(), split="train", fps=10.0, duration=1.7
+    )
 
 
 def tiny_model(**more: Any) -> DynamicGaussians:

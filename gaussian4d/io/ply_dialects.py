@@ -1,0 +1,138 @@
+"""What programs write into a `.ply` of Gaussians that the layout of 3D Gaussian splatting does not have.
+
+Flat Gaussians with two scales (2D Gaussian splatting), spheres with one, plain colours instead of harmonics, harmonics
+of part of a degree, the 3D filter of Mip-Splatting, and the motion of Spacetime Gaussians. One function for each.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import UserError
+from .splats import EXTRA, REST_COUNTS, Splats, sh0_from_color
+
+_COLOURS = (("red", "green", "blue"), ("r", "g", "b"), ("diffuse_red", "diffuse_green", "diffuse_blue"))
+_THINNEST = 9.2
+"""The third scale of a flat Gaussian is a ten-thousandth of the smaller one: nothing draws a thickness of zero."""
+FILTER_3D = EXTRA + "filter_3D"
+
+
+def columns_of(source: Path, names: Sequence[str]) -> dict[str, list[str]]:
+    """Returns the file's columns of means, quats, scales, opacities, sh0 and shN.
+
+    Raises `UserError` when there are none, and says what the file seems to be instead.
+    """
+    present = set(names)
+    scales = [f"scale_{i}" for i in range(3) if f"scale_{i}" in present]
+    if scales != [f"scale_{i}" for i in range(len(scales))] or not scales:
+        scales = [f"scale_{i}" for i in range(3)]
+    plain = next((list(names) for names in _COLOURS if present.issuperset(names)), None)
+    sh0 = [f"f_dc_{i}" for i in range(3)]
+    groups = {
+        "means": list("xyz"),
+        "quats": [f"rot_{i}" for i in range(4)],
+        "scales": scales,
+        "opacities": ["opacity"],
+        "sh0": plain if plain is not None and not present.intersection(sh0) else sh0,
+    }
+    missing = [column for columns in groups.values() for column in columns if column not in present]
+    if missing and present.issuperset("xyz") and not present.intersection(("opacity", "scale_0", "rot_0")):
+        raise UserError(
+            f"{source} holds points, not Gaussians: it has no opacity, scale or rot columns; to start a fit from its"
+            " points, name it as ply_file_path in the scene's transforms.json"
+        )
+    if missing:
+        raise UserError(
+            f"{source} has no column {', '.join(missing)}; expected a 3D Gaussian splatting .ply "
+            f"(x y z f_dc_* opacity scale_* rot_*), found {' '.join(names) or 'no columns'}"
+        )
+    rest = sorted((name for name in names if name.startswith("f_rest_")), key=lambda name: (len(name), name))
+    if rest != [f"f_rest_{i}" for i in range(len(rest))] or len(rest) % 3 or len(rest) > 3 * REST_COUNTS[-1]:
+        raise UserError(
+            f"{source} has {len(rest)} f_rest_* columns; expected f_rest_0 up to one of "
+            f"{[3 * count for count in REST_COUNTS]} columns"
+        )
+    return {**groups, "shN": rest}
+
+
+def plain_layout(source: Path, splats: Splats, columns: dict[str, list[str]], types: np.dtype) -> Splats:
+    """Returns the Gaussians of a file's `columns` in the layout of 3DGS, float32; says once what was taken for what."""
+    splats = dict(splats)
+    count = len(splats["means"])
+    if len(columns["scales"]) < 3:
+        splats["scales"] = _three_scales(splats["scales"])
+        kind = "flat Gaussians with two scales" if len(columns["scales"]) == 2 else "spheres with one scale"
+        thin = "their third is a ten-thousandth" if len(columns["scales"]) == 2 else "all three are equal"
+        warnings.warn(f"{source} holds {kind}: {thin}", stacklevel=3)
+    if columns["sh0"][0] != "f_dc_0":
+        largest = 255.0 if types[columns["sh0"][0]].kind in "iu" or splats["sh0"].max(initial=0.0) > 1.0 else 1.0
+        splats["sh0"] = sh0_from_color(splats["sh0"] / np.float32(largest))
+    stored = splats["shN"].shape[1]
+    full = next(number for number in REST_COUNTS if number >= stored)
+    if full > stored:
+        warnings.warn(
+            f"{source} has {stored} coefficients of {full} of its degree: the others are taken as 0", stacklevel=3
+        )
+        splats["shN"] = np.pad(splats["shN"], ((0, 0), (0, full - stored), (0, 0)))
+    if FILTER_3D in splats and count:
+        _filter(splats)
+    return splats
+
+
+def _three_scales(scales: np.ndarray) -> np.ndarray:
+    if scales.shape[1] == 1:
+        return np.repeat(scales, 3, axis=1)
+    return np.concatenate([scales, scales.min(axis=1, keepdims=True) - np.float32(_THINNEST)], axis=1)
+
+
+def _filter(splats: Splats) -> None:
+    """Applies Mip-Splatting's 3D filter (Yu et al., CVPR 2024, equation 9), whose program keeps it as a column.
+
+    A Gaussian convolved with one of variance f^2: squared scales grow by f^2, and what it covers more it is fainter.
+    """
+    filter_3d = splats.pop(FILTER_3D).astype(np.float64).reshape(-1, 1)
+    square = np.exp(2.0 * np.clip(splats["scales"].astype(np.float64), -80.0, 80.0))
+    grown = square + filter_3d**2
+    splats["scales"] = (0.5 * np.log(grown)).astype(np.float32)
+    opacity = 1.0 / (1.0 + np.exp(-np.clip(splats["opacities"].astype(np.float64), -80.0, 80.0)))
+    opacity *= np.exp(0.5 * (np.log(square) - np.log(grown)).sum(axis=1))
+    opacity = np.clip(opacity, 1e-9, 1.0 - 1e-7)
+    splats["opacities"] = np.log(opacity / (1.0 - opacity)).astype(np.float32)
+
+
+SPACETIME = ("trbf_center", "trbf_scale", *(f"motion_{i}" for i in range(9)), *(f"omega_{i}" for i in range(4)))
+"""Columns of Spacetime Gaussians' "lite" model; `motion.spacetime` has its formulas."""
+_MOVING = re.compile(
+    r"trbf_.*|motion_\d+|omega_\d+|f_t_\d+|t|t_scale|scale_t|scaling_t|rot_r_\d+|velocity_\d+|vel_[xyz]"
+)
+
+
+def spacetime(source: Path, splats: Splats) -> Splats | None:
+    """Returns the table of the motion `spacetime` that columns of that method hold, None where there are none.
+
+    Says so where columns of a motion are there that cannot be read.
+    """
+    extras = {name[len(EXTRA) :] for name in splats if name.startswith(EXTRA)}
+    if extras.issuperset(SPACETIME):
+        table = {name: value for name, value in splats.items() if name[len(EXTRA) :] not in SPACETIME}
+        column = {name: splats[EXTRA + name] for name in SPACETIME}
+        table["trajectories"] = np.stack([column[f"motion_{i}"] for i in range(9)], axis=1).reshape(-1, 3, 3)
+        table["spins"] = np.stack([column[f"omega_{i}"] for i in range(4)], axis=1)
+        table["times"], table["durations"] = column["trbf_center"], column["trbf_scale"]
+        # This method stores plain colours under the names of coefficients.
+        table["sh0"] = sh0_from_color(splats["sh0"])
+        if "f_t_0" in extras:
+            warnings.warn(f"{source}: colours that a network makes of its features f_t_* are not drawn", stacklevel=4)
+        return table
+    if unread := sorted(name for name in extras if _MOVING.fullmatch(name)):
+        warnings.warn(
+            f"{source}: the columns {', '.join(unread[:4])}{', ...' if len(unread) > 4 else ''} seem to be a motion"
+            " that is not read: the Gaussians stand still, all at once",
+            stacklevel=4,
+        )
+    return None
