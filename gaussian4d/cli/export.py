@@ -233,8 +233,8 @@ def save_model(
     motion = f", motion {model.motion.name}" if chosen.moves else ""
     print(f"wrote {path}: {written:,} Gaussians{motion}, {size(path.stat().st_size)}")
     if not chosen.exact or (moves and chosen.moving_writer is not None) or model is not whole or keep_near:
-        # Separate instants are what they are at their own times.
-        kept = times if "times" in options else None
+        # Separate instants are what they are at their own times, and spread over the whole clip when they are read.
+        kept = times if "times" in chosen.options else None
         _print_difference(whole, model, path, chosen, time, cameras, kept, placement, turn, space is not None)
 
 
@@ -337,8 +337,13 @@ def _print_difference(
     held = format.moves or not back.motion.still
     if format.exact and not held and written is model and back.near == model.near:
         return
-    instants = shown_instants(model) if kept is None else sorted({kept[0], kept[len(kept) // 2], kept[-1]})
-    moments = [(t, t) for t in instants] if held else [(time, 0.0)]
+    if not held:
+        moments = [(time, 0.0)]
+    elif kept is None:
+        moments = [(t, t) for t in shown_instants(model)]
+    else:
+        chosen = sorted({0, len(kept) // 2, len(kept) - 1})
+        moments = [(kept[index], index / max(len(kept) - 1, 1)) for index in chosen]
     views = list(cameras) or cameras_around(model.at(time).means.detach().cpu().double().numpy())
     views = views[:: max(1, len(views) // 4)][:4]
     found = difference_db(model, back, views, moments, device=device)

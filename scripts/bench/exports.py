@@ -15,6 +15,7 @@ import contextlib
 import dataclasses
 import io
 import math
+import sys
 import tempfile
 from pathlib import Path
 
@@ -36,6 +37,8 @@ STANDING = ("ply", "compressed-ply", "splat", "spz", "sog")
 
 def main() -> None:
     """Prints the table."""
+    # The bench of the viewer lies beside this file and has the name of its package.
+    sys.path[:] = [place for place in sys.path if Path(place or ".").resolve() != Path(__file__).resolve().parent]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("--cameras", nargs="+", default=["1", "8", "18", "30"])
@@ -81,8 +84,9 @@ def _row(opened: Opened, name: str, folder: Path, cameras: list[Camera], args: a
         near = found.meta.get("near", args.near)
         back = dataclasses.replace(found, meta={**found.meta, "near": near})
         moves = not found.motion.still
-        # A folder of frames holds no times: its instants are evenly spread.
-        moments = [(t, _place(model, t) if sequence else t) for t in instants] if moves else [(middle, 0.0)]
+        # A folder of frames and USD hold no clip times: their instants are spread over the whole clip.
+        spread = sequence or name == "usd"
+        moments = [(t, _place(model, t) if spread else t) for t in instants] if moves else [(middle, 0.0)]
     size = sum(file.stat().st_size for file in path.iterdir()) if path.is_dir() else path.stat().st_size
     figures = [_psnr(model, back, camera, moments) for camera in cameras]
     cells = " | ".join(_shown(value) for value in [*figures, min(figures)])
