@@ -147,6 +147,13 @@ def test_what_one_cubic_does_not_follow_becomes_several(tmp_path: Path, waves: i
     assert found > 45 if waves == 0 else found > decibels(model, as_cubic(model)) + 4
 
 
+def test_as_many_bells_as_it_takes() -> None:
+    config = DualDomainConfig(means_poly=1, means_fourier=6, quats_poly=0, quats_fourier=2, sh0_poly=0, sh0_fourier=0)
+    model = moving(DualDomain(config), 30)
+    # The coarsest bells give 30 dB.
+    assert shown_db(model, as_bells(model)) >= GOAL
+
+
 def test_straight_pieces_without_turns_look_like_any_motion() -> None:
     model = moving(DualDomain(DualDomainConfig(means_fourier=1, quats_fourier=1)), 30)
     model = dataclasses.replace(model, params={**model.params, "shN": model.params["shN"][:, :3]})
