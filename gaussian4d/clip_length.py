@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .view_block import ViewBlock
@@ -14,6 +15,8 @@ ASSUMED_FPS = 24.0
 """Frames per second of a clip that does not say, if it has so many that it lasts for `LEAST_SECONDS` then."""
 LEAST_SECONDS = 4.0
 """A clip of unknown rate is slowed down to last so long."""
+
+_SAME_INSTANT = 1e-6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,4 +84,27 @@ def recorded_span(model: DynamicGaussians) -> tuple[float, float]:
     return (first, last) if first < last else (0.0, 1.0)
 
 
-__all__ = ["ASSUMED_FPS", "ClipLength", "clip_length", "recorded_span"]
+def played_span(model: DynamicGaussians) -> tuple[float, float]:
+    """Returns the first and the last clip time that films, files and the viewer play.
+
+    That is `recorded_span`, but for a model of a single instant, which is shown at that one.
+    """
+    from .io.cubic import own_instants
+
+    times = own_instants(model)
+    if not model.motion.still and times is not None and len(times) == 1:
+        only = min(max(float(times[0]), 0.0), 1.0)
+        return only, only
+    return recorded_span(model)
+
+
+def outside(model: DynamicGaussians, times: Sequence[float]) -> str | None:
+    """Returns a sentence on clip times at which nothing was recorded, None where all lie in `played_span`."""
+    first, last = played_span(model)
+    beyond = [time for time in times if not first - _SAME_INSTANT <= time <= last + _SAME_INSTANT]
+    if model.motion.still or not beyond:
+        return None
+    return f"clip time {beyond[0]:g} was not recorded: that is {first:.4g} to {last:.4g}, and motion beyond is a guess"
+
+
+__all__ = ["ASSUMED_FPS", "ClipLength", "clip_length", "outside", "played_span", "recorded_span"]

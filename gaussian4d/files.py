@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import UserError
+from .system import system_error
 
 
 @contextlib.contextmanager
@@ -18,15 +19,22 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yields a temporary path beside `path`; on success it replaces `path`, on any error it is removed.
 
     The temporary name keeps the ending of `path`, because writers of images and videos choose their format by it.
+    Raises `UserError` naming `path` and the reason when the system does not let it be written.
     """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}.partial{target.suffix}")
     try:
-        yield temporary
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        # What was being read meanwhile is named by its own name.
+        if error.filename in (None, str(temporary), temporary, str(target), str(target.parent)):
+            raise UserError(system_error(error, target, "written")) from error
+        raise
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
@@ -43,7 +51,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     except FileNotFoundError:
         raise UserError(f"expected the file {source}, found none; check the path") from None
     except OSError as error:
-        raise UserError(f"{source}: expected a file of JSON that can be read ({error.strerror}); restore it") from None
+        raise UserError(system_error(error, source, "read")) from None
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{source} is not valid JSON ({error}); restore it from its source") from None
 

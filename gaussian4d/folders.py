@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .errors import UserError
+from .system import system_error
 
 
 @contextlib.contextmanager
@@ -22,9 +23,12 @@ def atomic_folder(path: str | os.PathLike[str], replaceable: str | None = None) 
     """
     target = Path(path)
     check_replaceable(target, replaceable)
-    target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
-    temporary.mkdir()
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary.mkdir()
+    except OSError as error:
+        raise UserError(system_error(error, target, "written")) from error
     try:
         yield temporary
         if target.exists():

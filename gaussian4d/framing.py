@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from .cameras import Camera
+from .clip_length import played_span
 from .errors import UserError
 from .paths import Rig, rig_from_cameras, ring_around
 from .view_block import ViewBlock
@@ -108,7 +109,7 @@ def bounds(model: DynamicGaussians) -> tuple[np.ndarray, float]:
     A Gaussian counts by its opacity and the area it covers, at a few instants of the clip.
     """
     places, weights, sizes = [], [], []
-    for time in np.linspace(0.0, 1.0, 1 if model.motion.still else _INSTANTS):
+    for time in np.linspace(*played_span(model), 1 if model.motion.still else _INSTANTS):
         state = model.at(float(time))
         two = state.scales.double().topk(2, dim=-1).values
         places.append(state.means.double().cpu().numpy())

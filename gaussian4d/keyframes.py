@@ -3,8 +3,8 @@
 The file: `{"width", "height", "frames" (default length), "fps", "smoothness", "loop", "keyframes": [{...}, ...]}`. A
 keyframe gives the pose as `"T_world_camera"` (4x4, OpenCV axes) or as `"position"`, `"look_at"` and optionally `"up"`
 (default +Z); the vertical field of view `"fov"` in degrees (default 50); and the clip time `"time"` in [0, 1] (default:
-spread evenly). Poses are of the recorded world, or relative to `"offset"` (three numbers), which the viewer writes for
-a scene that stands far from the origin.
+spread evenly over what was recorded). Poses are of the recorded world, or relative to `"offset"` (three numbers), which
+the viewer writes for a scene that stands far from the origin.
 """
 
 from __future__ import annotations
@@ -57,6 +57,10 @@ class KeyframePath:
     offset: tuple[float, float, float] | None = None
     """Place of the recorded world that poses are relative to (`gaussian4d.offsets`); None: they are of the recorded
     world itself."""
+    timed: bool = True
+    """Whether the keyframes say when they are; else their times are spread evenly over the clip."""
+    end: float = 1.0
+    """Clip time at which the clip ends, to which a loop goes on."""
 
     @property
     def count(self) -> int:
@@ -107,6 +111,14 @@ class KeyframePath:
             keys.append(dataclasses.replace(key, T_world_camera=T))
         return dataclasses.replace(self, keyframes=tuple(keys), offset=(offset[0], offset[1], offset[2]))
 
+    def over(self, span: tuple[float, float]) -> KeyframePath:
+        """Returns the path for a clip that was recorded from `span[0]` to `span[1]`; stated times stay as they are."""
+        first, last = span
+        keys = self.keyframes
+        if not self.timed:
+            keys = tuple(dataclasses.replace(key, time=first + (last - first) * key.time) for key in keys)
+        return dataclasses.replace(self, keyframes=keys, timed=True, end=last)
+
     def save(self, file: str | os.PathLike[str]) -> None:
         """Writes the JSON file that `load` reads."""
         write_json(file, self.to_dict())
@@ -151,6 +163,7 @@ class KeyframePath:
             _number(data, "smoothness", 1.0, 0.0, 1.0, name),
             loop,
             None if (stated := stated_in(data, name)) is None else (stated[0], stated[1], stated[2]),
+            any("time" in key for key in keys),
         )
 
     def _places(self, count: int) -> np.ndarray:
@@ -194,7 +207,7 @@ class KeyframePath:
     def _times(self, places: np.ndarray) -> np.ndarray:
         times = [key.time for key in self.keyframes]
         # A clip that has run forward does not run backwards on the way home.
-        return self._along(times, places, closing=1.0 if times[-1] > times[0] else None)
+        return self._along(times, places, closing=max(self.end, times[-1]) if times[-1] > times[0] else None)
 
 
 def _key_pose(key: dict[str, Any], where: str) -> np.ndarray:

@@ -17,6 +17,7 @@ from .errors import UserError
 from .gaussians import Gaussians
 from .motion import MotionModel, Params
 from .run_folder import RunFolder
+from .system import check_ordinary
 
 
 @dataclasses.dataclass(repr=False)
@@ -124,12 +125,12 @@ def load_model(path: str | Path, device: str | torch.device | None = None) -> Dy
 
         if not (path / "model.g4d").exists() and find_frames(path):
             return read_sequence(path)
-        run, path = path, gaussians_in(path)
-        if path is None:
+        found = gaussians_in(path)
+        if found is None:
             nothing = "to be a run folder with a model.g4d or a folder of frames, found neither"
-            raise UserError(why_no_clip(run) or f"expected {run} {nothing}; {_hint(run)}")
-    if not path.exists():
-        raise UserError(f"expected a model file at {path}, found none; check the path")
+            raise UserError(why_no_clip(path) or f"expected {path} {nothing}; {_hint(path)}")
+        path = found
+    check_ordinary(path, "a model file")
     from .io.registry import read_model
 
     return read_model(path)

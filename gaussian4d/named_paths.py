@@ -14,6 +14,7 @@ import numpy as np
 
 from . import paths, recorded_paths
 from .cameras import Camera
+from .clip_length import played_span
 from .errors import UserError
 from .paths import CameraPath
 from .plugins import PATHS
@@ -52,6 +53,13 @@ class PathRequest:
     """[3] what the cameras look at; None leaves it to them."""
 
     @property
+    def span(self) -> tuple[float, float]:
+        """The first and the last clip time that was recorded."""
+        if self.model is not None:
+            return played_span(self.model)
+        return (0.0, 1.0) if self.scene is None else (float(self.scene.times[0]), float(self.scene.times[-1]))
+
+    @property
     def size(self) -> dict[str, Any]:
         """Width and height as keywords."""
         return {"width": self.width, "height": self.height}
@@ -65,7 +73,11 @@ class NamedPath(Protocol):
     """A path by name. With the attribute `takes_camera = True` it reads `PathRequest.camera`."""
 
     def __call__(self, request: PathRequest) -> CameraPath:
-        """Returns the camera and the clip time, 0 to 1, of every frame; raises `UserError` where it cannot."""
+        """Returns the camera and the clip time of every frame; raises `UserError` where it cannot.
+
+        Times lie in `PathRequest.span`. A path that leaves it, such as one whose times go from 0 to 1, is played from
+        the first recorded instant to the last.
+        """
         ...
 
 
@@ -81,7 +93,7 @@ def named_path(name: str, request: PathRequest) -> CameraPath:
     path = list(PATHS.get(name)(request))
     if not path:
         raise UserError(f"the path {name} has no frames; ask for a longer video, or choose another path")
-    return path
+    return paths.within(path, request.span)
 
 
 def check_path(name: str, camera: str | None) -> None:

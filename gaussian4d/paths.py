@@ -72,9 +72,20 @@ class Rig:
         return self.center + radius * around + height * self.up
 
 
-def clip_times(count: int) -> np.ndarray:
-    """Returns times [count] that sweep the clip once, 0 to 1."""
-    return np.linspace(0.0, 1.0, count) if count > 1 else np.zeros(count)
+def clip_times(count: int, span: tuple[float, float] = (0.0, 1.0)) -> np.ndarray:
+    """Returns times [count] that sweep the clip once, from the first to the last of `span`."""
+    return np.linspace(*span, count) if count > 1 else np.full(count, span[0])
+
+
+def within(path: CameraPath, span: tuple[float, float]) -> CameraPath:
+    """Returns a path that plays no time that was not recorded; `span` is the first and the last that was.
+
+    A path that leaves it is taken as one that sweeps 0 to 1: what it plays there is put between first and last.
+    """
+    first, last = span
+    if all(first - 1e-9 <= time <= last + 1e-9 for _, time in path):
+        return path
+    return [(camera, first + (last - first) * time) for camera, time in path]
 
 
 def rig_from_cameras(
@@ -215,12 +226,19 @@ def load_path(
     width: int | None = None,
     height: int | None = None,
     offset: np.ndarray | None = None,
+    span: tuple[float, float] = (0.0, 1.0),
 ) -> CameraPath:
     """Returns the camera path of a JSON file of keyframes (see `keyframes`), interpolated to `count` cameras.
 
-    `offset` [3] is that of the model or scene that the cameras are for; None is that of the recorded world, zero.
+    Args:
+        file: The file.
+        count: Pictures; None as the file says.
+        width: Of the pictures; None as the file says.
+        height: Of the pictures; None as the file says.
+        offset: [3] of the model or scene that the cameras are for; None is that of the recorded world, zero.
+        span: First and last clip time that was recorded: what keyframes without times are spread over.
     """
-    path = KeyframePath.load(file).relative_to(np.zeros(3) if offset is None else offset)
+    path = KeyframePath.load(file).relative_to(np.zeros(3) if offset is None else offset).over(span)
     return path.cameras(count, width=width, height=height)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .data.placing import note as offset_note
 from .fitting.config import FitConfig
 from .fitting.hooks import FitHook, load_hook
 from .fitting.opening import OpenFit, open_fit, register_objects
@@ -119,6 +120,11 @@ def fit(
     with Reporter(out) if opened.team.leads else contextlib.nullcontext(Silence()) as reporter:
         for note in opened.notes:
             reporter.say(note)
+        for problem in scene.problems:
+            # What could be worked around while reading, as `info` says it.
+            reporter.say(str(problem))
+        if scene.offset.any():
+            reporter.say(offset_note(scene.offset))
         trained = train(opened, reporter, hooks, began)
         if trained.progress >= 1.0:
             opened, trained = run_stages(functions, opened, trained, reporter, hooks)

@@ -12,6 +12,7 @@ from .pipeline.settings import Settings
 class Generate(Settings):
     """Make a moving 3D asset of an image, words or a video, with embedded priors or published weights."""
 
+    WRITES: ClassVar[dict[str, bool | None]] = {"out": True}
     EXAMPLES: ClassVar[str] = """
         gaussian4d generate --image toy.png --out runs/toy
         gaussian4d generate --image cat.png --out runs/cat --elevation 0 --fov 40 --seeds 4

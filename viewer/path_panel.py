@@ -115,7 +115,8 @@ class PathPanel:
         elif what == "spread times":
             with self._lock:
                 # On the way home of a loop the clip goes on to its end.
-                times = np.linspace(0.0, 1.0, len(self.keyframes), endpoint=not self.loop.value).round(3).tolist()
+                first, last = self._session.playback.span
+                times = np.linspace(first, last, len(self.keyframes), endpoint=not self.loop.value).round(3).tolist()
                 self.keyframes = [dataclasses.replace(key, time=at) for key, at in zip(self.keyframes, times)]
         elif index is None:
             raise UserError("choose a keyframe first")
@@ -141,7 +142,8 @@ class PathPanel:
             bool(self.loop.value), self._offset(),
         )  # fmt: skip
         # Through the words of the file, so that what is drawn here is what the shell draws from it, to the bit.
-        return KeyframePath.from_dict(json.loads(json.dumps(path.to_dict())), "the path")
+        drawn = KeyframePath.from_dict(json.loads(json.dumps(path.to_dict())), "the path")
+        return drawn.over(self._session.playback.span)
 
     def file(self, what: str) -> None:
         """Saves the path under its name, loads it from there, or offers it as a download."""
@@ -180,7 +182,7 @@ class PathPanel:
 
     def show(self, path: KeyframePath) -> None:
         """Takes a path as the present one."""
-        path = path.relative_to(np.array(self._offset()))
+        path = path.relative_to(np.array(self._offset())).over(self._session.playback.span)
         with self._lock:
             self.keyframes = list(path.keyframes)
         self.smoothness.value, self.loop.value = path.smoothness, path.loop

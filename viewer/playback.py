@@ -14,8 +14,9 @@ class Playback:
     Args:
         tick: called with the clip time in [0, 1], in the playback's own thread.
         ended: called when the clip has played to its end without `loop`.
-        duration: seconds of the clip at speed 1.
+        duration: seconds from the first to the last of `span` at speed 1.
         clock: returns seconds; another one may be given for tests.
+        span: first and last clip time that was recorded, which is what plays.
     """
 
     def __init__(
@@ -24,11 +25,13 @@ class Playback:
         duration: float,
         clock: Callable[[], float] = time.monotonic,
         ended: Callable[[], None] = lambda: None,
+        span: tuple[float, float] = (0.0, 1.0),
     ) -> None:
         self._ended = ended
+        self.span = span
         self._tick, self._duration, self._clock = tick, max(duration, 1e-3), clock
         self._wake = threading.Condition()
-        self._time = 0.0
+        self._time = span[0]
         self._since = 0.0
         self._stopped = False
         self.playing = False
@@ -48,18 +51,19 @@ class Playback:
             self._wake.notify()
 
     def now(self) -> float:
-        """Returns the clip time in [0, 1]. Playing past the end starts again at 0, or stays there without `loop`."""
+        """Returns the clip time. Playing past the end starts again, or stays there without `loop`."""
         if not self.playing:
             return self._time
-        passed = self._time + (self._clock() - self._since) * self.speed / self._duration
-        return passed % 1.0 if self.loop else min(passed, 1.0)
+        first, last = self.span
+        share = (self._time - first) / (last - first) + (self._clock() - self._since) * self.speed / self._duration
+        return first + (last - first) * (share % 1.0 if self.loop else min(share, 1.0))
 
     def seek(self, clip_time: float) -> None:
         """Goes to `clip_time`, playing or not; what is no number is not followed."""
         if not math.isfinite(clip_time):
             return
         with self._wake:
-            self._time = min(max(clip_time, 0.0), 1.0)
+            self._time = min(max(clip_time, self.span[0]), self.span[1])
             self._since = self._clock()
 
     def play(self, playing: bool) -> None:
@@ -67,7 +71,7 @@ class Playback:
         with self._wake:
             now = self.now()
             # At the end there is nothing left to play: begin anew.
-            self._time = 0.0 if playing and not self.loop and now >= 1.0 else now
+            self._time = self.span[0] if playing and not self.loop and now >= self.span[1] else now
             self._since = self._clock()
             self.playing = playing
             self._wake.notify()
@@ -95,6 +99,6 @@ class Playback:
                 playing, clip_time = self.playing, self.now()
             if playing:
                 self._tick(clip_time)
-                if not self.loop and clip_time >= 1.0:
+                if not self.loop and clip_time >= self.span[1]:
                     self.play(False)
                     self._ended()

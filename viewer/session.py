@@ -13,6 +13,7 @@ import numpy as np
 import viser
 
 from gaussian4d.cameras import Camera
+from gaussian4d.clip_length import recorded_span
 
 from .camera_panel import CameraPanel
 from .crop_panel import CropPanel
@@ -61,7 +62,9 @@ class Session:
         self.closed = False
         self.loop = RenderLoop(self._draw, self._show, self._fail)
         self._node: SplatNode | None = None
-        self.timeline = Timeline(client.gui, painter.model.frame_interval, duration, self.request)
+        self.timeline = Timeline(
+            client.gui, painter.model.frame_interval, duration, self.request, recorded_span(painter.model)
+        )
         self.playback = self.timeline.playback
         self.picture = PicturePanel(self)
         if not present():

@@ -20,13 +20,24 @@ class Timeline:
         interval: clip time from one recorded frame to the next.
         duration: seconds of the clip.
         changed: called when another time is to be shown.
+        span: first and last clip time that was recorded.
     """
 
-    def __init__(self, gui: viser.GuiApi, interval: float, duration: float, changed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        gui: viser.GuiApi,
+        interval: float,
+        duration: float,
+        changed: Callable[[], None],
+        span: tuple[float, float] = (0.0, 1.0),
+    ) -> None:
         self._interval, self._changed = interval, changed
-        self.playback = Playback(self._tick, duration, ended=self._label)
+        self.playback = Playback(self._tick, duration, ended=self._label, span=span)
         with gui.add_folder("Time"):
-            self.slider = gui.add_slider("time", 0.0, 1.0, 0.001, 0.0, hint="clip time: 0 is the start, 1 the end")
+            hint = "clip time: 0 is the start, 1 the end" + ("" if span == (0.0, 1.0) else "; this part was recorded")
+            # Ten digits say more than a slider shows, and its ends stay what they are.
+            first, last = round(span[0], 10), round(span[1], 10)
+            self.slider = gui.add_slider("time", first, last, min(0.001, (last - first) / 100), first, hint=hint)
             self.button = gui.add_button("Play", hint="space")
             steps = gui.add_button_group("frame", tuple(_STEPS), hint="shift and an arrow key; home; end")
             speed = gui.add_slider("speed", 0.1, 4.0, 0.1, 1.0)
@@ -80,7 +91,8 @@ class Timeline:
     def step(self, where: str) -> None:
         """Goes one recorded frame on ("next") or back ("previous"), or to the "first" or "last"."""
         now = self.playback.now()
-        places = {"next": now + self._interval, "previous": now - self._interval, "first": 0.0, "last": 1.0}
+        places = {"next": now + self._interval, "previous": now - self._interval, "first": self.playback.span[0]}
+        places["last"] = self.playback.span[1]
         self.go(places.get(where, now))
 
     def go(self, time: float) -> None:

@@ -1,16 +1,21 @@
 """Parses the command line, runs one command, and turns errors into messages and exit codes.
 
-A command is a dataclass with its flags as fields, a `run()` that returns an exit code or None, and `EXAMPLES`, printed
-under its help. They are in `gaussian4d.plugins.COMMANDS`, the entry-point group `gaussian4d.commands`. Nothing heavy is
-imported before `run()`: help must come at once.
+A command is a dataclass with its flags as fields, a `run()` that returns an exit code or None, `EXAMPLES`, printed
+under its help, and `WRITES`: the fields that name what it writes, each with whether that is a folder (None: either).
+Whether something can be written there is checked before `run()`. They are in `gaussian4d.plugins.COMMANDS`, the
+entry-point group `gaussian4d.commands`. Nothing heavy is imported before `run()`: help must come at once.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Union
 
 import tyro
@@ -18,6 +23,7 @@ import tyro
 from .. import __version__
 from ..errors import UserError
 from ..plugins import COMMANDS
+from ..system import check_writable, system_error
 from .choices import joined_signs
 
 _DESCRIPTION = (
@@ -42,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Before torch loads its OpenMP runtime. By default idle threads spin for about a millisecond; with another program
     # on the machine they then spin against the thread they wait for, which has made a fit ten times slower.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    _show_what_can_be_shown()
     commands = load_commands()
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
@@ -50,6 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             return 2
+        except Terminated:
+            print("terminated", file=sys.stderr)
+            return 143
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             return 130
@@ -57,6 +67,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             # The reader of our output, such as `head`, has closed it; nothing is left to say.
             _silence_stdout()
             return 0
+        except OSError as error:
+            print(f"error: {system_error(error)}", file=sys.stderr)
+            return 2
+        except MemoryError:
+            print(
+                "error: the memory of this machine is used up; close other programs, or ask for less", file=sys.stderr
+            )
+            return 2
         except SystemExit as stop:
             code = stop.code if isinstance(stop.code, int) else 1
             return code
@@ -69,7 +87,33 @@ def _run(arguments: Sequence[str], commands: dict[str, type]) -> int:
         if stop.code == 0 and arguments[0] in commands:
             print_examples(commands[arguments[0]])
         raise
-    return command.run() or 0
+    for name, folder in getattr(command, "WRITES", {}).items():
+        target = getattr(command, name)
+        if target is not None:
+            check_writable(target, folder=folder)
+    with _terminable():
+        return command.run() or 0
+
+
+class Terminated(KeyboardInterrupt):
+    """The program was asked to end (SIGTERM): what is temporary is removed, as after Ctrl-C."""
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Turns SIGTERM into an exception, so that what is half written is removed; only where nobody else handles it."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+
+    def stop(number: int, frame: Any) -> None:
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def parse(arguments: Sequence[str], commands: dict[str, type]) -> Any:
@@ -103,6 +147,15 @@ def print_examples(command: type) -> None:
         print("examples:")
         for line in examples.strip().splitlines():
             print(f"  {line.strip()}")
+
+
+def _show_what_can_be_shown() -> None:
+    """Lets the terminal replace characters that it does not have; names that are no UTF-8 are shown as their bytes."""
+    for stream in (sys.stdout, sys.stderr):
+        # In a test or a notebook they may be objects of another kind.
+        if isinstance(stream, io.TextIOWrapper):
+            unicode = stream.encoding.lower().replace("-", "") in ("utf8", "utf8sig")
+            stream.reconfigure(errors="surrogateescape" if unicode else "replace")
 
 
 def _silence_stdout() -> None:

@@ -18,6 +18,7 @@ FormatName = Annotated[str | None, arg(metavar=listed(FORMATS, "NAME-sequence"))
 class Convert:
     """Convert Gaussians between file formats, which are told by the endings."""
 
+    WRITES: ClassVar[dict[str, bool | None]] = {"target": None}
     EXAMPLES: ClassVar[str] = """
         gaussian4d convert splat.ply splat.sog
         gaussian4d convert scene.spz scene.glb
@@ -31,8 +32,8 @@ class Convert:
     """File to write, or folder for a sequence."""
     format: FormatName = None
     """Default: by the ending of the target, ply-sequence without one. docs/splat_formats.md says what each holds."""
-    time: float = 0.0
-    """Clip time in [0, 1] of a target that holds one instant."""
+    time: float | None = None
+    """Clip time in [0, 1] of a target that holds one instant. Default: the first that was recorded."""
     spz_version: Literal[2, 3, 4] = 4
     """Of a .spz: 3 or 2 for older programs."""
     device: str = "auto"
@@ -43,17 +44,19 @@ class Convert:
         from ..devices import choose_device
         from ..errors import UserError
         from ..io.near_plane import NearSpace
-        from ..io.sequence import find_frames
+        from ..io.sequence import find_frames, gaussians_in
         from ..model import load_model
+        from ..run_folder import RunFolder
         from ..view_block import ViewBlock
         from .export import check_target, save_model
         from .exporters import check_readable
 
         check_target(self.target, self.format)
-        if not 0.0 <= self.time <= 1.0:
+        if self.time is not None and not 0.0 <= self.time <= 1.0:
             raise UserError(f"--time is clip time in [0, 1], got {self.time}")
         check_readable(self.source)
-        if self.source.is_dir() and not find_frames(self.source):
+        loose = self.source.is_dir() and not find_frames(self.source)
+        if loose and (RunFolder(self.source).exists or gaussians_in(self.source) is None):
             raise UserError(
                 f"{self.source} is a folder; expected a file or a folder of frames; use `gaussian4d export` for a run"
             )

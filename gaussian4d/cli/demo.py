@@ -25,6 +25,7 @@ _WHITE = (1.0, 1.0, 1.0)
 class Demo:
     """Make a toy scene, reconstruct it, evaluate it on unseen cameras and render an orbit; under three minutes."""
 
+    WRITES: ClassVar[dict[str, bool | None]] = {"out": True}
     EXAMPLES: ClassVar[str] = """
         gaussian4d demo
         gaussian4d demo --out my_demo --seed 3

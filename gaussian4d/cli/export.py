@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 FormatName = Annotated[str | None, arg(metavar=listed(FORMATS, "NAME-sequence", *scene_formats()))]
 
+_TIMED = ("4dgs", "glb", "usd")
+"""Formats with a clock, which have to say how long the clip lasts."""
 _FOR_VIEWERS = ("compressed-ply", "splat", "spz", "sog")
 """Formats that are there to be looked at, in programs that take y as down; `.ply` goes with the cameras too."""
 
@@ -37,6 +39,7 @@ _FOR_VIEWERS = ("compressed-ply", "splat", "spz", "sog")
 class Export:
     """Write a fitted scene for other programs: one file with its motion, one instant, or a file per instant."""
 
+    WRITES: ClassVar[dict[str, bool | None]] = {"to": None}
     EXAMPLES: ClassVar[str] = """
         gaussian4d export runs/fox --to runs/fox/exports/frames       (frame_0000.ply, frame_0001.ply, ...)
         gaussian4d export runs/fox --to frames --format sog-sequence  (frame_0000.sog, ...)
@@ -56,8 +59,8 @@ class Export:
     """File to write, or folder for a sequence."""
     format: FormatName = None
     """Default: by the ending of --to, ply-sequence without one. docs/splat_formats.md says what each holds."""
-    time: float = 0.0
-    """Clip time in [0, 1] of a format that holds one instant."""
+    time: float | None = None
+    """Clip time in [0, 1] of a format that holds one instant. Default: the first that was recorded."""
     count: int | None = None
     """Instants of a sequence, of USD, tracks or a moving mesh, over the clip. Default: one per recorded instant."""
     axes: Literal["auto", "upright", "recorded"] = "auto"
@@ -85,6 +88,7 @@ class Export:
 
     def run(self) -> None:
         """Exports, and prints what was written."""
+        from ..clip_length import outside
         from .exporters import find_exporter
         from .opened import open_model
         from .scene_exports import find_scene_format, scene_format_names
@@ -93,7 +97,7 @@ class Export:
         exporter = find_exporter(self.to) if self.format is None and of_scene is None else None
         if exporter is None and of_scene is None:
             check_target(self.to, self.format, scene_format_names())
-        if not 0.0 <= self.time <= 1.0:
+        if self.time is not None and not 0.0 <= self.time <= 1.0:
             raise UserError(f"--time is clip time in [0, 1], got {self.time}")
         if self.count is not None and self.count < 1:
             raise UserError(f"--count must be at least 1, got {self.count}")
@@ -103,6 +107,8 @@ class Export:
             from ..crop import CropBox, crop_model
 
             opened = dataclasses.replace(opened, model=crop_model(opened.model, CropBox.load(self.crop)))
+        if self.time is not None and (note := outside(opened.model, [self.time])) is not None:
+            print(f"note: {note}")
         if of_scene is not None:
             of_scene.write(opened, self.to, self)
             return
@@ -111,6 +117,8 @@ class Export:
             if (offset := offset_of(opened.model)).any():
                 print(f"positions are relative to {text_of(offset)} of the recorded world, which {self.to.name} lacks")
             return
+        if (opened.length.note is not None) and check_target(self.to, self.format)[0].name in _TIMED:
+            print(opened.length.note)
         save_model(
             opened.model,
             self.to,
@@ -190,7 +198,7 @@ def save_model(
     path: Path,
     *,
     format: str | None = None,
-    time: float = 0.0,
+    time: float | None = None,
     count: int | None = None,
     cameras: Sequence[Camera] = (),
     space: NearSpace | None = None,
@@ -205,6 +213,7 @@ def save_model(
     `keep_near`. Still formats are turned by the rotation `turn` [3, 3]. Pictures of what was lost are drawn where
     `placement` says.
     """
+    from ..clip_length import played_span
     from ..io.cubic import own_instants, written_instants
     from ..io.registry import write_model
     from ..paths import clip_times
@@ -212,13 +221,15 @@ def save_model(
 
     chosen, as_frames = check_target(path, format)
     moves = not model.motion.still
-    times = (clip_times(count) if count else written_instants(model)).tolist()
+    span = played_span(model)
+    time = span[0] if time is None else time
+    times = (clip_times(count, span) if count else written_instants(model)).tolist()
     if moves and not count and (as_frames or "times" in chosen.options) and own_instants(model) is None:
         print(f"it does not say at which instants it was recorded: {len(times)}, evenly spread, are written")
-    whole = model
+    whole, fog = model, False
     if space is not None and not chosen.near:
         holds_motion = as_frames or chosen.moves or chosen.moving_writer is not None
-        model = _without_near(model, space, times if holds_motion else [time], chosen.title, keep_near)
+        model, fog = _without_near(model, space, times if holds_motion else [time], chosen.title, keep_near)
     if turn is not None:
         # What was said of the axes holds no more.
         options |= {"vertical_axis": None, "comments": _without_axis(model.meta.get("ply_comments") or [])}
@@ -232,25 +243,25 @@ def save_model(
         print(f"{chosen.title} holds no motion: this is the instant {time:g} of the clip", flush=True)
     motion = f", motion {model.motion.name}" if chosen.moves else ""
     print(f"wrote {path}: {written:,} Gaussians{motion}, {size(path.stat().st_size)}")
-    if not chosen.exact or (moves and chosen.moving_writer is not None) or model is not whole or keep_near:
-        # Separate instants are what they are at their own times, and spread over the whole clip when they are read.
-        kept = times if "times" in chosen.options else None
+    if not chosen.exact or (moves and chosen.moving_writer is not None) or fog:
+        # Separate instants are what they are at their own times.
+        kept = times if "times" in options else None
         _print_difference(whole, model, path, chosen, time, cameras, kept, placement, turn, space is not None)
 
 
 def _without_near(
     model: DynamicGaussians, space: NearSpace, times: Sequence[float], title: str, keep: bool
-) -> DynamicGaussians:
-    """Returns the model without what stands in `space` at `times`, and says how much that is; itself with `keep`."""
+) -> tuple[DynamicGaussians, bool]:
+    """Returns (model without what stands in `space` at `times`, itself with `keep`; whether there is any), and says it."""
     from ..io.near_plane import emptied
 
     without, found = emptied(model, space, times)
     if found.total == 0:
-        return model
+        return model, False
     what = f"{found.total:,} Gaussians stand nearer than {space.near:.4g} to a recorded camera, in its view"
     if keep:
         print(f"{what}; the model does not draw them, what reads {title} will: it cannot hold that distance")
-        return model
+        return model, True
     done = []
     if found.moved:
         done.append(f"{found.moved:,} are put behind the lens ({found.distance:.2g} on average)")
@@ -260,7 +271,7 @@ def _without_near(
         f"{what}, where the model draws nothing and {title} cannot say so: {', '.join(done)}; --keep-near writes them"
         " as they are"
     )
-    return without
+    return without, True
 
 
 def _without_axis(comments: Sequence[str]) -> list[str]:
@@ -326,6 +337,7 @@ def _print_difference(
 
     `written` is the model without what was kept out of the file, `recorded` whether `cameras` are the recorded ones.
     """
+    from ..clip_length import recorded_span
     from ..io.difference import difference_db
     from ..io.registry import read_model
     from ..paths import cameras_around
@@ -337,13 +349,10 @@ def _print_difference(
     held = format.moves or not back.motion.still
     if format.exact and not held and written is model and back.near == model.near:
         return
-    if not held:
-        moments = [(time, 0.0)]
-    elif kept is None:
-        moments = [(t, t) for t in shown_instants(model)]
-    else:
-        chosen = sorted({0, len(kept) // 2, len(kept) - 1})
-        moments = [(kept[index], index / max(len(kept) - 1, 1)) for index in chosen]
+    instants = shown_instants(model) if kept is None else sorted({kept[0], kept[len(kept) // 2], kept[-1]})
+    # A file plays from its own beginning to its end, which is what was recorded.
+    first, last = recorded_span(model)
+    moments = [(t, (t - first) / (last - first)) for t in instants] if held else [(time, 0.0)]
     views = list(cameras) or cameras_around(model.at(time).means.detach().cpu().double().numpy())
     views = views[:: max(1, len(views) // 4)][:4]
     found = difference_db(model, back, views, moments, device=device)

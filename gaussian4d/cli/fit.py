@@ -32,6 +32,7 @@ _BALANCED_MINUTES = 4.0
 class Fit:
     """Reconstruct a moving scene from its videos or pictures, then evaluate it on what was held out."""
 
+    WRITES: ClassVar[dict[str, bool | None]] = {"out": True}
     EXAMPLES: ClassVar[str] = """
         gaussian4d fit data/fox --out runs/fox
         gaussian4d fit data/fox --out runs/fox --max-minutes 10

@@ -11,6 +11,7 @@ from tyro.conf import Positional
 
 from ..errors import UserError
 from ..run_folder import RunFolder
+from ..system import check_ordinary
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,10 +40,8 @@ class Info:
 
     def run(self) -> int:
         """Prints the facts; returns 2 when something is broken."""
-        if not self.path.exists():
-            raise UserError(
-                f"expected a scene, a run or a file of Gaussians at {self.path}, found nothing; check the path"
-            )
+        if not self.path.is_dir():
+            check_ordinary(self.path, "a scene, a run or a file of Gaussians")
         if self.path.suffix == ".g4d":
             return _g4d(self.path)
         if self.path.is_file():
@@ -137,7 +136,8 @@ def _run(path: Path) -> int:
         values = read_json(plan)
         print(f"windows    {len(values.get('windows', []))}, finished {len(values.get('finished', []))}")
     else:
-        print(f"progress   {len(steps)} checkpoints{f', last {steps[-1].stem}' if steps else ''}")
+        last, ended = f", last {steps[-1].stem}" if steps else "", ", finished" if run.finished else ""
+        print(f"progress   {len(steps)} checkpoints{last}{ended}")
     if (figures := run.evaluation()) is not None:
         from ..figures import report_lines
 

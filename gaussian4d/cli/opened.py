@@ -13,6 +13,7 @@ import numpy as np
 from ..clip_length import LEAST_SECONDS, ClipLength, clip_length
 from ..errors import UserError
 from ..framing import Framing, framing_of
+from ..offsets import aligned
 from ..run_folder import RunFolder
 from ..view_block import ViewBlock, with_view
 
@@ -108,7 +109,7 @@ def open_model(path: Path, newest: bool = False, *, scene: Path | None = None, u
     """
     from ..model import load_model
 
-    found = scene_of(path, scene)
+    found, gone = scene_of(path, scene)
     if newest and found is not None and RunFolder(path).exists:
         from ..fitting.snapshot import snapshot
 
@@ -116,20 +117,24 @@ def open_model(path: Path, newest: bool = False, *, scene: Path | None = None, u
     else:
         model = load_model(path)
     if found is not None:
+        model = aligned(model, found.offset)
         known = ViewBlock.of(model)
         if known is None:
             # An older run: what its scene says is what a fit would write today.
             model = with_view(model, found)
         elif scene is not None and not RunFolder(path).exists:
             _check_cameras(known, found, path)
+    elif gone is not None:
+        instead = "cameras are guessed" if ViewBlock.of(model) is None else "the cameras that the model keeps are taken"
+        print(f"warning: the scene of {path} cannot be read, {instead}: {gone}", file=sys.stderr)
     if up is not None:
         # What the user says goes into what is written, too.
         model = framing_of(model, up).view.written_to(model)
     return Opened(path, model, found)
 
 
-def scene_of(path: Path, given: Path | None = None) -> Scene | None:
-    """Returns the scene of a run, or the one `given` for a file; None where there is none, which is said of a run.
+def scene_of(path: Path, given: Path | None = None) -> tuple[Scene | None, UserError | None]:
+    """Returns the scene of a run, or the one `given` for a file, or None; and why that of a run is not there.
 
     Raises:
         UserError: when `given` cannot be read or is another scene.
@@ -137,29 +142,25 @@ def scene_of(path: Path, given: Path | None = None) -> Scene | None:
     run = RunFolder(path)
     if given is None:
         if not run.exists:
-            return None
+            return None, None
         try:
-            return run.scene()
+            return run.scene(), None
         except UserError as error:
-            print(f"warning: the scene of {path} cannot be read: {error}", file=sys.stderr)
-            return None
+            return None, error
     if run.exists:
-        return run.scene(given)
+        return run.scene(given), None
     from ..scene import load_scene
 
-    return load_scene(given)
+    return load_scene(given), None
 
 
 def _check_cameras(known: ViewBlock, scene: Scene, path: Path) -> None:
-    """Raises `UserError` when none of the cameras that a file keeps is a camera of `scene`."""
-    if not known.cameras:
-        return
+    """Raises `UserError` when not all cameras that a file keeps are cameras of `scene`."""
     places = np.stack([camera.viewmat[:3].reshape(-1) for camera in scene.cameras.values()])
     for camera in known.cameras:
         gaps = np.abs(places - camera.viewmat[:3].reshape(-1)).max(axis=1)
-        if gaps.min() < 1e-6 * (1.0 + float(np.abs(camera.viewmat).max())):
-            return
-    raise UserError(
-        f"{scene.path} is not the scene that {path} was fitted to: none of the {len(known.cameras)} cameras in the file"
-        " is among its cameras; give the scene it was fitted to, or leave out --scene"
-    )
+        if gaps.min() > 1e-6 * (1.0 + float(np.abs(camera.viewmat).max())):
+            raise UserError(
+                f"{scene.path} is not the scene that {path} was fitted to: it has no camera where {camera.id} of the"
+                " file stands; give the scene it was fitted to, or leave out --scene"
+            )

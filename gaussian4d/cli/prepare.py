@@ -14,6 +14,7 @@ from tyro.conf import Positional
 class Prepare:
     """Synchronise, calibrate or solve, and undistort raw videos: one scene folder that `fit` takes, and a report."""
 
+    WRITES: ClassVar[dict[str, bool | None]] = {"out": True}
     EXAMPLES: ClassVar[str] = """
         gaussian4d prepare videos/ --out scene
         gaussian4d prepare videos/ --out scene --calibration Calib.qca.txt

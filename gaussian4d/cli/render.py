@@ -33,6 +33,7 @@ COLOURS = {"white": (1.0, 1.0, 1.0), "black": (0.0, 0.0, 0.0)}
 class Render:
     """Render a video along a camera path while the clip plays once, or stands, or plays before a camera that stands."""
 
+    WRITES: ClassVar[dict[str, bool | None]] = {"out": None}
     EXAMPLES: ClassVar[str] = """
         gaussian4d render runs/fox --out orbit.mp4
         gaussian4d render runs/fox --out sides.mp4 --path dataset --truth --buffers rgb depth
@@ -54,8 +55,8 @@ class Render:
     camera: str | None = None
     """Of the paths still and dataset: the recorded camera of this name. Default: the most central one; all."""
     time: str | None = None
-    """Clip time of the video: T stops the time (bullet time), START:STOP plays from one to the other. Default 0:1, or
-    what the path says."""
+    """Clip time of the video: T stops the time (bullet time), START:STOP plays from one to the other. Default: from the
+    first recorded instant to the last, or what the path says."""
     buffers: tuple[Buffer, ...] = ("rgb",)
     """What to show."""
     layout: Literal["row", "grid", "files"] = "row"
@@ -202,13 +203,18 @@ class Render:
 
     def _path(self, opened: Opened, fps: float) -> CameraPath:
         """Returns the cameras and times of the video."""
+        from ..clip_length import outside
         from ..paths import retimed
 
         path = self._cameras(opened, fps)
         times = self._times()
-        return path if times is None else retimed(path, *times)
+        path = path if times is None else retimed(path, *times)
+        if (note := outside(opened.model, [time for _, time in path])) is not None:
+            print(f"note: {note}")
+        return path
 
     def _cameras(self, opened: Opened, fps: float) -> CameraPath:
+        from ..clip_length import played_span
         from ..named_paths import PathRequest, named_path
         from ..offsets import offset_of
         from ..paths import load_path
@@ -221,6 +227,7 @@ class Render:
                 width=self.width,
                 height=self.height,
                 offset=offset_of(opened.model),
+                span=played_span(opened.model),
             )
         request = PathRequest(
             cameras=opened.framing.around,

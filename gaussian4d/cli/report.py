@@ -15,6 +15,7 @@ from ..errors import UserError
 class Report:
     """Write a run as one HTML page that opens anywhere: figures, curves, errors by camera and time, worst views."""
 
+    WRITES: ClassVar[dict[str, bool | None]] = {"out": None}
     EXAMPLES: ClassVar[str] = """
         gaussian4d report runs/fox
         gaussian4d report runs/fox --out fox.html --worst 12

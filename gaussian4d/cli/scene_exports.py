@@ -63,10 +63,11 @@ def scene_format_names() -> list[str]:
 def _mesh(opened: Opened, path: Path, options: Export) -> None:
     from ..mesh import fuse, write_mesh
 
-    mesh = fuse(opened.model, options.time, opened.cameras, detail=options.mesh_detail, device=told(opened.placement))
+    time, device = _time(opened, options), told(opened.placement)
+    mesh = fuse(opened.model, time, opened.cameras, detail=options.mesh_detail, device=device)
     write_mesh(path, mesh, vertical_axis=opened.vertical_axis, offset=offset_of(opened.model))
     _say_offset(opened)
-    print(f"wrote {path}: {len(mesh.faces):,} triangles, the instant {options.time:g} of the clip")
+    print(f"wrote {path}: {len(mesh.faces):,} triangles, the instant {time:g} of the clip")
 
 
 def _mesh_sequence(opened: Opened, path: Path, options: Export) -> None:
@@ -93,9 +94,10 @@ def _mesh_sequence(opened: Opened, path: Path, options: Export) -> None:
 def _mesh_morph(opened: Opened, path: Path, options: Export) -> None:
     from ..mesh import followed_mesh, write_followed_mesh
 
+    time = _time(opened, options)
     followed = followed_mesh(
         opened.model,
-        options.time,
+        time,
         _times(opened, options),
         opened.cameras,
         detail=options.mesh_detail,
@@ -110,24 +112,35 @@ def _mesh_morph(opened: Opened, path: Path, options: Export) -> None:
     )
     _say_offset(opened)
     faces, targets = len(followed.mesh.faces), len(followed.times)
-    print(f"wrote {path}: {faces:,} triangles of the instant {options.time:g}, followed to {targets} instants")
+    print(f"wrote {path}: {faces:,} triangles of the instant {time:g}, followed to {targets} instants")
+
+
+def _time(opened: Opened, options: Export) -> float:
+    """Returns the instant that was asked for, the first that was recorded where none was."""
+    from ..clip_length import played_span
+
+    return played_span(opened.model)[0] if options.time is None else options.time
 
 
 def _times(opened: Opened, options: Export) -> Sequence[float]:
+    from ..clip_length import played_span
     from ..io.cubic import written_instants
     from ..paths import clip_times
 
-    return (clip_times(options.count) if options.count else written_instants(opened.model)).tolist()
+    span = played_span(opened.model)
+    return (clip_times(options.count, span) if options.count else written_instants(opened.model)).tolist()
 
 
 def _tracks(opened: Opened, path: Path, options: Export) -> None:
     from ..io.track_file import write_tracks
-    from ..paths import clip_times
 
-    times = None if options.count is None else clip_times(options.count)
-    xyz = write_tracks(path, opened.model, count=options.points, start=options.time, times=times)
+    times = None if options.count is None else _times(opened, options)
+    time = _time(opened, options)
+    xyz = write_tracks(path, opened.model, count=options.points, start=time, times=times)
     _say_offset(opened)
-    print(f"wrote {path}: {xyz.shape[1]:,} points at {len(xyz)} instants, chosen at clip time {options.time:g}")
+    print(
+        f"wrote {path}: {xyz.shape[1]:,} points at {len(xyz)} instants, chosen at clip time {_time(opened, options):g}"
+    )
 
 
 def _transforms(opened: Opened, path: Path, options: Export) -> None:
@@ -136,7 +149,7 @@ def _transforms(opened: Opened, path: Path, options: Export) -> None:
     from .console import track
 
     scene = _scene(opened)
-    points = points_of(opened.model, options.time)
+    points = points_of(opened.model, _time(opened, options))
     count = write_transforms(path, scene, points=points, pictures=options.pictures, watch=track)
     _say(f"wrote {path}: {count:,} frames of {len(scene.cameras)} cameras", path.parent, options)
 
@@ -147,7 +160,7 @@ def _colmap(opened: Opened, path: Path, options: Export) -> None:
     from .console import track
 
     scene = _scene(opened)
-    points = points_of(opened.model, options.time)
+    points = points_of(opened.model, _time(opened, options))
     count = write_colmap(path, scene, points=points, pictures=options.pictures, watch=track)
     _say(f"wrote {path / 'sparse' / '0'}: {count:,} images, {len(points):,} points", path, options)
 

@@ -179,8 +179,15 @@ def _clip_of_pictures(cameras: Sequence[FixedCamera], problems: ProblemList, fps
         except UserError as error:
             problems.take(pictures[0][1], error)
             continue
-        for number, path in pictures:
-            frames.append(_frame(camera, lens, ImagePicture(path), numbers.time(number)))
+        own = [_frame(camera, lens, ImagePicture(path), numbers.time(number)) for number, path in pictures]
+        unmasked = [frame for frame in own if frame.mask is None]
+        if camera.masks is not None and unmasked:
+            problems.warning(
+                camera.masks,
+                f"{len(unmasked)} of {len(own)} pictures of camera {camera.name} have no mask there (the first is"
+                f" {Path(unmasked[0].picture.source).name}) and are used without; restore the masks",
+            )
+        frames += own
     return Clip(frames, fps, numbers.intervals / fps if fps and numbers.intervals else None)
 
 

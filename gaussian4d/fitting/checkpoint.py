@@ -31,9 +31,16 @@ def save_checkpoint(
     path = checkpoint_path(folder, step)
     header = {"schema_version": str(SCHEMA_VERSION), "state": json.dumps({"step": step, **state})}
     with atomic_write(path) as temporary:
-        save_file(
-            {name: value.detach().cpu().contiguous() for name, value in tensors.items()}, temporary, metadata=header
-        )
+        try:
+            save_file(
+                {name: value.detach().cpu().contiguous() for name, value in tensors.items()}, temporary, metadata=header
+            )
+        except SafetensorError as error:
+            # Its text is the system's own, such as that no space is left.
+            raise UserError(
+                f"the checkpoint {path} cannot be written ({error}); make room or name another place, then go on with"
+                " --resume: the earlier checkpoints are kept"
+            ) from error
     for old in list_checkpoints(folder)[:-keep]:
         old.unlink()
     return path

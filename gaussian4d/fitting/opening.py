@@ -87,11 +87,11 @@ def open_fit(
     if config is not None:
         options = run.scene_options()
         _check_same_frames(scene, options)
-        run.check_scene(scene)
         if options.get("part") and "part" not in scene.options:
             scene = scene.part(*options["part"])
             frames = _training_frames(scene)
         plan = Plan.load(out, scene)
+        run.check_scene(scene)
         cut = {"window": window, "overlap": overlap} if window is not None or overlap is not None else {}
         # Where a run is resumed is this machine's business.
         here = {path: given[path] for path in ("device", "backend") if given.get(path) not in (None, "auto")}

@@ -53,7 +53,7 @@ class Reporter:
     def __init__(self, out: Path, screen: TextIO | None = None) -> None:
         self.console = Console(file=screen or sys.stderr, highlight=False, soft_wrap=True)
         self.live = Live(console=self.console, refresh_per_second=4) if self.console.is_terminal else None
-        self._log = (out / "log.txt").open("a", encoding="utf-8")
+        self._log = (out / "log.txt").open("a", encoding="utf-8", errors="surrogateescape")
         self._metrics_path = out / "metrics.jsonl"
         self._metrics: TextIO | None = None
         self._last_plain = -1e9

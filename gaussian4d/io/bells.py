@@ -105,6 +105,15 @@ def _overlap(before: tuple[float, float], here: tuple[float, float]) -> tuple[fl
     return switch, switch
 
 
+def over_span(params: Params, span: tuple[float, float]) -> Params:
+    """Returns cubics whose time runs from 0 to 1 where that of `params` runs over `span`.
+
+    Players know no other ends of a clip, and are to play what was recorded.
+    """
+    first, last = span
+    return params if span == (0.0, 1.0) else _stretched(params, -first / (last - first), 1.0 / (last - first))
+
+
 def _stretched(params: Params, first: float, length: float) -> Params:
     """Returns columns in clip time of a table in the own time of a window."""
     powers = torch.tensor([length**-k for k in (1, 2, 3)])

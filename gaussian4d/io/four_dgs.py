@@ -18,19 +18,23 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..clip_length import recorded_span
 from ..errors import UserError
 from ..files import atomic_write
+from ..framing import framing_of
 from ..model import DynamicGaussians
 from ..motion import FreeTime, Params, PerFrame, RigidParts, Static, Windows, is_shared
 from ..motion.per_frame import PerFrameConfig
 from ..motion.rigid_parts import COLUMN
 from ..optional import require
+from ..view_block import ViewBlock
 from .bake import Shape, approximated
 from .bells import pieces
 from .cubic import as_cubic, duration_of, fitted, instants_of, stays_cubic
 from .near_plane import Emptied
 from .segments import part_of
 from .splats import REST_COUNTS, color_from_sh0, log_scales, logit, only_gaussians, sh0_from_color, sigmoid, unit
+from .view_files import as_text, flight, fov_y, looking, of_text
 
 PIECES = 8
 """Straight pieces that a path in a window of a long clip, or of a rigid part, is cut into."""
@@ -38,6 +42,7 @@ PIECES = 8
 _LOW, _HIGH = -4.0, 4.0
 """Range that the bytes of coefficients span: the format's specification, section 6.5."""
 
+_VIEW = "gaussian4d_view"
 _CUTOFF = 1.0 / 255.0
 _MOST_INSTANTS = 300
 _FPS = 30.0
@@ -62,6 +67,10 @@ def write_4dgs(path: str | os.PathLike[str], model: DynamicGaussians) -> None:
     table = {name: np.concatenate([each[name] for each in tables]) for name in names}
     rest = min(table["shN"].shape[1], REST_COUNTS[3])
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    # The file begins with the first recorded instant and ends with the last.
+    first, last = recorded_span(model)
+    kept = (columns["to"] > first) & (columns["from"] < last)
+    columns = {name: value[kept] for name, value in columns.items()}
     order = columns["row"]
     color = np.clip(color_from_sh0(table["sh0"][:, 0].astype(np.float32)), 0.0, 1.0)
     rgba = np.column_stack([color, sigmoid(table["opacities"].astype(np.float32))])
@@ -73,17 +82,28 @@ def write_4dgs(path: str | os.PathLike[str], model: DynamicGaussians) -> None:
         rotations=unit(columns["quats"].astype(np.float32))[:, [1, 2, 3, 0]],
         colors=rgba[order].astype(np.float32),
         motions=(columns["velocities"] / seconds).astype(np.float32),
-        mu_t=(table["times"] * seconds)[order].astype(np.float32),
+        mu_t=((table["times"] - first) * seconds)[order].astype(np.float32),
         sigma_t=(sigma * seconds)[order].astype(np.float32),
-        win_lo=columns["from"] * seconds,
-        win_hi=columns["to"] * seconds,
+        win_lo=np.maximum(columns["from"] - first, 0.0) * seconds,
+        win_hi=np.where(columns["to"] >= last, np.inf, columns["to"] - first) * seconds,
         sh=np.clip(np.rint(sh), 0, 255).astype(np.uint8)[order] if rest else None,
         sh_degree=REST_COUNTS.index(rest),
     )
-    options = fourdgs.WriteOptions(profile="fine", cutoff=_CUTOFF)
+    framing, view = framing_of(model), as_text(model)
+    places, targets = flight(framing)
+    camera = fourdgs.CameraTrajectory(
+        fov_y_deg=fov_y(framing.first),
+        position=tuple(framing.first.position.tolist()),
+        target=tuple(framing.center.tolist()),
+        times=np.linspace(0.0, seconds * (last - first), len(places)).tolist(),
+        positions=[tuple(place.tolist()) for place in places],
+        targets=[tuple(target.tolist()) for target in targets],
+    )
+    metadata = None if view is None else {_VIEW: view}
+    options = fourdgs.WriteOptions(profile="fine", cutoff=_CUTOFF, metadata=metadata)
     with atomic_write(path) as temporary:
         try:
-            fourdgs.write(str(temporary), gaussians, seconds, options=options)
+            fourdgs.write(str(temporary), gaussians, seconds * (last - first), options=options, camera=camera)
         except fourdgs.FourdgsError as error:
             raise UserError(f"{path}: the .4dgs writer refuses these Gaussians: {error}; use another format") from None
 
@@ -100,12 +120,27 @@ def read_4dgs(path: str | os.PathLike[str]) -> DynamicGaussians:
         raise UserError(f"expected the file {source}, found none; check the path")
     try:
         scene = fourdgs.read(str(source), recover_truncated=False)
-        return _model(source, scene)
+        model = _model(source, scene)
+        return dataclasses.replace(model, meta={**model.meta, "view": _view(source, scene)})
     except UserError:
         raise
     except Exception as error:
         # Another program's reader: whatever a damaged file does to it is a problem with the file.
         raise UserError(f"{source} is not a readable .4dgs file: {error}; copy it again from its source") from None
+
+
+def _view(source: Path, scene: Any) -> dict[str, Any]:
+    """Returns the view block of a file, as JSON values: what we wrote, else its own camera and length."""
+    stated = of_text(source, scene.header.attributes.get(_VIEW))
+    if stated is not None:
+        return stated
+    camera = scene.camera
+    # The format says y is down like its forebears, and so does the camera that was meant.
+    first = None
+    if camera is not None:
+        first = looking(camera.position, camera.target, float(camera.fov_y_deg), np.array([0.0, -1.0, 0.0]))
+    seconds = float(scene.duration_sec)
+    return ViewBlock(first=first, seconds=seconds if 0.0 < seconds <= 1e7 else None).to_dict()
 
 
 def _model(source: Path, scene: Any) -> DynamicGaussians:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..clip_length import recorded_span
 from ..model import DynamicGaussians, splat_arrays
 from ..motion import RigidParts, Static
 from ..motion.rigid_parts import COLUMN, OFFSETS, PIVOTS, TURNS, RigidPartsConfig
@@ -57,7 +58,8 @@ def write_moving(
     elif isinstance(model.motion, RigidParts):
         split, why = own_parts(model, time), "nothing in this model moves"
     else:
-        times = np.unique(np.concatenate([[0.0], np.clip(instants_of(model), 0.0, 1.0), [1.0]]))
+        span = recorded_span(model)
+        times = np.unique(np.concatenate([[span[0]], np.clip(instants_of(model), *span), [span[1]]]))
         split = find_rigid_parts(model, times, time)
         why = f"{split.share:.0%} of what moves there moves in rigid parts"
     if split is None or len(split.rotations) == 0 or split.share < LEAST_SHARE:
@@ -110,7 +112,7 @@ def _write_parts(
         places = (split.rotations[index] @ pivot + split.offsets[index]) @ turn.T
         turns = turn @ split.rotations[index] @ turn.T
         if clock is None:
-            clock = builder.add(split.times * seconds, bounds=True, target=None)
+            clock = builder.add((split.times - split.times[0]) * seconds, bounds=True, target=None)
         for name, values, least in (("translation", places, 1e-5 * size), ("rotation", quaternions(turns), 1e-5)):
             if np.ptp(values, axis=0).max() > least:
                 output = builder.add(values, target=None)

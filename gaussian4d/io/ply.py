@@ -96,7 +96,7 @@ def read_ply(path: str | os.PathLike[str]) -> Splats:
         warnings.warn(f"{source}: {header.stray_bytes} stray bytes after the last Gaussian were ignored", stacklevel=2)
     groups = _column_groups(source, header)
     splats: Splats = {name: np.empty((header.count, len(columns)), np.float32) for name, columns in groups.items()}
-    if header.dtype["x"] == np.float64:
+    if header.dtype["x"].kind == "f" and header.dtype["x"].itemsize == 8:
         splats["means"] = splats["means"].astype(np.float64)
     rest = len(groups["shN"]) // 3
     splats["shN"] = np.empty((header.count, rest, 3), np.float32)

@@ -91,24 +91,26 @@ def write_model(
     model: DynamicGaussians,
     *,
     format: Format | None = None,
-    time: float = 0.0,
+    time: float | None = None,
     turn: np.ndarray | None = None,
     say: Callable[[str], None] | None = None,
     **options: Any,
 ) -> int:
-    """Writes a model in any format, by the ending of `path`; a still format gets the instant `time`.
+    """Writes a model in any format, by the ending of `path`.
 
-    Returns the number of Gaussians written. `options` are those of the formats; one that a format has no room for
-    is dropped. Still formats are turned by the rotation `turn` [3, 3]. `say` is called with what there is to say of how
-    the motion was written, and where the model stands when that is far from the origin; without it, a format that
-    cannot hold where is warned of.
+    A still format gets the instant `time`, by default the first that was recorded. Returns the number of Gaussians
+    written. `options` are those of the formats; one that a format has no room for is dropped. Still formats are turned
+    by the rotation `turn` [3, 3]. `say` is called with what there is to say of how the motion was written, and where
+    the model stands when that is far from the origin; without it, a format that cannot hold where is warned of.
     """
     import torch
 
+    from ..clip_length import played_span
     from .orient import rotated
     from .sequence import ply_columns
 
     format = format or format_of(path)
+    time = played_span(model)[0] if time is None else time
     line = offset_line(model, format, turn)
     if line is not None and say is not None:
         say(line)
@@ -221,7 +223,8 @@ def comments_of(path: str | os.PathLike[str], format: Format) -> dict[str, Any]:
 
 def with_axes(model: DynamicGaussians, format: Format) -> DynamicGaussians:
     """Returns the model with what other programs take for granted about a format's axes, if it says nothing itself."""
-    if format.name not in _Y_DOWN or "view" in model.meta:
+    view = model.meta.get("view") or {}
+    if format.name not in _Y_DOWN or "up" in view or "cameras" in view:
         return model
     # A convention, no statement: whoever looks at it says that it is a guess.
     return dataclasses.replace(model, meta={**model.meta, "axes": "y down"})

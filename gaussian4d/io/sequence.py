@@ -16,7 +16,7 @@ import torch
 
 from ..errors import UserError
 from ..folders import atomic_folder
-from ..frame_numbers import FrameNumbers
+from ..frame_numbers import FrameNumbers, numbers_of_times
 from ..model import DynamicGaussians, splat_arrays
 from ..motion import PerFrame
 from ..motion.per_frame import PerFrameConfig
@@ -76,8 +76,9 @@ def ply_sequence(
     format = format or format_named("ply")
     # SuperSplat takes two or more `.ply` that differ in a number, PlayCanvas `.sog` too.
     with atomic_folder(folder, rf"frame_\d+({_frame_endings()})") as temporary:
-        for index, time in enumerate(times):
-            name = f"frame_{index:04d}{format.endings[0]}"
+        listed = list(times)
+        for number, time in zip(numbers_of_times(listed), listed):
+            name = f"frame_{number:04d}{format.endings[0]}"
             columns = ply_columns(model.at(float(time)), keep_invisible=keep_invisible)
             columns = columns if turn is None else rotated(columns, turn)
             options = {"vertical_axis": vertical_axis, **offset_options(model, format, turn)}

@@ -13,17 +13,20 @@ import math
 import os
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
+from ..clip_length import recorded_span
 from ..files import atomic_write
 from ..model import DynamicGaussians
 from ..motion import Spacetime
 from ..motion.spacetime import SpacetimeConfig
-from .bells import as_bells
+from .bells import as_bells, over_span
 from .packed import broken, read_whole, to_unorm
 from .splats import color_from_sh0, log_scales, logit, only_gaussians, sh0_from_color, sigmoid, unit
+from .view_files import as_text, of_splatv, splatv_cameras
 
 MAGIC = 0x674B
 ROW = np.dtype(
@@ -50,8 +53,8 @@ def write_splatv(path: str | os.PathLike[str], model: DynamicGaussians) -> None:
 
     Numbers lose precision to float16, colours lose their dependence on the direction.
     """
-    cubic = as_bells(model)
-    table = {name: value.detach().cpu().numpy().astype(np.float32) for name, value in cubic.params.items()}
+    params = over_span(as_bells(model).params, recorded_span(model))
+    table = {name: value.detach().cpu().numpy().astype(np.float32) for name, value in params.items()}
     count = len(table["means"])
     length = np.maximum(np.linalg.norm(table["quats"], axis=1, keepdims=True), 1e-12)
     rows = np.zeros(_PER_ROW * max(1, math.ceil(count / _PER_ROW)), ROW)
@@ -66,8 +69,12 @@ def write_splatv(path: str | os.PathLike[str], model: DynamicGaussians) -> None:
     used["motion"] = np.clip(table["trajectories"].reshape(count, 9), -_LARGEST_HALF, _LARGEST_HALF)
     used["window"][:, 0] = table["times"]
     used["window"][:, 1] = np.clip(np.exp(np.minimum(table["durations"], 80.0)), _HALF_SMALLEST, _LARGEST_HALF)
-    chunk = {"type": "splat", "size": rows.nbytes, "texwidth": _WIDTH, "texheight": len(rows) // _PER_ROW}
-    text = json.dumps([{**chunk, "cameras": [_camera(table["means"])]}]).encode("utf-8")
+    chunk: dict[str, Any] = {"type": "splat", "size": rows.nbytes, "texwidth": _WIDTH}
+    chunk |= {"texheight": len(rows) // _PER_ROW, "cameras": splatv_cameras(model)}
+    if (view := as_text(model, cameras=False)) is not None:
+        # Viewers pass over it; it brings back what their cameras do not say.
+        chunk["view"] = json.loads(view)
+    text = json.dumps([chunk]).encode("utf-8")
     with atomic_write(path) as temporary:
         temporary.write_bytes(struct.pack("<II", MAGIC, len(text)) + text + rows.tobytes())
 
@@ -81,7 +88,7 @@ def read_splatv(path: str | os.PathLike[str]) -> DynamicGaussians:
     (length,) = struct.unpack_from("<I", data, 4)
     if 8 + length > len(data) or length > _MAX_JSON_BYTES:
         raise broken(source, ".splatv", f"its list of chunks claims {length} bytes")
-    start, size = _chunk(source, data[8 : 8 + length], 8 + length)
+    start, size, chunk = _chunk(source, data[8 : 8 + length], 8 + length)
     if start + size > len(data):
         raise broken(source, ".splatv", f"its Gaussians claim {size} bytes, {len(data) - start} follow")
     rows = np.frombuffer(data, ROW, size // ROW.itemsize, start)
@@ -113,11 +120,13 @@ def read_splatv(path: str | os.PathLike[str]) -> DynamicGaussians:
     still = ~table["trajectories"].any(axis=(1, 2)) & ~table["spins"].any(axis=1)
     table["durations"][still & (width >= _LARGEST_HALF)] = np.inf
     params = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in table.items()}
-    return DynamicGaussians(params, Spacetime(SpacetimeConfig(degree=3)), times=None)
+    view = of_splatv(source, chunk.get("cameras"), chunk.get("view"))
+    meta = {} if view is None else {"view": view}
+    return DynamicGaussians(params, Spacetime(SpacetimeConfig(degree=3)), times=None, meta=meta)
 
 
-def _chunk(source: Path, text: bytes, start: int) -> tuple[int, int]:
-    """Returns (offset, size) of the chunk of type `splat`, from the JSON list of chunks."""
+def _chunk(source: Path, text: bytes, start: int) -> tuple[int, int, dict[str, Any]]:
+    """Returns (offset, size, itself) of the chunk of type `splat`, from the JSON list of chunks."""
     try:
         chunks = json.loads(text.decode("utf-8"))
         for chunk in chunks:
@@ -125,17 +134,8 @@ def _chunk(source: Path, text: bytes, start: int) -> tuple[int, int]:
             if isinstance(size, bool) or not isinstance(size, int) or size < 0:
                 raise ValueError(f"size {size!r}")
             if chunk["type"] == "splat":
-                return start, size
+                return start, size, chunk
             start += size
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise broken(source, ".splatv", f"its list of chunks is not of the layout ({error})") from None
     raise broken(source, ".splatv", "it has no chunk of type splat")
-
-
-def _camera(means: np.ndarray) -> dict[str, object]:
-    """Returns the camera at which viewers start: in front of the Gaussians along z, which viewers take as depth."""
-    middle = np.median(means, axis=0) if len(means) else np.zeros(3)
-    reach = float(np.percentile(np.linalg.norm(means - middle, axis=1), 90)) if len(means) else 1.0
-    place = middle - np.array([0.0, 0.0, 3.0 * max(reach, 1e-3)])
-    pose = {"position": [float(x) for x in place], "rotation": np.eye(3).tolist()}
-    return {"id": 0, "img_name": "0", "width": 1280, "height": 720, **pose, "fx": 1000.0, "fy": 1000.0}

@@ -56,7 +56,7 @@ def write_followed_mesh(
     steps = (followed.positions - followed.mesh.vertices) @ turn.T
     primitive["targets"] = [{"POSITION": builder.add(step, bounds=True)} for step in steps]
     order = np.argsort(followed.times, kind="stable")
-    clock = builder.add(followed.times[order] * seconds, bounds=True, target=None)
+    clock = builder.add((followed.times - followed.times.min())[order] * seconds, bounds=True, target=None)
     # One target at a time, in between two of them in proportion: positions go straight from instant to instant.
     weights = builder.add(np.eye(count)[order].reshape(-1), target=None)
     channel = {"sampler": 0, "target": {"node": 0, "path": "weights"}}

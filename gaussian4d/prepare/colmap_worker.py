@@ -21,7 +21,7 @@ import numpy as np
 
 def main(job_file: str) -> int:
     """Returns 0 after doing the job that the file describes."""
-    job = json.loads(Path(job_file).read_text(encoding="utf-8"))
+    job = json.loads(Path(job_file).read_text(encoding="utf-8", errors="surrogateescape"))
     tasks = {"match": match, "map": map_cameras, "relative": relative}
     tasks[job["task"]](job)
     return 0
@@ -49,7 +49,7 @@ def match(job: dict[str, Any]) -> None:
         extraction_options=extraction, device=pycolmap.Device.cpu,
     )  # fmt: skip
     listed = out.with_suffix(".pairs.txt")
-    listed.write_text("".join(f"{a} {b}\n" for a, b in job["pairs"]), encoding="utf-8")
+    listed.write_text("".join(f"{a} {b}\n" for a, b in job["pairs"]), encoding="utf-8", errors="surrogateescape")
     matching = pycolmap.FeatureMatchingOptions()
     matching.num_threads = int(job["threads"])
     matching.use_gpu = False
@@ -118,7 +118,7 @@ def map_cameras(job: dict[str, Any]) -> None:
                 db.write_matches(ids[a], ids[b], data[key].astype(np.uint32))
                 pairs.append((a, b))
     listed = out.with_suffix(".pairs.txt")
-    listed.write_text("".join(f"{a} {b}\n" for a, b in pairs), encoding="utf-8")
+    listed.write_text("".join(f"{a} {b}\n" for a, b in pairs), encoding="utf-8", errors="surrogateescape")
     verification = pycolmap.TwoViewGeometryOptions()
     verification.ransac.random_seed = seed
     pycolmap.verify_matches(database, listed, verification)
@@ -146,7 +146,7 @@ def map_cameras(job: dict[str, Any]) -> None:
         result |= _described(best)
         if job["shared"]:
             result["points"] = _points(best)
-    out.write_text(json.dumps(result), encoding="utf-8")
+    out.write_text(json.dumps(result), encoding="utf-8", errors="surrogateescape")
 
 
 def relative(job: dict[str, Any]) -> None:
@@ -178,7 +178,7 @@ def relative(job: dict[str, Any]) -> None:
         if geometry.cam2_from_cam1 is not None:
             R = geometry.cam2_from_cam1.rotation.matrix().tolist()
             found.append({"a": a, "b": b, "R": R, "inliers": len(geometry.inlier_matches)})
-    Path(job["out"]).write_text(json.dumps(found), encoding="utf-8")
+    Path(job["out"]).write_text(json.dumps(found), encoding="utf-8", errors="surrogateescape")
 
 
 def _lens(camera: dict[str, Any]) -> Any:

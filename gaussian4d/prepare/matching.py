@@ -161,7 +161,7 @@ def run_worker(job_file: Path, job: Mapping[str, Any]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         log = job_file.with_suffix(".log")
-        log.write_text(done.stdout + done.stderr, encoding="utf-8")
+        log.write_text(done.stdout + done.stderr, encoding="utf-8", errors="surrogateescape")
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise UserError(
             f"pycolmap failed at {job['task']} (exit code {done.returncode}): {last}; its output is in {log};"

@@ -11,6 +11,7 @@ from scipy.spatial import KDTree
 from ..conventions import frame_times, invert_rigid
 from ..data.lens import undistorted_lens
 from ..data.records import PointCloud
+from ..offsets import offset_for
 from .calibrate import PlacedCamera
 from .geometry import sampson_distance, triangulate
 from .matching import Matches
@@ -181,7 +182,9 @@ def _merged(xyz: np.ndarray, rgb: np.ndarray, at: np.ndarray, change: np.ndarray
                 taken[near[k]] = True
     when = np.where(still, np.nan, at)
     colours = np.clip(np.round(rgb), 0, 255).astype(np.uint8)
-    return PointCloud(xyz[keep].astype(np.float32), colours[keep], when[keep])
+    # On a map 32-bit floats would be half metres apart.
+    held = xyz[keep] if np.any(offset_for(centres)) else xyz[keep].astype(np.float32)
+    return PointCloud(held, colours[keep], when[keep])
 
 
 def usual_picture(pictures: Sequence[np.ndarray]) -> np.ndarray:

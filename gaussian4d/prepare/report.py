@@ -60,7 +60,7 @@ def write_report(out: Path, found: Findings) -> None:
     if not found.failure:
         lines += ["", "![All cameras at the same instants](contact_sheet.png)"]
     with atomic_write(out / "report.md") as temporary:
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8", errors="replace")
 
 
 def _camera_table(found: Findings) -> list[str]:

@@ -80,7 +80,9 @@ def write_report(
         _settings(config),
     ]
     with atomic_write(out) as temporary:
-        temporary.write_text(page.page(f"gaussian4d: {run.name}", [part for part in sections if part]), "utf-8")
+        temporary.write_text(
+            page.page(f"gaussian4d: {run.name}", [part for part in sections if part]), "utf-8", "replace"
+        )
     return out
 
 

@@ -50,7 +50,11 @@ LEAST_FIT_SECONDS = 15.0
 """The fit gets this much even where a limit of time leaves less."""
 
 # What the fit writes into the run folder; another fit takes its place as a whole.
-_OF_THE_FIT = (RunFolder("").config_path.name, "log.txt", "metrics.jsonl", "checkpoints", "model.g4d", "eval")
+_RUN = RunFolder("")
+_OF_THE_FIT = (
+    *(path.name for path in (_RUN.config_path, _RUN.progress_path)),
+    *("log.txt", "metrics.jsonl", "checkpoints", "model.g4d", "eval"),
+)
 
 
 class Job:

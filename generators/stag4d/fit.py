@@ -21,12 +21,16 @@ from gaussian4d.fitting.training import graceful_interrupt
 from gaussian4d.model import DynamicGaussians
 from gaussian4d.motion import Static
 from gaussian4d.run_folder import RunFolder
+from gaussian4d.scene import load_scene
+from gaussian4d.view_block import KEY as VIEW
+from gaussian4d.view_block import ViewBlock
 
 from ..cameras import orbit_cameras
 from ..models.pieces import Moves
 from ..priors.base import DistillationPrior, Fusion, GaussianReconstructor, MultiViewPrior
 from .anchors import Anchors, make_anchors
 from .config import RIGID, StagConfig, fit_settings, load_run_config, save_run_config
+from .drawing import NEAR
 from .initialise import start_params
 from .rigid import moved_params, rigid_motion
 from .scene import write_scene
@@ -125,6 +129,8 @@ def fit_asset(
         if not (out / "scene" / "transforms.json").exists():
             write_scene(out / "scene", frames, times, camera, used, fps)
         save_run_config(run, config, {"path": str((out / "scene").resolve())})
+        view = ViewBlock.of_scene(load_scene(out / "scene"), near=NEAR)
+        meta = {**(meta or {}), VIEW: view.to_dict()}
         settings = fit_settings(config, len(frames))
         motion = settings.make_motion() if moves is None else rigid_motion(moves, times)
         canonical = canonical_instant(len(frames)) if moves is None else 0
@@ -171,6 +177,7 @@ def fit_asset(
             trainer.load(tensors, state)
             report.say(f"resumed at step {trainer.step} from {checkpoints[-1].name}")
         report.cut_metrics(trainer.step)
+        run.mark(False, trainer.step)
         with graceful_interrupt(trainer, report):
             progress = trainer.run()
         model = trainer.model()
@@ -180,6 +187,7 @@ def fit_asset(
             if resume_line:
                 report.say(f"go on with: {resume_line}")
             raise Interrupted(model)
+        run.mark(True, trainer.step)
         report.say(
             f"fitted in {trainer.elapsed:.0f} s, {trainer.step} steps, {len(model):,} Gaussians: {run.model_path}"
         )

@@ -25,6 +25,7 @@ from gaussian4d.cameras import Camera
 from gaussian4d.cli import main as gaussian4d
 from gaussian4d.cli.export import shown_instants
 from gaussian4d.cli.opened import Opened, open_model
+from gaussian4d.clip_length import recorded_span
 from gaussian4d.io.registry import frame_formats, read_model
 from gaussian4d.io.sequence import read_sequence
 from gaussian4d.model import DynamicGaussians
@@ -84,9 +85,9 @@ def _row(opened: Opened, name: str, folder: Path, cameras: list[Camera], args: a
         near = found.meta.get("near", args.near)
         back = dataclasses.replace(found, meta={**found.meta, "near": near})
         moves = not found.motion.still
-        # A folder of frames and USD hold no clip times: their instants are spread over the whole clip.
-        spread = sequence or name == "usd"
-        moments = [(t, _place(model, t) if spread else t) for t in instants] if moves else [(middle, 0.0)]
+        # Files but our own play from the first recorded instant to the last.
+        first, last = (0.0, 1.0) if name == "g4d" else recorded_span(model)
+        moments = [(t, (t - first) / (last - first)) for t in instants] if moves else [(middle, 0.0)]
     size = sum(file.stat().st_size for file in path.iterdir()) if path.is_dir() else path.stat().st_size
     figures = [_psnr(model, back, camera, moments) for camera in cameras]
     cells = " | ".join(_shown(value) for value in [*figures, min(figures)])
@@ -101,11 +102,6 @@ def _page(opened: Opened) -> DynamicGaussians:
 
     content = page_content(opened.model, opened.cameras, (0.0, 0.0, 0.0))
     return shown_as(opened.model, unpack(content.packed))
-
-
-def _place(model: DynamicGaussians, time: float) -> float:
-    times = [0.0] if model.times is None else model.times.tolist()
-    return times.index(time) / max(len(times) - 1, 1)
 
 
 @torch.no_grad()

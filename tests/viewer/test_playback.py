@@ -71,3 +71,22 @@ def test_ticks_come_only_while_playing() -> None:
     playback.play(False)
     playback.stop()
     assert all(0.0 <= time <= 1.0 for time in ticks)
+
+
+def test_only_what_was_recorded_plays(clock: Clock) -> None:
+    playback = Playback(lambda time: None, duration=2.0, clock=clock, span=(0.2, 0.7))
+    assert playback.now() == 0.2
+    playback.play(True)
+    clock.now += 1
+    assert playback.now() == pytest.approx(0.45)
+    clock.now += 1.4
+    assert playback.now() == pytest.approx(0.3)
+    for asked, expected in ((0.0, 0.2), (0.5, 0.5), (1.0, 0.7)):
+        playback.play(False)
+        playback.seek(asked)
+        assert playback.now() == expected
+    playback.set_loop(False)
+    playback.play(True)
+    assert playback.now() == 0.2
+    clock.now += 3
+    assert playback.now() == 0.7

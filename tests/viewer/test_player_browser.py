@@ -17,8 +17,11 @@ from PIL import Image
 from player_models import looking, moving_cloud
 
 from gaussian4d.cli import main
-from gaussian4d.model import DynamicGaussians
+from gaussian4d.framing import framing_of
+from gaussian4d.model import DynamicGaussians, load_model
 from gaussian4d.rendering import render
+from gaussian4d.scene import Scene
+from gaussian4d.view_block import with_view
 
 pytestmark = pytest.mark.browser
 
@@ -324,3 +327,49 @@ def test_the_committed_page_is_what_its_sources_build() -> None:
             pytest.skip(f"no {program} on this machine")
     done = subprocess.run([ROOT / "scripts" / "build_player.sh", "--check"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_file_begins_where_its_run_does_and_up_can_be_chosen(browser: Any, tmp_path: Path) -> None:
+    model = moving_cloud("free-time", 120)
+    cameras = [looking(index) for index in range(5)]
+    scene = Scene.from_frames(
+        np.zeros((5, 72, 96, 3), np.uint8), cameras, np.linspace(0, 1, 5).tolist(), split="train", duration=2.5
+    )
+    with_view(model, scene).save(tmp_path / "known.g4d")
+    assert main(["export", str(tmp_path / "known.g4d"), "--to", str(tmp_path / "known.html")]) == 0
+    expected = framing_of(load_model(tmp_path / "known.g4d"))
+    opened = Opened(browser, tmp_path / "known.html", "#t=0.5")
+    assert opened.state()["position"] == pytest.approx(expected.first.position, abs=1e-3)
+    assert opened.page.locator("#clock").inner_text().endswith("/ 2.50 s")
+    opened.page.keyboard.press("c")
+    assert opened.state()["position"] == pytest.approx(expected.view.cameras[0].position, abs=1e-3)
+    opened.page.keyboard.press("r")
+    assert opened.state()["position"] == pytest.approx(expected.first.position, abs=1e-3)
+    # What the first picture shows is what our renderer draws of the first view.
+    first = expected.first.resized(*SIZE)
+    matrices = [first.viewmat.reshape(-1).tolist(), first.K.reshape(-1).tolist()]
+    opened.page.evaluate("([v, K, w, h]) => g4d.setCamera(v, K, w, h)", [*matrices, *SIZE])
+    drawn = render(model, first, 0.5).rgb
+    assert drawn is not None
+    shown = opened.pixels()
+    assert -10 * np.log10(np.mean((shown - drawn.clamp(0, 1).numpy()) ** 2)) > 35
+    # Another axis is up: the place stays, the picture turns, and a link keeps it.
+    turned = Opened(browser, tmp_path / "known.html", "#t=0.5&view=3,0,0,0,0,0")
+    turned.page.keyboard.press("h")
+    turned.page.get_by_role("combobox", name="up").select_option("-y")
+    assert turned.state()["position"] == pytest.approx([3, 0, 0], abs=1e-6)
+    turned.page.keyboard.press("h")
+    assert turned.page.locator("#help-text").is_hidden()
+    turned.wait("location.hash.includes('up=-y')")
+    turned.page.wait_for_timeout(600)
+    again = Opened(browser, tmp_path / "known.html", turned.page.evaluate("location.hash"))
+    again.page.wait_for_timeout(600)
+    shots = [page.page.screenshot(clip={"x": 100, "y": 150, "width": 400, "height": 250}) for page in (turned, again)]
+    pictures = [np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(float) for data in shots]
+    assert np.abs(pictures[0] - pictures[1]).mean() < 0.5 and pictures[0].std() > 5
+    assert again.page.get_by_role("combobox", name="up", include_hidden=True).input_value() == "-y"
+    # A file that says nothing lists no cameras.
+    unknown = Opened(browser, exported(model, tmp_path))
+    assert unknown.page.locator("#camera").is_hidden()
+    unknown.page.keyboard.press("c")
+    assert not unknown.problems and not opened.problems

@@ -141,3 +141,39 @@ def test_a_failing_picture_is_shown_and_printed_once(session: Session, capsys: p
     session.request()
     wait_until(lambda: False, seconds=0.3)
     assert capsys.readouterr().err.count("Traceback") == 1
+
+
+def test_without_recorded_cameras_none_is_drawn_and_the_model_is_seen_whole() -> None:
+    painter = Painter(coloured_blobs(), [], backend="reference")
+    session = Session(FakeClient(), painter, [], duration=2.0)  # type: ignore[arg-type]
+    try:
+        assert session.cameras.frustums == {} and vars(control(session, "camera"))["disabled"]
+        session.cameras.next()
+        assert painter.rig.up == pytest.approx([0, 0, 1])
+        # All blobs lie within the first view.
+        place, reach = painter.first_position, np.tan(0.5 * FIRST_FOV)
+        forward = -place / np.linalg.norm(place)
+        for mean in painter.model.params["means"].numpy():
+            ahead = painter.units.viewer_from_world(mean) - place
+            depth = float(ahead @ forward)
+            assert depth > 0 and np.linalg.norm(ahead - depth * forward) < reach * depth
+    finally:
+        session.close(wait=True)
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_up_is_chosen_by_hand(recorded: bool) -> None:
+    cameras = ring() if recorded else []
+    painter = Painter(coloured_blobs(), cameras, backend="reference")
+    session = Session(FakeClient(), painter, cameras, duration=2.0)  # type: ignore[arg-type]
+    try:
+        control(session, "up").by_hand("-y")
+        camera = session.client.camera
+        assert session.rig.up == pytest.approx([0, -1, 0]) and camera.up_direction == pytest.approx([0, -1, 0])
+        assert np.linalg.norm(np.cross(camera.position, [0, -1, 0])) > 0.5, "no view straight along up"
+        control(session, "up").by_hand("as opened")
+        assert camera.up_direction == pytest.approx([0, 0, 1]) and camera.position == pytest.approx(
+            painter.first_position
+        )
+    finally:
+        session.close(wait=True)

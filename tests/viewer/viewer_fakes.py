@@ -99,6 +99,7 @@ class FakeClient:
         self.files: dict[str, bytes] = {}
         self.scene = SimpleNamespace(
             set_background_image=self._picture,
+            set_up_direction=lambda direction: None,
             add_camera_frustum=self._frustum,
             add_transform_controls=self._node,
             add_box=self._node,

@@ -224,11 +224,11 @@ def test_a_run_whose_scene_is_gone_still_renders_and_says_so(
     alone = tmp_path / "alone"
     shutil.copytree(run, alone)
     config = json.loads((alone / "config.json").read_text())
-    config["scene"]["path"] = str(tmp_path / "gone")
+    config["scene"]["path"], config["place"] = str(tmp_path / "gone"), {}
     (alone / "config.json").write_text(json.dumps(config))
     arguments = ["--fps", "2", "--seconds", "1", "--width", "24"]
     assert main(["render", str(alone), "--out", str(tmp_path / "a.mp4"), *arguments]) == 0
-    assert "cameras are guessed" in capsys.readouterr().err
+    assert "the cameras that the model keeps are taken" in capsys.readouterr().err
     assert main(["render", str(alone), "--out", str(tmp_path / "b.mp4"), "--path", "dataset", *arguments]) == 2
 
 

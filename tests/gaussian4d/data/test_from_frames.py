@@ -360,7 +360,10 @@ def test_it_fits_evaluates_and_resumes_like_a_folder(
         main(["render", str(run), "--out", str(tmp_path / "turn.mp4"), "--fps", "2", "--seconds", "1", "--width", "32"])
         == 0
     )
-    assert "cameras are guessed: this run was fitted to frames given in Python" in capsys.readouterr().err
+    assert (
+        "the cameras that the model keeps are taken: this run was fitted to frames given in Python"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.usefixtures("cpu_backend")

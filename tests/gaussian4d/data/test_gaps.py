@@ -13,7 +13,8 @@ from PIL import Image
 from test_far_scenes import write_scene
 from tiny_scenes import COUNT, write_dnerf, write_panoptic
 
-from gaussian4d import fit, load_scene
+from gaussian4d import load_scene
+from gaussian4d.cli.app import main
 from gaussian4d.errors import UserError
 from gaussian4d.frame_numbers import FrameNumbers, numbers_of_times
 from gaussian4d.run_folder import RunFolder
@@ -92,14 +93,30 @@ def test_skip_missing_leaves_out_and_counts(tmp_path: Path, write: object) -> No
         assert np.asarray(frame.image).any()
 
 
-def test_a_run_opens_its_scene_without_what_was_skipped(tmp_path: Path) -> None:
+def test_a_run_opens_its_scene_without_what_was_skipped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write_scene(tmp_path / "scene", np.zeros(3))
     whole = len(load_scene(folder).frames("all"))
     (folder / "images" / "c0_1.png").unlink()
     with pytest.raises(UserError, match=r"c0_1\.png is missing"):
         load_scene(folder)
-    fit(load_scene(folder, skip_missing=True), "quick", tmp_path / "run", max_steps=3)
+    assert main(["info", str(folder)]) == 2
+    assert main(["info", str(folder), "--skip-missing"]) == 0
+    assert "1 entry is left out as asked" in capsys.readouterr().out
+    command = ["fit", str(folder), "--out", str(tmp_path / "run"), "--max-steps", "3"]
+    assert main(command) == 2 and not (tmp_path / "run").exists()
+    assert main([*command, "--skip-missing"]) == 0
+    assert "1 entry is left out as asked" in (tmp_path / "run" / "log.txt").read_text()
     assert len(RunFolder(tmp_path / "run").scene().frames("all")) == whole - 1
+
+
+def test_masks_that_are_missing_are_counted(tmp_path: Path) -> None:
+    write_easyvolcap(tmp_path)
+    folder = sorted((tmp_path / "masks").iterdir())[0]
+    sorted(folder.iterdir())[1].unlink()
+    scene, problems = inspect(tmp_path)
+    said = [problem for problem in problems if "no mask" in problem.message]
+    assert scene is not None and len(said) == 1
+    assert said[0].file == str(folder) and said[0].message.startswith("1 of ") and "used without" in said[0].message
 
 
 def test_all_pictures_missing_is_an_error(tmp_path: Path) -> None:

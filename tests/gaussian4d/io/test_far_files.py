@@ -94,21 +94,23 @@ def write_foreign(path: Path, means: np.ndarray, kind: str, scale: float = -3.5)
     """Writes a 3DGS `.ply` whose positions are of `kind`."""
     names = ["x", "y", "z", *(f"f_dc_{i}" for i in range(3)), "opacity", *(f"scale_{i}" for i in range(3))]
     names += [f"rot_{i}" for i in range(4)]
-    types = {"<f8": "double", "<f4": "float"}
-    rows = np.zeros(len(means), [(name, kind if name in "xyz" else "<f4") for name in names])
+    types = {"<f8": "double", ">f8": "double", "<f4": "float"}
+    rows = np.zeros(len(means), [(name, kind if name in "xyz" else f"{kind[0]}f4") for name in names])
     for axis, name in enumerate("xyz"):
         rows[name] = means[:, axis]
     rows["rot_0"], rows["opacity"] = 1.0, 2.0
     for axis in range(3):
         rows[f"scale_{axis}"] = scale
     header = "".join(f"property {types[kind] if name in 'xyz' else 'float'} {name}\n" for name in names)
-    text = f"ply\nformat binary_little_endian 1.0\nelement vertex {len(means)}\n{header}end_header\n"
+    order = "little" if kind[0] == "<" else "big"
+    text = f"ply\nformat binary_{order}_endian 1.0\nelement vertex {len(means)}\n{header}end_header\n"
     path.write_bytes(text.encode() + rows.tobytes())
 
 
-def test_doubles_far_from_the_origin_lose_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["<f8", ">f8"])
+def test_doubles_far_from_the_origin_lose_nothing(tmp_path: Path, kind: str) -> None:
     means = np.random.default_rng(0).uniform(-2, 2, (50, 3)) + OFFSET
-    write_foreign(tmp_path / "far.ply", means, "<f8")
+    write_foreign(tmp_path / "far.ply", means, kind)
     assert read_ply(tmp_path / "far.ply")["means"].dtype == np.float64
     with warnings.catch_warnings():
         warnings.simplefilter("error")

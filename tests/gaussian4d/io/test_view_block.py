@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from gaussian4d.cameras import Camera
 from gaussian4d.errors import UserError
+from gaussian4d.framing import framing_of
 from gaussian4d.model import DynamicGaussians, load_model
 from gaussian4d.motion import Static
 from gaussian4d.paths import rig_from_cameras
@@ -73,7 +75,7 @@ def test_a_scene_tells_how_it_wants_to_be_looked_at() -> None:
     assert ViewBlock.of_scene(scene_of(cameras, 4)).background == (1.0, 1.0, 1.0)
 
 
-def test_it_comes_back_to_the_bit_from_a_file(tmp_path) -> None:
+def test_it_comes_back_to_the_bit_from_a_file(tmp_path: Path) -> None:
     block = ViewBlock.of_scene(scene_of(ring(5)), near=0.123456789, background=(0.1, 0.2, 0.3))
     block.written_to(tiny_model()).save(tmp_path / "a.g4d")
     back = ViewBlock.of(load_model(tmp_path / "a.g4d"))
@@ -194,3 +196,72 @@ def test_whatever_stands_in_it_is_a_block_or_one_error(data: st.DataObject) -> N
 
 GOOD = good()
 PLACES = [path for path in _places(GOOD) if path]
+
+
+def _splatv_with(path: Path, **changed: Any) -> Path:
+    """Writes a small `.splatv` whose chunk says something else besides its Gaussians."""
+    tiny_model().save(path)
+    data = path.read_bytes()
+    size = int.from_bytes(data[4:8], "little")
+    chunks = json.loads(data[8 : 8 + size])
+    chunks[0] |= changed
+    text = json.dumps(chunks).encode()
+    path.write_bytes(data[:4] + len(text).to_bytes(4, "little") + text + data[8 + size :])
+    return path
+
+
+SPLATV_CAMERA = {
+    "id": 0,
+    "img_name": "a",
+    "width": 640,
+    "height": 480,
+    "position": [0, 0, -3],
+    "rotation": np.eye(3).tolist(),
+    "fx": 500.0,
+    "fy": 500.0,
+}
+
+
+def test_cameras_of_a_splatv_are_recorded_ones_only(tmp_path: Path) -> None:
+    # Nothing was recorded: the camera that the format needs is no recorded one when it is read again.
+    tiny_model().save(tmp_path / "a.splatv")
+    block = ViewBlock.of(load_model(tmp_path / "a.splatv"))
+    assert block is not None and block.cameras == () and block.first is not None
+    # Nor is the one along z that converters write.
+    assert ViewBlock.of(load_model(_splatv_with(tmp_path / "b.splatv", cameras=[SPLATV_CAMERA]))) is None
+    two = [SPLATV_CAMERA, {**SPLATV_CAMERA, "img_name": "b", "position": [1, 0, -3]}]
+    block = ViewBlock.of(load_model(_splatv_with(tmp_path / "c.splatv", cameras=two)))
+    assert block is not None and [camera.id for camera in block.cameras] == ["a", "b"]
+    assert block.cameras[1].position == pytest.approx([1, 0, -3])
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"cameras": value}
+        for value in (
+            7,
+            "x",
+            {},
+            [7],
+            [{}],
+            [{**SPLATV_CAMERA, "fx": 0}],
+            [{**SPLATV_CAMERA, "width": 10**9}, SPLATV_CAMERA],
+            [{**SPLATV_CAMERA, "width": 10**400}],
+            [{**SPLATV_CAMERA, "rotation": [[1]]}],
+            [{**SPLATV_CAMERA, "position": [1e300, 0, 0]}],
+            [{**SPLATV_CAMERA, "img_name": ["a"]}] * 1000,
+        )
+    ]
+    + [
+        {"view": value}
+        for value in (7, [], {}, {"version": 1, "up": 3}, {"version": 9}, {"version": 1, "cameras": [{}]})
+    ],
+)
+def test_what_others_write_into_a_splatv_costs_nobody_the_gaussians(tmp_path: Path, changed: dict[str, Any]) -> None:
+    model = load_model(_splatv_with(tmp_path / "a.splatv", **changed))
+    assert len(model) == 3
+    block = ViewBlock.of(model)
+    assert block is None or len(block.cameras) <= MAX_CAMERAS
+    assert framing_of(model).first.width > 0

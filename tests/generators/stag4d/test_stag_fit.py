@@ -10,7 +10,9 @@ from stag_oracle import INPUT, TIMES, toy_input, truth
 
 from gaussian4d.errors import UserError
 from gaussian4d.model import load_model
+from gaussian4d.run_folder import RunFolder
 from gaussian4d.scene import load_scene
+from gaussian4d.view_block import ViewBlock
 from generators.cameras import orbit_cameras
 from generators.stag4d import Interrupted, fit_asset, quick
 from generators.stag4d.drawing import Cameras, draw
@@ -51,6 +53,10 @@ def test_an_unseen_toy_becomes_a_run_folder_that_other_commands_read(tmp_path, m
     assert _error(model, prior.world) < min(0.5 * empty, 0.9 * _error(seen[0], prior.world))
     scene = load_scene(out / "scene")
     assert len(scene.times) == len(TIMES) and scene.has_alpha and scene.duration == pytest.approx(3 / 8)
+    # The file alone knows how to be looked at, and the run that it is finished.
+    view = ViewBlock.of(load_model(out / "model.g4d"))
+    assert view is not None and view.up == pytest.approx([0, 0, 1], abs=1e-6) and view.seconds == pytest.approx(3 / 8)
+    assert {camera.id for camera in view.cameras} <= set(scene.cameras) and RunFolder(out).finished
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [20, 40, 60] and lines[-1]["progress"] == 1.0
     with pytest.raises(UserError, match="already holds a fit"):

@@ -41,6 +41,8 @@ export class Interface {
     element("camera").hidden = header.views.length === 0;
     this.up.onchange = () => {
       camera.setUp(this.up.value);
+      // The keys belong to the scene again.
+      this.up.blur();
       this.lookedElsewhere();
     };
     for (const [id, code] of [["camera", "KeyC"], ["reset", "KeyR"], ["link", "KeyL"], ["help", "KeyH"]] as const) {

@@ -1,0 +1,210 @@
+"""What the system refuses is one line and exit code 2, before the work starts where it can be known."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from gaussian4d.cli import main
+from gaussian4d.errors import UserError
+from gaussian4d.files import atomic_write
+from gaussian4d.folders import atomic_folder
+from gaussian4d.io.registry import write_model
+from gaussian4d.model import DynamicGaussians
+from gaussian4d.motion import Static
+from gaussian4d.system import check_writable
+from gaussian4d.toys import write_scene
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    rng = torch.Generator().manual_seed(0)
+    params = {
+        "means": torch.rand(20, 3, generator=rng), "quats": torch.rand(20, 4, generator=rng),
+        "scales": torch.full((20, 3), -3.0), "opacities": torch.zeros(20),
+        "sh0": torch.rand(20, 1, 3, generator=rng), "shN": torch.zeros(20, 0, 3),
+    }  # fmt: skip
+    write_model(tmp_path / "a.g4d", DynamicGaussians(params, Static()))
+    return tmp_path / "a.g4d"
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("toy") / "scene"
+    write_scene(folder, 0, 2, 1, 2, width=12, height=8, samples=1, threads=1)
+    return folder
+
+
+def one_line(capsys: pytest.CaptureFixture[str]) -> str:
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+def commands(model: Path, toy: Path) -> dict[str, list[str]]:
+    """Returns each command that writes, without where to."""
+    return {
+        "fit": ["fit", str(toy), "--max-steps", "2", "--out"],
+        "convert": ["convert", str(model)],
+        "export": ["export", str(model), "--to"],
+        "render": ["render", str(model), "--out"],
+        "prepare": ["prepare", str(toy), "--out"],
+        "demo": ["demo", "--out"],
+        "generate": ["generate", "--text", "a red ball", "--out"],
+    }
+
+
+@pytest.mark.parametrize("command", ["fit", "convert", "export", "render", "prepare", "demo", "generate"])
+@pytest.mark.parametrize("target", ["file/x.splat", "n" * 300 + ".splat"])
+def test_an_impossible_target_is_said_before_the_work(
+    command: str, target: str, model: Path, toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    (tmp_path / "file").write_text("")
+    from gaussian4d.plugins import COMMANDS
+
+    monkeypatch.setattr(COMMANDS.get(command), "run", lambda self: pytest.fail("the work has begun"))
+    assert main([*commands(model, toy)[command], str(tmp_path / target)]) == 2
+    assert "cannot be written" in one_line(capsys)
+    assert not list(tmp_path.rglob("*partial*"))
+
+
+def test_what_stands_at_the_target(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="expected a folder"):
+        check_writable(tmp_path / "file", folder=True)
+    with pytest.raises(UserError, match="expected a file"):
+        check_writable(tmp_path, folder=False)
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    with pytest.raises(UserError, match="circle"):
+        check_writable(tmp_path / "circle" / "x")
+    check_writable(tmp_path / "new" / "deeper" / "file.ply", folder=False)
+    assert not (tmp_path / "new").exists()
+
+
+def test_no_permission_and_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "access", lambda path, mode: False)
+        with pytest.raises(UserError, match="no permission"):
+            check_writable(tmp_path / "x")
+    full = type("usage", (), {"free": 1000})
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
+    with pytest.raises(UserError, match="no space"):
+        check_writable(tmp_path / "x")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EIO, errno.EDQUOT])
+def test_writing_that_fails_names_the_target_and_leaves_nothing(tmp_path: Path, number: int) -> None:
+    def fails(temporary: Path) -> None:
+        temporary.write_text("half")
+        raise OSError(number, os.strerror(number))
+
+    with (
+        pytest.raises(UserError, match=f"a.ply cannot be written: {os.strerror(number)};"),
+        atomic_write(tmp_path / "a.ply") as temporary,
+    ):
+        fails(temporary)
+    with pytest.raises(UserError, match="cannot be written"), atomic_folder(tmp_path / "file" / "x"):
+        (tmp_path / "file").write_text("")
+    assert sorted(path.name for path in tmp_path.iterdir()) in ([], ["file"])
+
+
+def test_an_error_of_what_is_read_meanwhile_is_not_blamed_on_the_target(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="missing"), atomic_write(tmp_path / "a.ply"):
+        (tmp_path / "missing").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "make", [Path.mkdir, lambda path: path.symlink_to(path), os.mkfifo], ids=["dir", "loop", "fifo"]
+)
+@pytest.mark.parametrize("command", [["info"], ["render", "--out", "x.mp4"], ["convert"]], ids=lambda words: words[0])
+def test_unreadable_inputs(
+    command: list[str], make: Callable[[Path], object], tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    make(tmp_path / "a.ply")
+    words = [command[0], "a.ply", *command[1:], *(["b.splat"] if command[0] == "convert" else [])]
+    assert main(words) == 2
+    one_line(capsys)
+
+
+def test_a_bug_is_no_error_of_the_system(monkeypatch: pytest.MonkeyPatch, model: Path) -> None:
+    from gaussian4d.cli.info import Info
+
+    def bug(self: Info) -> int:
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(Info, "run", bug)
+    with pytest.raises(KeyError):
+        main(["info", str(model)])
+
+
+def run(*words: str | Path, **more: object) -> subprocess.CompletedProcess[bytes]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **more.pop("env", {})}  # type: ignore[dict-item]
+    command = [sys.executable, "-m", "gaussian4d", *map(str, words)]
+    return subprocess.run(command, capture_output=True, env=environment, timeout=120, **more)  # type: ignore[call-overload]
+
+
+def test_a_disk_that_fills_up_during_a_fit(toy: Path, tmp_path: Path) -> None:
+    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # noqa: E731
+    done = run("fit", toy, "--out", tmp_path / "run", "--max-steps", "3", preexec_fn=limit)
+    said = done.stderr.decode()
+    assert done.returncode == 2 and "Traceback" not in said
+    assert "cannot be written" in said.splitlines()[-1]
+    assert not list(tmp_path.rglob("*partial*"))
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "gbk", "cp437"])
+def test_any_encoding_of_the_output(encoding: str, tmp_path: Path, model: Path) -> None:
+    odd = tmp_path / os.fsdecode(b"caf\xe9 \xe6\x88\xbf.g4d")
+    shutil.copyfile(model, odd)
+    for words in (["--help"], ["info", odd], ["info", tmp_path / "\u623f\u95f4.g4d"]):
+        done = run(*words, env={"PYTHONIOENCODING": encoding})
+        assert b"Traceback" not in done.stderr and done.returncode == (
+            0 if words[-1] != tmp_path / "\u623f\u95f4.g4d" else 2
+        )
+
+
+def test_a_folder_whose_name_is_no_text(toy: Path, tmp_path: Path) -> None:
+    odd = tmp_path / os.fsdecode(b"caf\xe9 <b>&")
+    shutil.copytree(toy, odd)
+    done = run("fit", odd, "--out", tmp_path / os.fsdecode(b"r\xe9sultat"), "--max-steps", "3")
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / os.fsdecode(b"r\xe9sultat")
+    assert b"caf\xe9" in (folder / "log.txt").read_bytes() + done.stderr
+    assert b"<b>&" not in (folder / "report.html").read_bytes()
+    assert run("info", folder).returncode == 0
+
+
+def test_sigterm_removes_what_is_half_written(toy: Path, tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "gaussian4d",
+        "fit",
+        str(toy),
+        "--out",
+        str(tmp_path / "run"),
+        "--max-steps",
+        "100000",
+    ]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"}) as process:
+        end = time.monotonic() + 60
+        while not (tmp_path / "run" / "metrics.jsonl").exists() and time.monotonic() < end:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        said = process.communicate(timeout=60)[1].decode()
+    assert process.returncode == 143 and "Traceback" not in said
+    assert not list(tmp_path.rglob("*partial*"))
