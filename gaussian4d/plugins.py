@@ -480,6 +480,7 @@ TERMS: Registry[Term] = Registry(
         "opacity": "gaussian4d.fitting.terms:opacity",
         "scale": "gaussian4d.fitting.terms:scale",
         "anisotropy": "gaussian4d.fitting.terms:anisotropy",
+        "near-plane": "gaussian4d.fitting.terms:near_plane",
         "rigidity": "gaussian4d.fitting.coherence:rigidity_term",
         "isometry": "gaussian4d.fitting.coherence:isometry_term",
         "smoothness": "gaussian4d.fitting.coherence:smoothness_term",

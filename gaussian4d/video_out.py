@@ -158,7 +158,10 @@ def _write_gif(path: Path, frames: Iterator[np.ndarray], fps: float) -> int:
     from PIL import Image
 
     count = 1
-    first = Image.fromarray(next(frames))
+    image = next(frames)
+    # What is transparent shows the frame before, unless that one is told to go.
+    disposal = 2 if image.shape[2] == 4 else 0
+    first = Image.fromarray(image)
 
     def rest() -> Iterator[Image.Image]:
         nonlocal count
@@ -168,7 +171,7 @@ def _write_gif(path: Path, frames: Iterator[np.ndarray], fps: float) -> int:
 
     # GIF counts in hundredths of a second.
     duration = max(10 * round(100 / fps), 20)
-    first.save(path, save_all=True, append_images=rest(), duration=duration, loop=0, optimize=False)
+    first.save(path, save_all=True, append_images=rest(), duration=duration, loop=0, optimize=False, disposal=disposal)
     return count
 
 

@@ -43,9 +43,11 @@ class Convert:
         """Converts, and says what the target format cannot hold."""
         from ..devices import choose_device
         from ..errors import UserError
+        from ..io.near_plane import NearSpace
         from ..io.sequence import find_frames, gaussians_in
         from ..model import load_model
         from ..run_folder import RunFolder
+        from ..view_block import ViewBlock
         from .export import check_target, save_model
         from .exporters import check_readable
 
@@ -59,11 +61,18 @@ class Convert:
                 f"{self.source} is a folder; expected a file or a folder of frames; use `gaussian4d export` for a run"
             )
         placement = choose_device(self.device)
+        model = load_model(self.source)
+        view = ViewBlock.of(model)
+        cameras = () if view is None else view.cameras
         save_model(
-            load_model(self.source),
+            model,
             self.target,
             format=self.format,
             time=self.time,
+            cameras=cameras,
+            # What is converted stays as it is; what that means for other programs is said.
+            space=NearSpace.of_cameras(cameras, model.near) if cameras else None,
+            keep_near=True,
             placement=placement,
             version=self.spz_version,
         )

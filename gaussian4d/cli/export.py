@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ..cameras import Camera
     from ..devices import Placement
     from ..io.formats import Format
+    from ..io.near_plane import NearSpace
     from ..model import DynamicGaussians
     from .opened import Opened
 
@@ -78,6 +79,8 @@ class Export:
     """Points of tracks."""
     mesh_detail: int = 128
     """Of meshes: grid points along the longest side."""
+    keep_near: bool = False
+    """Leave what stands nearer to a recorded camera than anything is drawn where it is: other programs show it."""
     pictures: bool = False
     """Write the pictures beside the cameras too, undistorted and downscaled as the fit saw them."""
     device: str = "auto"
@@ -123,6 +126,8 @@ class Export:
             time=self.time,
             count=self.count,
             cameras=opened.cameras,
+            space=opened.near_space,
+            keep_near=self.keep_near,
             turn=self._turn(opened),
             vertical_axis=opened.vertical_axis,
             placement=placement,
@@ -196,13 +201,17 @@ def save_model(
     time: float | None = None,
     count: int | None = None,
     cameras: Sequence[Camera] = (),
+    space: NearSpace | None = None,
+    keep_near: bool = False,
     turn: np.ndarray | None = None,
     placement: Placement | None = None,
     **options: Any,
 ) -> None:
     """Writes a model in any format and prints what was written, and what was lost.
 
-    Still formats are turned by the rotation `turn` [3, 3]. Pictures of what was lost are drawn where `placement` says.
+    What stands in `space`, which the model does not draw, is kept out of formats that would have it drawn, unless
+    `keep_near`. Still formats are turned by the rotation `turn` [3, 3]. Pictures of what was lost are drawn where
+    `placement` says.
     """
     from ..clip_length import played_span
     from ..io.cubic import own_instants, written_instants
@@ -217,6 +226,10 @@ def save_model(
     times = (clip_times(count, span) if count else written_instants(model)).tolist()
     if moves and not count and (as_frames or "times" in chosen.options) and own_instants(model) is None:
         print(f"it does not say at which instants it was recorded: {len(times)}, evenly spread, are written")
+    whole, fog = model, False
+    if space is not None and not chosen.near:
+        holds_motion = as_frames or chosen.moves or chosen.moving_writer is not None
+        model, fog = _without_near(model, space, times if holds_motion else [time], chosen.title, keep_near)
     if turn is not None:
         # What was said of the axes holds no more.
         options |= {"vertical_axis": None, "comments": _without_axis(model.meta.get("ply_comments") or [])}
@@ -230,10 +243,35 @@ def save_model(
         print(f"{chosen.title} holds no motion: this is the instant {time:g} of the clip", flush=True)
     motion = f", motion {model.motion.name}" if chosen.moves else ""
     print(f"wrote {path}: {written:,} Gaussians{motion}, {size(path.stat().st_size)}")
-    if not chosen.exact or (moves and chosen.moving_writer is not None):
+    if not chosen.exact or (moves and chosen.moving_writer is not None) or fog:
         # Separate instants are what they are at their own times.
         kept = times if "times" in options else None
-        _print_difference(model, path, chosen, time, cameras, kept, placement, turn)
+        _print_difference(whole, model, path, chosen, time, cameras, kept, placement, turn, space is not None)
+
+
+def _without_near(
+    model: DynamicGaussians, space: NearSpace, times: Sequence[float], title: str, keep: bool
+) -> tuple[DynamicGaussians, bool]:
+    """Returns (model without what stands in `space` at `times`, itself with `keep`; whether there is any), and says it."""
+    from ..io.near_plane import emptied
+
+    without, found = emptied(model, space, times)
+    if found.total == 0:
+        return model, False
+    what = f"{found.total:,} Gaussians stand nearer than {space.near:.4g} to a recorded camera, in its view"
+    if keep:
+        print(f"{what}; the model does not draw them, what reads {title} will: it cannot hold that distance")
+        return model, True
+    done = []
+    if found.moved:
+        done.append(f"{found.moved:,} are put behind the lens ({found.distance:.2g} on average)")
+    if found.removed:
+        done.append(f"{found.removed:,} are left out")
+    print(
+        f"{what}, where the model draws nothing and {title} cannot say so: {', '.join(done)}; --keep-near writes them"
+        " as they are"
+    )
+    return without, True
 
 
 def _without_axis(comments: Sequence[str]) -> list[str]:
@@ -285,6 +323,7 @@ def shown_instants(model: DynamicGaussians) -> list[float]:
 
 def _print_difference(
     model: DynamicGaussians,
+    written: DynamicGaussians,
     path: Path,
     format: Format,
     time: float,
@@ -292,25 +331,41 @@ def _print_difference(
     kept: Sequence[float] | None = None,
     placement: Placement | None = None,
     turn: np.ndarray | None = None,
+    recorded: bool = False,
 ) -> None:
-    """Prints how the file differs from the model to the eye, in dB."""
+    """Prints how the file differs from the model to the eye, in dB: from which cameras, and for what reason.
+
+    `written` is the model without what was kept out of the file, `recorded` whether `cameras` are the recorded ones.
+    """
     from ..clip_length import recorded_span
     from ..io.difference import difference_db
     from ..io.registry import read_model
     from ..paths import cameras_around
     from .placing import told
 
-    back = read_model(path)
+    back, device = read_model(path), told(placement)
     if turn is not None:
         back = _turned(back, turn.T)
     held = format.moves or not back.motion.still
-    if format.exact and not held:
+    if format.exact and not held and written is model and back.near == model.near:
         return
     instants = shown_instants(model) if kept is None else sorted({kept[0], kept[len(kept) // 2], kept[-1]})
     # A file plays from its own beginning to its end, which is what was recorded.
     first, last = recorded_span(model)
     moments = [(t, (t - first) / (last - first)) for t in instants] if held else [(time, 0.0)]
     views = list(cameras) or cameras_around(model.at(time).means.detach().cpu().double().numpy())
-    views = views[:: max(1, len(views) // 2)][:2]
-    found = difference_db(model, back, views, moments, device=told(placement))
-    print(f"drawn from the file it differs from the model by {found:.1f} dB PSNR ({len(views)} views, covered pixels)")
+    views = views[:: max(1, len(views) // 4)][:4]
+    found = difference_db(model, back, views, moments, device=device)
+    seen_by = (
+        f"recorded cameras {', '.join(view.id for view in views)}" if recorded else f"{len(views)} views around it"
+    )
+    print(f"drawn from the file it differs from the model by {found:.1f} dB PSNR ({seen_by}; covered pixels)")
+    if back.near < model.near:
+        # The same distance for both shows the format alone, the same Gaussians for both the distance alone.
+        near = {**written.meta, "near": back.near}
+        alone = difference_db(dataclasses.replace(written, meta=near), back, views, moments, device=device)
+        if alone > found + 1.0:
+            print(
+                f"of that the format makes {alone:.1f} dB; the rest is that files of this kind are drawn from"
+                f" {back.near:g} on and the model from {model.near:.4g} on"
+            )

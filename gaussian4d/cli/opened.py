@@ -20,6 +20,7 @@ from ..view_block import ViewBlock, with_view
 if TYPE_CHECKING:
     from ..cameras import Camera
     from ..devices import Placement
+    from ..io.near_plane import NearSpace
     from ..model import DynamicGaussians
     from ..scene import Scene
 
@@ -54,6 +55,15 @@ class Opened:
     def cameras(self) -> list[Camera]:
         """Cameras that see the Gaussians, for meshes and comparisons: recorded ones, a ring where none are known."""
         return self.recorded or list(self.framing.around)
+
+    @property
+    def near_space(self) -> NearSpace | None:
+        """The space before the recorded cameras in which the model draws nothing; None where they are not known."""
+        from ..io.near_plane import NearSpace
+
+        if self.scene is not None:
+            return NearSpace.of_scene(self.scene, self.model.near)
+        return NearSpace.of_cameras(self.recorded, self.model.near) if self.recorded else None
 
     @property
     def background(self) -> tuple[float, float, float] | None:

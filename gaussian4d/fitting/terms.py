@@ -24,12 +24,15 @@ from ..gaussians import Gaussians
 from ..motion import MotionModel, Params
 from ..plugins import TERMS
 from .config import FitConfig
+from .drawing import draw
 from .step import Step
 from .targets import Target
 from .weights import Weight, weight_at
 
 _SSIM_REACH = 5
 """Half the window of SSIM, in pixels."""
+_NEAREST = 0.02
+"""Of the near plane: what the term `near-plane` draws begins here."""
 
 
 class Term(Protocol):
@@ -136,6 +139,37 @@ def anisotropy(step: Step) -> Tensor:
     longest = logs.amax(dim=1)
     middle = logs.sum(dim=1) - longest - logs.amin(dim=1)
     return torch.relu(longest - middle - math.log(step.config.loss.anisotropy_limit)).mean()
+
+
+def near_plane(step: Step) -> Tensor | None:
+    """Returns the mean alpha of what stands nearer to the camera than the near plane; None where nothing does.
+
+    The pictures of a fit do not show it, so nothing else keeps it from growing there, and a program that knows no such
+    distance draws it as fog over the whole picture. Drawn by itself, at a quarter of the resolution.
+    """
+    viewmat = step.target.viewmat
+    depth = step.state.means.detach() @ viewmat[2, :3] + viewmat[2, 3]
+    rows = ((depth > _NEAREST * step.near) & (depth < step.near)).nonzero()[:, 0]
+    if not len(rows):
+        return None
+    width, height = max(1, step.target.width // 4), max(1, step.target.height // 4)
+    size = torch.tensor([width / step.target.width, height / step.target.height, 1.0], device=viewmat.device)
+    state = step.state.select(rows)
+    # Black, and of degree 0: only the alpha counts.
+    state = dataclasses.replace(state, colors=torch.zeros_like(state.colors[:, :1]))
+    drawing = draw(
+        state,
+        viewmat[None],
+        (size[:, None] * step.target.K)[None],
+        width,
+        height,
+        near=_NEAREST * step.near,
+        backend=step.backend,
+    )
+    return drawing.alpha.mean()
+
+
+near_plane.every = 4  # type: ignore[attr-defined]
 
 
 def _share_of(target: Target) -> Tensor | float:

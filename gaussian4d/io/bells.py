@@ -24,22 +24,28 @@ from torch import Tensor
 from ..gaussians import Gaussians, rotation_matrices
 from ..model import DynamicGaussians
 from ..motion import Spacetime, Windows
-from ..motion.base import Params
+from ..motion.base import Params, is_shared
 from ..motion.spacetime import SpacetimeConfig
 from ..motion.window import is_frozen
 from ..motion.windows import faded, window_weights
 from .cubic import as_cubic, fitted, instants_of, stays_cubic, window_of
+from .difference import GOAL, shown_db
+from .near_plane import COLUMN, Emptied
 
 BELLS = (1, 3, 5)
 """Coincident bells that stand for a Gaussian which outlives its window, by how many ends it has inside the clip."""
 
-CUTS = 7
-"""Overlapping bells that other motion than polynomials is cut into."""
+CUTS = (7, 13, 25, 49)
+"""Overlapping bells that other motion than polynomials is cut into: the fewest that follow a Gaussian."""
 
 _RAMP_PIECES = 3
-# One cubic follows a Gaussian that is off by less than this share of its size, and of opacity and colour.
+# A cubic follows a Gaussian that is off by less than this share of its size, a tenth of it of opacity and colour: the
+# first that makes the whole look like the model. One cubic for the whole clip has no neighbours that hide its errors.
+_SLIPS = (0.8, 0.4, 0.2, 0.1)
 _SLIP, _SHADE = 0.1, 0.02
 _SAMPLES = 64
+# Width of overlapping bells over the distance between them, to start with: together they are level.
+_OVERLAP = 0.75
 # Rows looked at together: bounds the memory.
 _ROWS = 65536
 # A Gaussian whose opacity the fade changes by less than this stays as it is.
@@ -215,13 +221,20 @@ def _select(params: Params, rows: Tensor | slice) -> Params:
 
 def as_bells(model: DynamicGaussians) -> DynamicGaussians:
     """Returns `model` with the motion `spacetime` of degree 3, more Gaussians where it takes them; see the module."""
-    if isinstance(model.motion, Windows) and len(model.motion) > 1:
-        parts = _windows(model)
+    if isinstance(model.motion, Emptied):
+        whole, faded = model.motion.apart(model)
+        tables = [as_bells(whole).params, *_runs(faded)]
+    elif isinstance(model.motion, Windows) and len(model.motion) > 1:
+        tables = _windows(model)
     elif stays_cubic(model):
         return as_cubic(model)
     else:
-        parts = _cut(model)
-    params = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        return _cut(model)
+    return _joined(model, tables)
+
+
+def _joined(model: DynamicGaussians, tables: Sequence[Params]) -> DynamicGaussians:
+    params = {name: torch.cat([table[name] for table in tables]) for name in tables[0]}
     return dataclasses.replace(model, params=params, motion=Spacetime(SpacetimeConfig(degree=3)))
 
 
@@ -237,40 +250,103 @@ def _windows(model: DynamicGaussians) -> list[Params]:
     return parts
 
 
-def _cut(model: DynamicGaussians) -> list[Params]:
+def _cut(model: DynamicGaussians) -> DynamicGaussians:
     """Returns the rows that one cubic under one bell follows, and the others cut into overlapping bells."""
     whole = as_cubic(model).params
     with torch.no_grad():
-        good = _followed(model, whole)
+        good = _followed(model, whole, instants_of(model, least=5).tolist(), _SLIP, _SHADE)
+    rest = (~good).nonzero()[:, 0]
     parts = [_select(whole, good)]
-    if bool(good.all()):
-        return parts
+    found = _joined(model, parts)
+    if not len(rest):
+        return found
     bells = _Bells.of_clip()
-    for index, center in enumerate(np.linspace(0.0, 1.0, CUTS).tolist()):
-        reach = 1.5 * _width()
-        times = np.linspace(max(center - reach, 0.0), min(center + reach, 1.0), 9)
-        rows = _select(fitted(model, times, np.exp(-(((times - center) / _width()) ** 2))), ~good)
-        parts += _split(rows, bells.of(rows["opacities"])[:, index : index + 1])
+    for slip in _SLIPS:
+        found = _joined(model, [*parts, *_overlapping(_rows_of(model, rest), bells, slip)])
+        if shown_db(model, found) >= GOAL:
+            break
+    return found
+
+
+def _overlapping(model: DynamicGaussians, bells: _Bells, slip: float) -> list[Params]:
+    """Returns rows under overlapping bells, for each Gaussian as few as follow it up to `slip`."""
+    parts: list[Params] = []
+    for cuts in CUTS:
+        if not len(model):
+            break
+        spacing, tables, good = 1.0 / (cuts - 1), [], torch.ones(len(model), dtype=torch.bool)
+        for center in np.linspace(0.0, 1.0, cuts).tolist():
+            width = _OVERLAP * spacing
+            times = np.linspace(max(center - 1.5 * width, 0.0), min(center + 1.5 * width, 1.0), 9)
+            tables.append(fitted(model, times, np.exp(-(((times - center) / width) ** 2))))
+            if cuts != CUTS[-1]:
+                near = np.clip(center + spacing * np.array([-0.6, -0.3, 0.0, 0.3, 0.6]), 0.0, 1.0)
+                with torch.no_grad():
+                    good &= _followed(model, tables[-1], near.tolist(), slip, 0.1 * slip, opacities=False)
+        found = bells.spread(cuts)
+        for index, table in enumerate(tables):
+            rows = _select(table, good)
+            parts += _split(rows, found.of(rows["opacities"])[:, index : index + 1])
+        model = _rows_of(model, (~good).nonzero()[:, 0])
     return parts
 
 
-def _width() -> float:
-    """Returns the width of bells that overlap so far that together they are level."""
-    return 0.75 / (CUTS - 1)
+def _runs(model: DynamicGaussians) -> list[Params]:
+    """Returns the rows of Gaussians that must not be seen at some instants: one for each run of the others.
+
+    Its bell is so narrow that nothing is left of it at the next instant at which the Gaussian must not be seen; it is
+    fainter than the Gaussian towards the ends of its run.
+    """
+    motion = model.motion
+    assert isinstance(motion, Emptied)
+    times, shown = np.asarray(motion.times), model.params[COLUMN].cpu().numpy() > 0.0
+    inner = {name: value for name, value in model.params.items() if name != COLUMN}
+    plain = dataclasses.replace(model, params=inner, motion=motion.inner)
+    runs: dict[tuple[int, int], list[int]] = {}
+    for row, there in enumerate(shown):
+        edges = np.flatnonzero(np.diff(np.concatenate([[False], there, [False]])))
+        for first, after in edges.reshape(-1, 2).tolist():
+            runs.setdefault((first, after), []).append(row)
+    parts = []
+    for (first, after), members in runs.items():
+        low = times[first - 1] if first > 0 else None
+        high = times[after] if after < len(times) else None
+        center = 0.0 if low is None else 1.0 if high is None else 0.5 * (low + high)
+        reach = min(abs(center - end) for end in (low, high) if end is not None)
+        span = np.linspace(max(center - reach, 0.0), min(center + reach, 1.0), 9)
+        rows = fitted(_rows_of(plain, torch.tensor(members)), span)
+        # What is left at a distance of `reach` is below the cutoff.
+        width = reach / (torch.sigmoid(rows["opacities"]) / _CUTOFF).clamp_min(1.5).log().sqrt()
+        bell = [rows["opacities"], torch.full_like(width, center), width.log(), torch.zeros_like(width)]
+        parts += _split(rows, torch.stack(bell, dim=-1)[:, None])
+    return parts
 
 
-def _followed(model: DynamicGaussians, params: Params) -> Tensor:
-    """Returns [N] which rows of the table `params` are drawn like those of the model, at its instants."""
+def _rows_of(model: DynamicGaussians, rows: Tensor) -> DynamicGaussians:
+    """Returns the model with some rows of its table only."""
+    params = {name: value if is_shared(name) else value[rows] for name, value in model.params.items()}
+    return dataclasses.replace(model, params=params)
+
+
+def _followed(
+    model: DynamicGaussians, params: Params, times: Sequence[float], slip: float, shade: float, opacities: bool = True
+) -> Tensor:
+    """Returns [N] which rows of the table `params` are drawn like those of the model at `times`.
+
+    Up to the share `slip` of their size, and `shade` of colour and opacity; without `opacities` those are left to the
+    bells.
+    """
     good = torch.ones(len(params["means"]), dtype=torch.bool)
     motion = Spacetime(SpacetimeConfig(degree=3))
-    for time in instants_of(model, least=5).tolist():
+    for time in times:
         there, here = model.motion.of_rows(model.params, time), motion.at(params, time)
         shown = there.opacities > _CUTOFF
         size = there.scales.clamp_min(1e-12).log().mean(dim=1).exp()
-        near = (there.means - here.means).norm(dim=1) < _SLIP * size
-        turned = (_roots(there) - _roots(here)).flatten(1).norm(dim=1) < _SLIP * there.scales.amax(dim=1)
-        alike = (there.colors[:, 0] - here.colors[:, 0]).abs().amax(dim=1) < _SHADE
-        good &= ((there.opacities - here.opacities).abs() < _SHADE) & (~shown | (near & turned & alike))
+        near = (there.means - here.means).norm(dim=1) < slip * size
+        turned = (_roots(there) - _roots(here)).flatten(1).norm(dim=1) < slip * there.scales.amax(dim=1)
+        alike = (there.colors[:, 0] - here.colors[:, 0]).abs().amax(dim=1) < shade
+        same = (there.opacities - here.opacities).abs() < shade
+        good &= (same | (not opacities)) & (~shown | (near & turned & alike))
     return good
 
 
@@ -287,7 +363,9 @@ class _Bells:
     of a Gaussian, against that of the faded one. Sizes are fitted too: coincident Gaussians look wider than one.
     """
 
-    _LEVELS = torch.logit(torch.tensor([0.02, 0.1, 0.25, 0.4, 0.55, 0.7, 0.8, 0.88, 0.94, 0.97, 0.99, 0.997]))
+    _LEVELS = torch.logit(
+        torch.tensor([0.008, 0.02, 0.04, 0.06, 0.1, 0.17, 0.25, 0.4, 0.55, 0.7, 0.8, 0.88, 0.94, 0.97, 0.99, 0.997])
+    )
     _STEPS, _RATE = 400, 0.03
     # Distances from the centre, in standard deviations.
     _RADII = torch.linspace(0.15, 3.0, 12)
@@ -312,7 +390,10 @@ class _Bells:
             (centers / unit).repeat(levels, 1),
             torch.full((levels, bells), math.log(width)),
         ]
-        free = [value.requires_grad_() for value in table[: 2 if fixed else 4]]
+        if fixed:
+            # Of all bells of a level the same.
+            table[3] = torch.full((levels, 1), math.log(width))
+        free = [value.requires_grad_() for value in (table[:2] + table[3:] if fixed else table)]
         with torch.enable_grad():
             optimizer = torch.optim.Adam(free, lr=self._RATE)
             for step in range(self._STEPS):
@@ -326,7 +407,7 @@ class _Bells:
                 error.sum().backward()
                 optimizer.step()
         peaks, size, middle, sharp = (value.detach() for value in table)
-        self._table = torch.stack([peaks, middle * unit, sharp, size], dim=-1)
+        self._table = torch.stack([peaks, middle * unit, sharp.expand_as(peaks), size], dim=-1)
 
     @classmethod
     def of_window(cls, window: ClipWindow) -> _Bells:
@@ -344,9 +425,22 @@ class _Bells:
 
     @classmethod
     def of_clip(cls) -> _Bells:
-        """Returns `CUTS` bells, evenly spread over the clip, that are a Gaussian which is there throughout."""
-        times = torch.linspace(0.0, 1.0, _SAMPLES)
-        return cls(times, [1.0] * len(times), torch.linspace(0.0, 1.0, CUTS), _width(), fixed=True)
+        """Returns bells, evenly spread over the clip, that are a Gaussian which is there throughout."""
+        times = torch.linspace(0.0, 1.0, 2 * _SAMPLES)
+        centers = torch.linspace(0.0, 1.0, CUTS[0])
+        return cls(times, [1.0] * len(times), centers, _OVERLAP / (CUTS[0] - 1), fixed=True)
+
+    def spread(self, number: int) -> _Bells:
+        """Returns `number` bells in place of the `CUTS[0]` of `of_clip`: those inside the clip are alike."""
+        ends = CUTS[0] // 2
+        table = self._table
+        inside = table[:, ends : ends + 1].repeat(1, number - 2 * ends, 1)
+        table = torch.cat([table[:, :ends], inside, table[:, -ends:]], dim=1)
+        table[..., 1] = torch.linspace(0.0, 1.0, number)
+        table[..., 2] += math.log((CUTS[0] - 1) / (number - 1))
+        result = object.__new__(_Bells)
+        result._table = table
+        return result
 
     def of(self, logits: Tensor) -> Tensor:
         """Returns [N, bells, 4] logit of the peak, centre, logarithm of the width and of the factor on sizes."""
@@ -361,7 +455,9 @@ class _Bells:
 
     def _seen(self, opacities: Tensor, sizes: Tensor) -> Tensor:
         """Returns [..., R] the alpha at the distances from the centre."""
-        return opacities[..., None] * torch.exp(-0.5 * (self._RADII / sizes[..., None]) ** 2)
+        alpha = opacities[..., None] * torch.exp(-0.5 * (self._RADII / sizes[..., None]) ** 2)
+        # What is fainter is not drawn, of each bell by itself; softly, so that there is a gradient.
+        return alpha * torch.sigmoid((alpha - _CUTOFF) / (0.1 * _CUTOFF))
 
 
 @torch.no_grad()

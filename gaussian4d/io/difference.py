@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 
 import torch
 
 from ..cameras import Camera
+from ..framing import framing_of
 from ..model import DynamicGaussians
 from ..rendering import render
+from .cubic import own_instants
+
+GOAL = 45.0
+"""What approximations of a motion aim at, in dB of `shown_db`."""
 
 _LONGEST_SIDE = 256
+_VIEWS = 2
+_MOMENTS = 7
 
 
 @torch.no_grad()
@@ -56,3 +64,26 @@ def difference_db(
     if total == 0.0:
         return math.inf
     return 10.0 * math.log10(pixels / total)
+
+
+@torch.no_grad()
+def shown_db(model: DynamicGaussians, other: DynamicGaussians, sh_degree: int = 0) -> float:
+    """Returns the `difference_db` of an approximation of the motion of `model`, by cameras that the model keeps.
+
+    The moments are spread over what was recorded and lie between the instants too. Harmonics above `sh_degree`, which
+    formats lack, are left out of both.
+    """
+    framing = framing_of(model)
+    cameras = [camera for camera in framing.view.cameras if camera.model == "pinhole"] or list(framing.around)
+    cameras = cameras[:: max(1, len(cameras) // _VIEWS)][:_VIEWS]
+    own = own_instants(model)
+    first, last = (0.0, 1.0) if own is None or len(own) < 2 else (float(own[0]), float(own[-1]))
+    times = [first + (last - first) * k / (_MOMENTS - 1) for k in range(_MOMENTS)]
+    rest = (sh_degree + 1) ** 2 - 1
+    seen = [
+        dataclasses.replace(each, params={**each.params, "shN": each.params["shN"][:, :rest]})
+        if "shN" in each.params
+        else each
+        for each in (model, other)
+    ]
+    return difference_db(seen[0], seen[1], cameras, [(time, time) for time in times])

@@ -49,6 +49,8 @@ class Format:
     """Of a still format that moves rigid parts: like `reader`, but returns a model."""
     moving_writer: Function | None = None
     """The same: called with the path, a moving model, `time`, `say` and options; returns how many Gaussians."""
+    near: bool = False
+    """Whether it keeps how near to a camera nothing is drawn; without, `export` leaves out what stands there."""
     offset_reader: Function | None = None
     """Called with the path; returns the offset [3] that the file states (`gaussian4d.offsets`), or None. Its writer
     takes the option `offset`, or writes it as one of `comments`."""
@@ -103,6 +105,7 @@ G4D = Format(
     True,
     f"{_HERE}.model_files:read_model",
     f"{_HERE}.model_files:write_model",
+    near=True,
     keeps_offset=True,
 )
 COMPRESSED_PLY = Format(

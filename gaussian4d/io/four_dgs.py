@@ -11,7 +11,7 @@ import dataclasses
 import itertools
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +28,16 @@ from ..motion.per_frame import PerFrameConfig
 from ..motion.rigid_parts import COLUMN
 from ..optional import require
 from ..view_block import ViewBlock
+from .bake import Shape, approximated
 from .bells import pieces
 from .cubic import as_cubic, duration_of, fitted, instants_of, stays_cubic
+from .near_plane import Emptied
+from .segments import part_of
 from .splats import REST_COUNTS, color_from_sh0, log_scales, logit, only_gaussians, sh0_from_color, sigmoid, unit
 from .view_files import as_text, flight, fov_y, looking, of_text
 
 PIECES = 8
-"""Straight pieces that a curved path is cut into."""
+"""Straight pieces that a path in a window of a long clip, or of a rigid part, is cut into."""
 
 _LOW, _HIGH = -4.0, 4.0
 """Range that the bytes of coefficients span: the format's specification, section 6.5."""
@@ -49,19 +52,19 @@ _FPS = 30.0
 def write_4dgs(path: str | os.PathLike[str], model: DynamicGaussians) -> None:
     """Writes the model, atomically; needs `fourdgs`.
 
-    `free-time` and `static` keep their motion, `spacetime` is cut into pieces, others are fitted in each piece: pieces
-    of rigid parts go from one instant to the next. Spherical harmonics beyond degree 3 are left out. Times are in
-    seconds where the model knows its frame rate.
+    `free-time` and `static` keep their motion, others are cut into pieces that look like them (`bake.approximated`):
+    pieces of rigid parts go from one instant to the next. Spherical harmonics beyond degree 3 are left out. Times are
+    in seconds where the model knows its frame rate.
     """
     fourdgs = require("fourdgs")
     seconds = duration_of(model)
     tables, parts, start = [], [], 0
-    for first, last, params in _spans(model):
-        tables.append({name: value.detach().cpu().numpy().astype(np.float64) for name, value in params.items()})
-        for piece in _pieces(tables[-1], first, last):
-            parts.append({**piece, "row": piece["row"] + start})
-        start += len(tables[-1]["means"])
-    table = {name: np.concatenate([each[name] for each in tables]) for name in tables[0]}
+    for table, pieces_of_table in _tables(model):
+        tables.append(table)
+        parts += [{**piece, "row": piece["row"] + start} for piece in pieces_of_table]
+        start += len(table["means"])
+    names = ("scales", "opacities", "sh0", "shN", "times", "durations")
+    table = {name: np.concatenate([each[name] for each in tables]) for name in names}
     rest = min(table["shN"].shape[1], REST_COUNTS[3])
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     # The file begins with the first recorded instant and ends with the last.
@@ -204,16 +207,67 @@ def _instants(model: DynamicGaussians, start: np.ndarray, end: np.ndarray, secon
     return DynamicGaussians(params, motion, fps=(number - 1) / seconds, times=times)
 
 
-def _spans(model: DynamicGaussians) -> Iterable[tuple[float, float, Params]]:
-    """Returns (from, to, rows): cubics under bells that are the model between two clip times."""
-    if isinstance(model.motion, Windows) and len(model.motion) > 1:
-        return pieces(model)
-    if stays_cubic(model):
-        return [(0.0, 1.0, as_cubic(model).params)]
-    edges = np.linspace(0.0, 1.0, PIECES + 1)
-    if isinstance(model.motion, RigidParts):
-        return _part_spans(model, edges)
-    return ((a, b, fitted(model, np.linspace(a, b, 5))) for a, b in itertools.pairwise(edges.tolist()))
+Table = dict[str, np.ndarray]
+
+
+def _tables(model: DynamicGaussians) -> Iterator[tuple[Table, list[Table]]]:
+    """Yields (columns of `spacetime`, straight pieces of their rows) that together are the model."""
+    if isinstance(model.motion, Emptied):
+        whole, faded = model.motion.apart(model)
+        yield from _tables(whole)
+        yield _straight(faded)
+    elif isinstance(model.motion, Windows) and len(model.motion) > 1:
+        for first, last, params in pieces(model):
+            table = _numpy(params)
+            yield table, _pieces(table, first, last)
+    elif isinstance(model.motion, RigidParts):
+        for first, last, params in _part_spans(model, np.linspace(0.0, 1.0, PIECES + 1)):
+            table = _numpy(params)
+            yield table, _pieces(table, first, last)
+    elif stays_cubic(model):
+        table = _numpy(as_cubic(model).params)
+        bent = _curved(table)
+        if bent.any():
+            yield _straight(part_of(model, np.flatnonzero(bent)))
+        straight = {name: value[~bent] for name, value in table.items()}
+        yield straight, _pieces(straight, 0.0, 1.0)
+    else:
+        yield _straight(model)
+
+
+def _numpy(params: Params) -> Table:
+    return {name: value.detach().cpu().numpy().astype(np.float64) for name, value in params.items()}
+
+
+def _straight(model: DynamicGaussians) -> tuple[Table, list[Table]]:
+    """Returns a table and its pieces for motion of any kind, cut until straight pieces without turns look like it."""
+    segments = approximated(model, Shape(degree=1, turns=False))
+    with np.errstate(divide="ignore"):
+        durations = -np.log(segments.sharpness)
+        opacities = np.log(segments.opacities) - np.log1p(-segments.opacities)
+    rest = model.params["shN"].detach().cpu().numpy()[segments.sources]
+    # Harmonics of degree 1 as the motion changes them, those above as they are.
+    rest = np.concatenate([segments.sh1[:, : rest.shape[1]], rest[:, 3:]], axis=1)
+    table = {
+        "scales": segments.scales,
+        "opacities": np.clip(opacities, -20.0, 20.0),
+        "sh0": segments.sh0[:, None],
+        "shN": rest.astype(np.float64),
+        "times": segments.centers,
+        "durations": durations,
+        "means": segments.means,
+    }
+    bounds = [np.full((group.count, 2), (group.start, group.end)) for group in segments.groups]
+    start, end = np.concatenate([*bounds, np.zeros((0, 2))]).T
+    piece = {
+        "row": np.arange(len(segments)),
+        "means": segments.means,
+        "velocities": segments.motion[:, 0],
+        "quats": segments.quats,
+        "from": np.maximum(start, 0.0),
+        "to": np.where(end >= 1.0, np.inf, end),
+    }
+    return table, [piece]
 
 
 def _part_spans(model: DynamicGaussians, edges: np.ndarray) -> Iterable[tuple[float, float, Params]]:
@@ -233,13 +287,18 @@ def _part_spans(model: DynamicGaussians, edges: np.ndarray) -> Iterable[tuple[fl
             yield a, b, fitted(parts, np.linspace(a, b, 5))
 
 
+def _curved(table: Table) -> np.ndarray:
+    """Returns [N] which rows are no straight motion without a turn."""
+    bent = np.abs(table["trajectories"][:, 1:]).max(axis=(1, 2), initial=0.0) > 0
+    return (bent | (np.abs(table["spins"]).max(axis=1, initial=0.0) > 0)) & ~np.isinf(table["durations"])
+
+
 def _pieces(table: dict[str, np.ndarray], start: float, end: float) -> list[dict[str, np.ndarray]]:
     """Returns groups of rows with straight motion, in clip time: `row`, `means` at the row's time, and windows."""
     # The last instant of the clip belongs to it.
     open_end = np.inf if end >= 1.0 else end
     cubic, spins = table["trajectories"], table["spins"]
-    frozen = np.isinf(table["durations"])
-    curved = ((np.abs(cubic[:, 1:]).max(axis=(1, 2)) > 0) | (np.abs(spins).max(axis=1) > 0)) & ~frozen
+    frozen, curved = np.isinf(table["durations"]), _curved(table)
     straight = np.flatnonzero(~curved)
     groups = [
         {

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -51,6 +52,8 @@ ALSO_READ_BY = {
 
 def main() -> None:
     """Prints the table, and with --million the times of the .ply."""
+    # The bench of the viewer lies beside this file and has the name of its package.
+    sys.path[:] = [place for place in sys.path if Path(place or ".").resolve() != Path(__file__).resolve().parent]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, nargs="?")
     parser.add_argument("--out", type=Path, default=None, help="folder that keeps the files; default: none is kept")
@@ -118,14 +121,13 @@ def _row(name: str, holds: str, found: float, each: float, size: int, also: str)
 
 def _page(opened: Opened, folder: Path, cameras: list[Camera], instants: list[float]) -> None:
     """Prints the row of the page: what its packed rows look like, without the browser."""
-    from viewer.player.bake import bake
-    from viewer.player.export import export_html, page_model
-    from viewer.player.packing import pack, unpack
-    from viewer.player.segments import direct_segments
+    from gaussian4d.io.segments import shown_as
+    from viewer.player.export import export_html, page_content
+    from viewer.player.packing import unpack
 
     model = opened.model
-    segments = unpack(pack(direct_segments(model) if model.motion.is_cubic else bake(model, cameras)))
-    found = difference_db(model, page_model(model, segments), cameras, [(t, t) for t in instants])
+    segments = unpack(page_content(model, cameras, (0.0, 0.0, 0.0)).packed)
+    found = difference_db(model, shown_as(model, segments), cameras, [(t, t) for t in instants])
     path = folder / "page.html"
     with contextlib.redirect_stdout(io.StringIO()):
         export_html(opened, path)

@@ -15,15 +15,15 @@ import torch
 from player_models import moving_cloud
 
 from gaussian4d.cli import main
+from gaussian4d.io.segments import direct_segments
 from gaussian4d.model import DynamicGaussians
 from gaussian4d.motion import make_motion
 from viewer.player.export import PAGE
 from viewer.player.packing import WORDS, pack
-from viewer.player.segments import direct_segments
 
 
 def scene_of(page: str) -> tuple[dict, np.ndarray]:
-    """Returns (header, words [N, 16]) of a page, read the way the page does."""
+    """Returns (header, words [N, 16]) of a page, read the way the page does: of the rows that it stores as such."""
     found = re.search(r'<script type="application/json" id="scene">(.*?)</script>', page)
     assert found
     header = json.loads(found[1])
@@ -31,7 +31,9 @@ def scene_of(page: str) -> tuple[dict, np.ndarray]:
     assert [int(index) for index, _ in chunks] == list(range(header["chunks"]))
     compressed = b"".join(base64.b64decode(data, validate=True) for _, data in chunks)
     assert len(compressed) == header["bytes"]
-    return header, np.frombuffer(gzip.decompress(compressed), "<u4").reshape(WORDS, header["count"]).T
+    data, size = gzip.decompress(compressed), 4 * WORDS * header["count"]
+    assert len(data) > size if "series" in header else len(data) == size
+    return header, np.frombuffer(data[:size], "<u4").reshape(WORDS, header["count"]).T
 
 
 @pytest.mark.parametrize("motion", ["free-time", "dual-domain"])
@@ -53,7 +55,8 @@ def test_the_page_holds_the_scene(motion: str, tmp_path: Path, capsys: pytest.Ca
     if motion == "free-time":
         assert np.array_equal(words, pack(direct_segments(model)).words)
     else:
-        assert header["count"] > len(model)
+        assert header["series"]["count"] == len(model)
+        assert sum(rows for *_, rows in header["series"]["windows"]) > len(model)
 
 
 def test_the_size_does_not_grow_with_the_clip(tmp_path: Path) -> None:
@@ -116,5 +119,5 @@ def test_rigid_parts_move_on_the_page_as_they_do(tmp_path: Path, capsys: pytest.
     assert found and float(found[2]) > 38.0
     header, _ = scene_of((tmp_path / "scene.html").read_text(encoding="ascii"))
     # What stands still is one row for the whole clip.
-    whole = [group for group in header["groups"] if group[0] < 0.0 and group[1] > 1.0]
-    assert len(whole) == 1 and whole[0][3] >= count // 2
+    whole = [rows for level, _, rows in header["series"]["windows"] if level == 0]
+    assert len(whole) == 1 and whole[0] >= count // 2

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import gzip
 
 import numpy as np
 import pytest
 import torch
 from player_models import looking, moving_cloud
 
+from gaussian4d.io.bake import Tolerances, bake
+from gaussian4d.io.difference import shown_db
+from gaussian4d.io.segments import VISIBLE_OPACITY, direct_segments, shown_as
+from gaussian4d.io.series import series_of
 from gaussian4d.model import DynamicGaussians
 from gaussian4d.motion import Windows, make_motion
-from viewer.player.bake import Tolerances, bake
-from viewer.player.export import fidelity
+from viewer.player.columns import series_bytes
+from viewer.player.export import fidelity, page_content
 from viewer.player.packing import ROW_BYTES, pack, unpack
-from viewer.player.segments import VISIBLE_OPACITY, direct_segments
 
 TIMES = (0.0, 0.09, 0.25, 0.5, 0.73, 1.0)
 CAMERAS = [looking(k) for k in range(3)]
@@ -173,3 +178,26 @@ def test_the_windows_of_a_long_clip_fade_as_they_do() -> None:
         assert segments.at(time).opacities.sum() == pytest.approx(float(model.at(time).opacities.sum()), rel=0.02)
     loss = fidelity(model, unpack(pack(segments)), CAMERAS, BLACK)
     assert loss is not None and loss.worst > 38.0
+
+
+def test_a_series_is_small_and_looks_like_the_model() -> None:
+    model = moving_cloud("dual-domain", 1500)
+    series, rows = series_of(model, CAMERAS)
+    assert len(series) == len(rows) > 1490
+    made = series.expanded()
+    assert shown_db(model, shown_as(model, made), 1) > 45.0
+    assert sorted(set(made.sources.tolist())) == list(range(len(series)))
+    packed = pack(made)
+    header, data = series_bytes(series, packed, 0)
+    # 160 bytes are what a Gaussian may take in the page, in base64; its rows would be 686.
+    assert len(base64.b64encode(gzip.compress(data))) < 130 * len(series) < 0.3 * packed.words.nbytes
+    assert sum(count for *_, count in header["windows"]) == len(made)
+
+
+def test_what_is_no_series_is_left_to_rows() -> None:
+    model = moving_cloud("dual-domain", 50)
+    model.params["means_series"][3] = float("nan")
+    _, rows = series_of(model, CAMERAS)
+    assert 3 not in rows and len(rows) >= 45
+    content = page_content(model, CAMERAS, BLACK)
+    assert content.series is not None and content.plain == len(content.packed.words) - len(content.series.expanded())

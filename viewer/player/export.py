@@ -19,26 +19,29 @@ from gaussian4d import __version__
 from gaussian4d.clip_length import clip_length, recorded_span
 from gaussian4d.errors import UserError
 from gaussian4d.files import atomic_write
+from gaussian4d.io.bake import Tolerances, bake
 from gaussian4d.io.cubic import own_instants
-from gaussian4d.motion import MotionModel, Params
+from gaussian4d.io.segments import Segments, after, direct_segments, part_of, shown_as
+from gaussian4d.io.series import Series, series_of
 from gaussian4d.rendering import render
 
-from .bake import bake
+from .columns import series_bytes
 from .packing import ROW_BYTES, Packed, pack, unpack
-from .segments import Segments, direct_segments
 
 if TYPE_CHECKING:
     from gaussian4d.cameras import Camera
     from gaussian4d.cli.opened import Opened
     from gaussian4d.framing import Framing
-    from gaussian4d.gaussians import Gaussians
     from gaussian4d.model import DynamicGaussians
 
 PAGE = Path(__file__).with_name("page.html")
-VERSION = 1
+VERSION = 2
+GOAL = 45.5
+"""dB against the model, at the worst view that is looked at."""
 
 _CHUNK = 3 << 18  # a multiple of 3, so that every chunk is base64 of its own
 _COMPARED = 6
+_TRIES = ((1.0, 1.0), (0.6, 1.0), (0.4, 2.0))  # factor of the tolerances for cutting, how much finer the steps are
 _COMPARED_WIDTH = 640
 
 
@@ -63,23 +66,58 @@ def export_html(opened: Opened, path: Path) -> None:
         assert model.background is not None
         red, green, blue = (float(c) for c in model.background)
         background = (red, green, blue)
-    if model.motion.is_cubic:
-        segments = direct_segments(model)
-    else:
+    if not model.motion.is_cubic:
         print(f"a page plays cubic motion: {model.motion.name} is cut into windows of time ...", flush=True)
-        segments = bake(model, cameras)
-    packed = pack(segments)
+    content = page_content(model, cameras, background)
     header = {**page_header(model, opened.framing, background), "title": path.stem}
-    write_page(path, packed, header)
-    print(f"wrote {path}: {_contents(model, packed)}, {size(path.stat().st_size)}")
+    write_page(path, content, header)
+    print(f"wrote {path}: {_contents(model, content.packed)}, {size(path.stat().st_size)}")
     for note in opened.notes:
         print(f"note  {note}")
-    loss = fidelity(model, unpack(packed), cameras, background)
+    loss = fidelity(model, unpack(content.packed), cameras, background)
     if loss is not None:
         print(
             f"loss  {loss.mean:.1f} dB PSNR on average, {loss.worst:.1f} dB at worst, against the model: "
             f"{loss.views} views where something is drawn, both by our rasterizer"
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class Content:
+    """What a page plays."""
+
+    packed: Packed
+    """All rows that are drawn."""
+    plain: int
+    """How many of them are stored as rows; the page makes those that follow from `series`."""
+    series: Series | None
+
+
+def page_content(model: DynamicGaussians, cameras: Sequence[Camera], background: Sequence[float]) -> Content:
+    """Returns `model` as a page plays it: the cubics that it is, else a series where it is one and cut rows elsewhere.
+
+    A series is cut more finely, and its steps become finer, until the page is within `GOAL` dB of the model.
+    """
+    if model.motion.is_cubic:
+        packed = pack(direct_segments(model))
+        return Content(packed, len(packed.words), None)
+    if not model.motion.connected:
+        packed = pack(bake(model, cameras))
+        return Content(packed, len(packed.words), None)
+    rest: Segments | None = None
+    for factor, finer in _TRIES:
+        series, rows = series_of(model, cameras, tolerances=Tolerances().times(factor), finer=finer)
+        if not len(series):
+            packed = pack(bake(model, cameras))
+            return Content(packed, len(packed.words), None)
+        if rest is None:
+            others = np.setdiff1d(np.arange(len(model)), rows)
+            rest = bake(part_of(model, others), cameras)
+        content = Content(pack(after(rest, series.expanded())), len(rest), series)
+        loss = fidelity(model, unpack(content.packed), cameras, background)
+        if loss is None or loss.worst >= GOAL:
+            break
+    return content
 
 
 def page_header(model: DynamicGaussians, framing: Framing, background: Sequence[float]) -> dict[str, Any]:
@@ -107,16 +145,21 @@ def _stand(camera: Camera) -> dict[str, Any]:
     }
 
 
-def write_page(path: Path, packed: Packed, header: dict[str, Any]) -> None:
+def write_page(path: Path, content: Content, header: dict[str, Any]) -> None:
     """Writes the built player with a scene in it. `header` is `page_header`'s with a `title`."""
+    packed, plain = content.packed, content.plain
     template = PAGE.read_text(encoding="ascii")
     before, after_header = template.split("<!--g4d:header-->")
     between, end = after_header.split("<!--g4d:rows-->")
     # Equal words of all rows lie together: what is constant, such as the motion of what stands still, compresses away.
-    planes = np.ascontiguousarray(packed.words.T).astype("<u4", copy=False)
-    compressed = gzip.compress(planes.tobytes(), compresslevel=6, mtime=0)
+    data = np.ascontiguousarray(packed.words[:plain].T).astype("<u4", copy=False).tobytes()
+    facts = {"version": VERSION, **packed.header(plain)}
+    if content.series is not None:
+        facts["series"], more = series_bytes(content.series, packed, plain)
+        data += more
+    compressed = gzip.compress(data, compresslevel=9, mtime=0)
     chunks = math.ceil(len(compressed) / _CHUNK)
-    facts = {"version": VERSION, **packed.header(), **header, "bytes": len(compressed), "chunks": chunks}
+    facts |= {**header, "bytes": len(compressed), "chunks": chunks}
     # "<" could end the element that holds the text.
     text = json.dumps(facts, allow_nan=False).replace("<", "\\u003c")
     title = html.escape(header["title"]).encode("ascii", "xmlcharrefreplace").decode("ascii")
@@ -133,7 +176,7 @@ def fidelity(
     model: DynamicGaussians, segments: Segments, cameras: Sequence[Camera], background: Sequence[float]
 ) -> Fidelity | None:
     """Returns how `segments` look beside `model` from some of `cameras`, over the clip; None where nothing is drawn."""
-    page = page_model(model, segments)
+    page = shown_as(model, segments)
     chosen = spread(list(cameras), _COMPARED)
     # Between the frames too, and not at the ends of windows, where a fit is best.
     first, last = recorded_span(model)
@@ -149,11 +192,6 @@ def fidelity(
     return Fidelity(float(np.mean(figures)), min(figures), len(figures)) if figures else None
 
 
-def page_model(model: DynamicGaussians, segments: Segments) -> DynamicGaussians:
-    """Returns a model that is drawn as the page draws `segments` of `model`."""
-    return dataclasses.replace(model, motion=_PageMotion(segments))
-
-
 def union_psnr(first: tuple[torch.Tensor, torch.Tensor], second: tuple[torch.Tensor, torch.Tensor]) -> float | None:
     """Returns the PSNR in dB of two (rgb [H, W, 3], alpha [H, W, 1]) where either alpha is at least 1/255, or None."""
     inside = torch.maximum(first[1], second[1])[..., 0] >= 1.0 / 255.0
@@ -167,19 +205,6 @@ def spread(cameras: Sequence[Camera], count: int) -> list[Camera]:
     """Returns at most `count` of the cameras, evenly taken, the first among them."""
     index = np.unique(np.linspace(0, len(cameras) - 1, min(count, len(cameras))).round().astype(int))
     return [cameras[i] for i in index]
-
-
-class _PageMotion(MotionModel):
-    """Draws segments instead of a parameter table."""
-
-    name = "page"
-
-    def __init__(self, segments: Segments) -> None:
-        super().__init__(None)
-        self.segments = segments
-
-    def at(self, params: Params, time: float, sh_degree: int | None = None) -> Gaussians:
-        return self.segments.at(time)
 
 
 def _contents(model: DynamicGaussians, packed: Packed) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from .segments import Group, Segments
+from gaussian4d.io.segments import Group, Segments
 
 WORDS = 16
 ROW_BYTES = 4 * WORDS
@@ -43,11 +43,11 @@ class Packed:
     sh1_range: float
     groups: tuple[Group, ...]
 
-    def header(self) -> dict[str, Any]:
-        """Returns the ranges and groups as JSON values, under the names the page reads."""
+    def header(self, count: int) -> dict[str, Any]:
+        """Returns the ranges of all rows and the groups of the first `count`, under the names the page reads."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in ("words", "groups")}
-        groups = [[g.start, g.end, g.first, g.count] for g in self.groups]
-        return {"count": len(self.words), **values, "groups": groups}
+        groups = [[g.start, g.end, g.first, g.count] for g in self.groups if g.first < count]
+        return {"count": count, **values, "groups": groups}
 
 
 def pack(segments: Segments) -> Packed:
@@ -114,6 +114,7 @@ def unpack(packed: Packed) -> Segments:
         sharpness=halves[:, 9],
         sh0=_unpack_three(words[:, 12], packed.color_range),
         sh1=((sh1 - 128.0) / 127.0 * packed.sh1_range).reshape(count, 3, 3),
+        sources=np.full(count, -1),
         groups=packed.groups,
     )
 

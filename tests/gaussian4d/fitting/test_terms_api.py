@@ -22,6 +22,7 @@ from gaussian4d.fitting.config import FitConfig
 from gaussian4d.fitting.step import Step
 from gaussian4d.fitting.terms import WeightedTerm
 from gaussian4d.fitting.trainer import Trainer
+from gaussian4d.motion import make_motion
 from gaussian4d.plugins import TERMS, forget_installed
 from gaussian4d.run_folder import RunFolder
 from gaussian4d.scene import Scene, load_scene
@@ -315,3 +316,34 @@ def test_the_order_of_terms_does_not_depend_on_that_of_the_settings() -> None:
     one = FitConfig(max_steps=1).replace({"loss.weights": weights})
     other = FitConfig(max_steps=1).replace({"loss.weights": dict(reversed(weights.items()))})
     assert one.active_terms() == other.active_terms() == ["photometric", "opacity", "scale", "velocity", "rigidity"]
+
+
+def test_the_space_before_the_lens_is_emptied(scene: Scene, tmp_path: Path) -> None:
+    seen = scene.frames("train")[0].camera
+    place = torch.tensor(seen.position + 0.1 * seen.forward).float()
+    table = {
+        "means": torch.stack([place, torch.zeros(3)]),
+        "quats": torch.eye(4)[:2].clone(),
+        "scales": torch.full((2, 3), -3.0),
+    }
+    table |= {"opacities": torch.zeros(2), "sh0": torch.zeros(2, 1, 3), "shN": torch.zeros(2, 0, 3)}
+    params = {name: value.requires_grad_() for name, value in table.items()}
+    viewmat, K = torch.tensor(seen.viewmat).float(), torch.tensor(seen.K).float()
+    target: Any = SimpleNamespace(viewmat=viewmat, K=K, width=seen.width, height=seen.height)
+    term: Any = TERMS.get("near-plane")
+
+    def value(near: float) -> Tensor | None:
+        state = make_motion("static").at(params, 0.5)
+        step: Any = SimpleNamespace(target=target, state=state, near=near, backend="cpu")
+        return term(step)
+
+    # Nothing stands nearer than this, and what stands further is none of its business.
+    assert value(0.05) is None
+    fog = value(0.5)
+    assert fog is not None and fog.item() > 0.2
+    fog.backward()
+    slope = params["opacities"].grad
+    assert slope is not None and float(slope[0]) > 1e-3 and float(slope[1]) == 0.0
+    # A fit takes it by its name, every fourth step.
+    fit(scene, "quick", tmp_path / "a", settings={"loss.near-plane": 0.1}, **SETTINGS)
+    assert "near-plane" in lines_of(tmp_path / "a")[0]["terms"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import struct
 from pathlib import Path
@@ -14,11 +15,14 @@ from splat_samples import errors, sample
 
 from gaussian4d.cameras import Camera
 from gaussian4d.errors import UserError
+from gaussian4d.framing import framing_of
+from gaussian4d.io.bake import Shape, Tolerances, approximated, bake
 from gaussian4d.io.bells import CUTS, as_bells
 from gaussian4d.io.checkpoints import read_checkpoint
 from gaussian4d.io.cubic import as_cubic
-from gaussian4d.io.difference import difference_db
+from gaussian4d.io.difference import GOAL, difference_db, shown_db
 from gaussian4d.io.registry import format_named, read_model, write_model
+from gaussian4d.io.segments import shown_as
 from gaussian4d.io.sequence import find_frames, ply_sequence, read_sequence
 from gaussian4d.io.splatv import ROW
 from gaussian4d.model import DynamicGaussians, load_model, splat_arrays
@@ -135,10 +139,35 @@ def test_what_one_cubic_does_not_follow_becomes_several(tmp_path: Path, waves: i
     model = moving(DualDomain(config), 30)
     several = as_bells(model)
     # Faint bells are left out.
-    assert len(several) == 30 if waves == 0 else 5 * 30 < len(several) <= CUTS * 30
+    assert len(several) == 30 if waves == 0 else 5 * 30 < len(several) <= CUTS[-1] * 30
+    if waves:
+        assert shown_db(model, several) > GOAL > shown_db(model, as_cubic(model)) + 10
     write_model(tmp_path / "a.splatv", model)
     found = decibels(model, read_model(tmp_path / "a.splatv"))
     assert found > 45 if waves == 0 else found > decibels(model, as_cubic(model)) + 4
+
+
+def test_as_many_bells_as_it_takes() -> None:
+    config = DualDomainConfig(means_poly=1, means_fourier=6, quats_poly=0, quats_fourier=2, sh0_poly=0, sh0_fourier=0)
+    model = moving(DualDomain(config), 30)
+    # The coarsest bells give 30 dB.
+    assert shown_db(model, as_bells(model)) >= GOAL
+
+
+def test_straight_pieces_without_turns_look_like_any_motion() -> None:
+    model = moving(DualDomain(DualDomainConfig(means_fourier=1, quats_fourier=1)), 30)
+    model = dataclasses.replace(model, params={**model.params, "shN": model.params["shN"][:, :3]})
+    shape = Shape(degree=1, turns=False)
+    segments = approximated(model, shape)
+    assert shown_db(model, shown_as(model, segments), 1) >= GOAL
+    assert not segments.motion[:, 1:].any() and not segments.spins.any()
+    coarse = bake(model, framing_of(model).around, tolerances=Tolerances().times(30.0), shape=shape)
+    assert len(coarse) < len(segments) and shown_db(model, shown_as(model, coarse), 1) < GOAL - 5
+    # Which Gaussian a piece stands for.
+    time = 0.37
+    rows = [np.arange(g.first, g.first + g.count) for g in segments.groups if g.start < time <= g.end]
+    there = model.at(time).means[segments.sources[np.concatenate(rows)]]
+    assert float((segments.at(time).means - there).norm(dim=1).max()) < 0.1
 
 
 class _Hidden(MotionModel):

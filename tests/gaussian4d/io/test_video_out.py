@@ -8,7 +8,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageSequence
 
 from gaussian4d.errors import UserError
 from gaussian4d.video_out import write_video
@@ -101,3 +101,19 @@ def test_what_makes_no_video_is_refused(tmp_path: Path, name: str, content: list
     with pytest.raises(UserError, match=match):
         write_video(tmp_path / name, content, fps)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("empty", [0, 2])
+def test_a_transparent_gif_shows_each_frame_alone(tmp_path: Path, empty: int) -> None:
+    pictures = np.zeros((5, 40, 64, 4), np.uint8)
+    for index, picture in enumerate(pictures):
+        if index != empty:  # one frame holds nothing at all
+            picture[10:20, 10 * index + 2 : 10 * index + 14] = (*COLOURS[index], 255)
+    write_video(tmp_path / "a.gif", iter(pictures), 10)
+    with Image.open(tmp_path / "a.gif") as image:
+        decoded = [np.asarray(frame.convert("RGBA")) for frame in ImageSequence.Iterator(image)]
+    assert len(decoded) == len(pictures)
+    for found, given in zip(decoded, pictures):
+        inside = given[..., 3] > 0
+        assert np.array_equal(found[..., 3] > 0, inside)
+        assert np.abs(found[inside].astype(int) - given[inside]).max(initial=0) <= 8

@@ -1,5 +1,7 @@
 // The scene inside the page: a JSON header, and the rows in base64 chunks. The format is described in docs/player.md.
 
+import { withSeries, type SeriesHeader } from "./series";
+
 export type Range = [number, number];
 
 export interface Header {
@@ -16,6 +18,8 @@ export interface Header {
   sh1_range: number;
   /** [start, end, first, count]: rows drawn at clip times start < t <= end. */
   groups: [number, number, number, number][];
+  /** Gaussians whose rows are made here; `count` and `groups` are without them until they are. */
+  series?: SeriesHeader;
   near: number;
   background: [number, number, number];
   /** Seconds from clip time 0 to 1; 0 for a scene that stands still. */
@@ -42,7 +46,7 @@ export interface Stand {
 }
 
 export const ROW_WORDS = 16;
-const VERSION = 1;
+const VERSION = 2;
 
 export function readHeader(): Header {
   const header = JSON.parse(document.getElementById("scene")!.textContent!) as Header;
@@ -65,10 +69,15 @@ export async function loadRows(header: Header, progress: (done: number) => void)
     await pause(0);
   }
   if (filled !== packed.length) throw new Error("the page was cut short: its data ends early");
-  const planes = new Uint32Array(await inflate(packed));
-  if (planes.length !== header.count * ROW_WORDS) throw new Error("the page's data does not have the size its header says");
+  const data = await inflate(packed);
+  const size = 4 * header.count * ROW_WORDS;
+  if (header.series ? data.byteLength < size : data.byteLength !== size) {
+    throw new Error("the page's data does not have the size its header says");
+  }
+  const words = interleaved(new Uint32Array(data, 0, header.count * ROW_WORDS), header.count);
+  const all = header.series ? withSeries(header, header.series, words, new Uint8Array(data, size)) : words;
   progress(1);
-  return interleaved(planes, header.count);
+  return all;
 }
 
 /** Equal words of all rows lie together in the file, which compresses better; here the words of a row lie together. */

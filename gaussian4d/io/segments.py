@@ -17,9 +17,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from gaussian4d.gaussians import Gaussians
-from gaussian4d.model import DynamicGaussians
-from gaussian4d.motion import Params
+from ..gaussians import Gaussians
+from ..model import DynamicGaussians
+from ..motion import MotionModel, Params, is_shared
 
 VISIBLE_OPACITY = 1.0 / 255.0
 """The rasterizer draws nothing fainter."""
@@ -66,6 +66,8 @@ class Segments:
     """[N, 3]."""
     sh1: np.ndarray
     """[N, 3, 3] coefficients of degree 1; zero where the model has none."""
+    sources: np.ndarray
+    """[N] the row of the model that each stands for, whole numbers."""
     groups: tuple[Group, ...]
 
     def __len__(self) -> int:
@@ -115,6 +117,7 @@ def direct_segments(model: DynamicGaussians) -> Segments:
             spins=spins,
             centers=cubic["times"].numpy(),
             sharpness=sharpness,
+            sources=np.arange(len(model)),
             groups=(Group(*ALWAYS, 0, len(model)),),
         )
     )
@@ -131,6 +134,41 @@ def join(parts: Sequence[tuple[float, float, dict[str, np.ndarray]]]) -> Segment
         first += rows
     merged = {name: np.concatenate([columns[name] for _, _, columns in parts]) for name in COLUMNS}
     return Segments(**merged, groups=tuple(groups))
+
+
+def after(first: Segments, second: Segments) -> Segments:
+    """Returns the rows and groups of both."""
+    moved = tuple(dataclasses.replace(group, first=group.first + len(first)) for group in second.groups)
+    rows = {name: np.concatenate([getattr(first, name), getattr(second, name)]) for name in COLUMNS}
+    return Segments(**rows, groups=(*first.groups, *moved))
+
+
+def part_of(model: DynamicGaussians, rows: np.ndarray) -> DynamicGaussians:
+    """Returns the model with some rows of its table only."""
+    index = torch.from_numpy(np.asarray(rows, np.int64))
+    params = {name: value if is_shared(name) else value[index] for name, value in model.params.items()}
+    return dataclasses.replace(model, params=params)
+
+
+def shown_as(model: DynamicGaussians, segments: Segments) -> DynamicGaussians:
+    """Returns a model that is drawn as `segments` of `model` are."""
+    return dataclasses.replace(model, motion=_SegmentMotion(segments))
+
+
+class _SegmentMotion(MotionModel):
+    """Draws segments instead of a parameter table."""
+
+    name = "segments"
+    fitted = False
+
+    def __init__(self, segments: Segments) -> None:
+        super().__init__(None)
+        self.segments = segments
+
+    def at(self, params: Params, time: float, sh_degree: int | None = None) -> Gaussians:
+        state = self.segments.at(time)
+        # As many harmonics as the table has at most, so that a model cut to fewer is drawn with fewer.
+        return dataclasses.replace(state, colors=state.colors[:, : 1 + params["shN"].shape[1]])
 
 
 def colour_columns(colors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -168,5 +206,5 @@ def finite_rows(columns: dict[str, np.ndarray]) -> np.ndarray:
     """Returns [N] which rows hold numbers only and a quaternion that is a rotation."""
     keep = np.linalg.norm(columns["quats"], axis=1) > 0
     for value in columns.values():
-        keep &= np.isfinite(value.reshape(len(value), -1)).all(axis=1)
+        keep &= np.isfinite(value).all(axis=tuple(range(1, value.ndim)))
     return keep
