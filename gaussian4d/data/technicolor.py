@@ -89,7 +89,7 @@ def _recordings(folder: Path) -> dict[int, Recording]:
     found: dict[int, dict[int, Path]] = {}
     for path in sorted(folder.iterdir(), key=lambda p: p.name):
         match = _NAME.fullmatch(path.stem)
-        if match is None or path.suffix.lower() not in IMAGE_ENDINGS:
+        if match is None or path.suffix.lower() not in IMAGE_ENDINGS or path.name.startswith("."):
             continue
         pictures, frame = found.setdefault(int(match["camera"]), {}), int(match["frame"])
         if frame in pictures:

@@ -39,7 +39,11 @@ def find_calibration_files(source: Path, calibration: Path | None) -> list[Path]
     if place.is_file():
         return [place] if calibration is not None else []
     found = [path for pattern in ("*", "*/*", "*/*/*") for path in place.glob(pattern)]
-    return [path for path in found if path.is_file() and path.name.lower().endswith(CALIBRATION_ENDINGS)]
+    return [
+        path
+        for path in found
+        if path.is_file() and not path.name.startswith(".") and path.name.lower().endswith(CALIBRATION_ENDINGS)
+    ]
 
 
 def calibrated_cameras(

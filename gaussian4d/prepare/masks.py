@@ -11,6 +11,7 @@ from scipy import ndimage
 
 from ..conventions import numeric_key
 from ..data.images import IMAGE_ENDINGS, read_mask
+from ..data.recordings import pictures_in
 from ..data.resample import Resampling
 from ..errors import UserError
 from ..folders import atomic_folder
@@ -89,7 +90,7 @@ def user_masks(folder: Path, recordings: Sequence[Recording]) -> dict[str, list[
     for recording in recordings:
         own = folder / recording.name
         whole = [path for ending in IMAGE_ENDINGS if (path := folder / f"{recording.name}{ending}").is_file()]
-        paths = [path for path in own.iterdir() if path.suffix.lower() in IMAGE_ENDINGS] if own.is_dir() else whole
+        paths = pictures_in(own) if own.is_dir() else whole
         paths.sort(key=lambda path: numeric_key(path.name))
         if not paths:
             raise UserError(f"{own}: no masks for camera {recording.name}; add {recording.name}/*.png")

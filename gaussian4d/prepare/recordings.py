@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from ..conventions import numeric_key
-from ..data.images import IMAGE_ENDINGS, read_header, read_image
+from ..data.images import read_header, read_image
+from ..data.recordings import pictures_in
 from ..data.video import VIDEO_ENDINGS, Decoder, Video, probe_all
 from ..errors import UserError
 
@@ -136,7 +137,7 @@ def _picture_folders(source: Path, fps: float | None) -> list[Recording]:
     for folder in sorted(folders, key=lambda path: numeric_key(path.name)):
         if _BESIDE.search(folder.name):
             continue
-        pictures = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_ENDINGS]
+        pictures = pictures_in(folder)
         if len(pictures) < 2:
             continue
         pictures.sort(key=lambda path: numeric_key(path.name))

@@ -48,7 +48,7 @@ def warned(folder: Path, *words: str) -> None:
     [
         (lambda name: name.replace("/", "\\"), "with backslashes"),
         (lambda name: "C:\\Users\\me\\scene\\" + name.replace("/", "\\"), "absolute on another computer"),
-        (lambda name: "/home/me/scene/" + name, "absolute on another computer"),
+        (lambda name: "/Volumes/Disk/scene/" + name, "absolute on another computer"),
         (lambda name: name.replace(".png", ".PNG"), "in other letters"),
         (lambda name: name.upper(), "in other letters"),
         (lambda name: name.replace(".png", ".jpg"), "with another ending"),

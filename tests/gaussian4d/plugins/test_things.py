@@ -75,7 +75,7 @@ early, usual, late = reader(first=True), reader(), reader(last=True)
     plugin(source, readers=points)
     names = list(in_order())
     assert names[0] == "early" and names[1] == "dnerf"
-    assert names[-4:] == ["usual", "colmap", "videos", "late"]
+    assert names[-5:] == ["usual", "colmap", "llff", "videos", "late"]
 
 
 def test_a_reader_that_fails_to_look_is_left_out(plugin: Callable[..., Path], toy: Path, tmp_path: Path) -> None:
