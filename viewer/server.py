@@ -18,6 +18,7 @@ from gaussian4d.cameras import Camera
 from gaussian4d.clip_length import LEAST_SECONDS, clip_length
 from gaussian4d.model import DynamicGaussians
 
+from .door import Door, free_port, guarded
 from .painter import FIRST_FOV, Painter
 from .session import BrowserGone, Session
 from .workspace import Workspace
@@ -79,7 +80,10 @@ class ViewerServer:
         self._ended = threading.Event()
         self._duration = clip_length(model).played or LEAST_SECONDS
         self.host = host
-        with _quiet():
+        self.door = Door(host)
+        # viser tries ports until one is free, and for ever where none can be.
+        port = free_port(host, port)
+        with _quiet(), guarded(self.door):
             self.server = viser.ViserServer(host=host, port=port, label="gaussian4d", verbose=False)
         self.server.gui.configure_theme(control_layout="floating", show_logo=False, show_share_button=False)
         self._place_first_view()
@@ -95,7 +99,7 @@ class ViewerServer:
     @property
     def url(self) -> str:
         """Address to open in a browser on this machine."""
-        return f"http://{'localhost' if self.host in ('0.0.0.0', '127.0.0.1') else self.host}:{self.port}"
+        return self.door.url(self.host, self.port)
 
     @property
     def sessions(self) -> list[Session]:

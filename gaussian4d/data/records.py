@@ -48,6 +48,8 @@ class ImagePicture:
     """A picture in an image file of its own."""
 
     path: Path
+    upright: bool = False
+    """Whether it is turned as its EXIF orientation says; its camera is that of the turned picture then."""
 
     @property
     def source(self) -> str:
