@@ -73,10 +73,8 @@ class View:
             print(f"note    {note}")
         print(f"open    {server.url}   (Ctrl-C ends)")
         if not is_loopback(self.host):
-            print(
-                f"public  everyone who reaches {self.host}:{server.port} and has the token can look, and can write films"
-                " into the run"
-            )
+            reach = f"{self.host}:{server.port}"
+            print(f"public  whoever reaches {reach} and has the token can look, and can write films into the run")
         print(
             f"remote  ssh -L {server.port}:localhost:{server.port} THIS_MACHINE, then open the same address", flush=True
         )

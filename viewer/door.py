@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gzip
 import hmac
 import http
 import ipaddress
@@ -19,6 +20,7 @@ import threading
 import urllib.parse
 from collections.abc import Callable, Iterator
 from http.cookies import CookieError, SimpleCookie
+from pathlib import Path
 from typing import Any
 
 import websockets.asyncio.server
@@ -29,6 +31,7 @@ from gaussian4d.errors import UserError
 
 _TRIED_PORTS = 100
 _COOKIE = "gaussian4d_view"
+_BROWSER = "gaussian4d_browser"
 
 Handler = Callable[[Any, Request], Response | None]
 
@@ -85,6 +88,9 @@ class Door:
     def __init__(self, host: str) -> None:
         self.token = None if is_loopback(host) else secrets.token_urlsafe(16)
         """What a request needs where others can reach the server; None where only this machine can."""
+        self._numbering = threading.Lock()
+        self._count = 0
+        self._browsers: dict[int, str] = {}
 
     def url(self, host: str, port: int) -> str:
         """Returns the address to open in a browser on this machine."""
@@ -109,9 +115,8 @@ class Door:
     def _has_token(self, request: Request) -> bool:
         assert self.token is not None
         given = urllib.parse.parse_qs(urllib.parse.urlsplit(request.path).query).get("token", [])
-        with contextlib.suppress(CookieError):
-            cookie = SimpleCookie("; ".join(request.headers.get_all("Cookie"))).get(_COOKIE)
-            given = [*given, *([cookie.value] if cookie else [])]
+        cookie = _cookie(request, _COOKIE)
+        given = given if cookie is None else [*given, cookie]
         return any(hmac.compare_digest(each.encode(), self.token.encode()) for each in given)
 
     def guard(self, inner: Handler | None) -> Handler:
@@ -126,9 +131,47 @@ class Door:
             if response is not None and self.token is not None:
                 # The page asks for more with it, and opens its socket.
                 response.headers["Set-Cookie"] = f"{_COOKIE}={self.token}; Path=/; HttpOnly; SameSite=Strict"
+            if response is not None and urllib.parse.urlsplit(request.path).path in ("/", "/index.html"):
+                _with_script(response)
+                if _cookie(request, _BROWSER) is None:
+                    lasting = "Path=/; HttpOnly; SameSite=Strict; Max-Age=31536000"
+                    response.headers["Set-Cookie"] = f"{_BROWSER}={secrets.token_urlsafe(12)}; {lasting}"
             return response
 
         return answer
+
+    def note(self, connection: Any) -> None:
+        """Takes note of the browser behind a connection; called for every one, in their order, which numbers them."""
+        with self._numbering:
+            browser = None if connection.request is None else _cookie(connection.request, _BROWSER)
+            if browser is not None:
+                self._browsers[self._count] = browser
+            self._count += 1
+
+    def browser_of(self, client: int) -> str | None:
+        """Returns the id of the browser that is a client of this number, once; None for programs."""
+        with self._numbering:
+            return self._browsers.pop(client, None)
+
+
+def _cookie(request: Request, name: str) -> str | None:
+    with contextlib.suppress(CookieError):
+        cookie = SimpleCookie("; ".join(request.headers.get_all("Cookie"))).get(name)
+        return cookie.value if cookie else None
+    return None
+
+
+def _with_script(response: Response) -> None:
+    """Adds our script to the page that is answered; a page that is not as expected stays as it is."""
+    packed = response.headers.get("Content-Encoding") == "gzip"
+    page = gzip.decompress(response.body) if packed else bytes(response.body)
+    script = (Path(__file__).parent / "page_script.js").read_bytes()
+    if page.count(b"</head>") != 1:
+        return
+    page = page.replace(b"</head>", b"<script>\n" + script + b"</script></head>")
+    response.body = gzip.compress(page) if packed else page
+    del response.headers["Content-Length"]
+    response.headers["Content-Length"] = str(len(response.body))
 
 
 def _one(headers: Headers, name: str, missing: str | None = None) -> str | None:
@@ -161,8 +204,13 @@ def guarded(door: Door) -> Iterator[None]:
     with _lock:
         original = websockets.asyncio.server.serve
 
-        def serve(*args: Any, process_request: Any = None, **options: Any) -> Any:
-            return original(*args, process_request=door.guard(process_request), **{**options, "logger": logger})
+        def serve(handler: Any, *args: Any, process_request: Any = None, **options: Any) -> Any:
+            async def noted(connection: Any) -> None:
+                door.note(connection)
+                await handler(connection)
+
+            options["logger"] = logger
+            return original(noted, *args, process_request=door.guard(process_request), **options)
 
         websockets.asyncio.server.serve = serve  # type: ignore[misc,assignment]
         try:

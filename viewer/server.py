@@ -19,6 +19,7 @@ from gaussian4d.clip_length import LEAST_SECONDS, clip_length
 from gaussian4d.model import DynamicGaussians
 
 from .door import Door, free_port, guarded
+from .memory import Memory
 from .painter import FIRST_FOV, Painter
 from .session import BrowserGone, Session
 from .workspace import Workspace
@@ -78,6 +79,8 @@ class ViewerServer:
         """Browsers that left before their session was there."""
         self._lock = threading.Lock()
         self._ended = threading.Event()
+        self._memory = Memory()
+        self._browsers: dict[int, str | None] = {}
         self._duration = clip_length(model).played or LEAST_SECONDS
         self.host = host
         self.door = Door(host)
@@ -159,7 +162,10 @@ class ViewerServer:
             with self._lock:
                 self._gone.discard(client.client_id)
             return
+        browser = self.door.browser_of(client.client_id)
+        session.restore(self._memory.of(browser))
         with self._lock:
+            self._browsers[client.client_id] = browser
             gone = client.client_id in self._gone
             self._gone.discard(client.client_id)
             if not gone:
@@ -179,7 +185,9 @@ class ViewerServer:
                 self._gone.add(client.client_id)
             else:
                 self._leaving.append(session)
+            browser = self._browsers.pop(client.client_id, None)
         if session is not None:
+            self._memory.keep(browser, session.kept())
             session.close()
 
     def _thumbnail(self, id: str, picture: np.ndarray) -> None:

@@ -92,6 +92,10 @@ class FrameRecord:
     """The file that states this frame's camera, for error messages."""
 
 
+FARTHEST = 1e15
+"""Coordinates of points beyond this are damaged, whatever the unit: squares of them must be numbers."""
+
+
 @dataclasses.dataclass(frozen=True)
 class PointCloud:
     """Points that came with a scene, in data units."""
