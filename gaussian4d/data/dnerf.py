@@ -74,21 +74,24 @@ def _read_frame(
     lens: Lens | None,
     poses: dict[str, np.ndarray],
     timed: bool,
-) -> tuple[FrameRecord, Lens]:
+) -> tuple[FrameRecord, Lens | None]:
+    """Returns one frame, and the lens of the file once it is known."""
     if not isinstance(entry, dict) or not isinstance(entry.get("file_path"), str):
         raise UserError('expected an object with "file_path", "time" and "transform_matrix"')
     picture = named.picture(entry["file_path"])
     viewmat = invert_rigid(opencv_from_opengl(pose(entry.get("transform_matrix"), "transform_matrix")))
-    fields = {key: value for key, value in content.items() if key != "frames"} | entry
-    own = lens_of_picture(fields, picture) if LENS_KEYS & entry.keys() else None
-    if lens is None or "camera_id" not in entry:
-        # What the file states is looked up once for frames that are of one camera.
-        lens = own or lens_of_picture(fields, picture)
+    own = None
+    if LENS_KEYS & entry.keys():
+        own = lens_of_picture({**content, **entry}, picture)
+    elif lens is None or "camera_id" not in entry:
+        lens = lens_of_picture(content, picture)
+    used = own or lens
+    assert used is not None
     if timed and "time" not in entry:
         raise UserError('expected "time" (0 to 1), as other frames have; add it')
     time = number(entry["time"], "time") if timed else 0.0
     camera_id = _camera_id(entry, picture, split, viewmat, poses)
-    record = FrameRecord(camera_id, viewmat, own or lens, ImagePicture(picture), time, split, stated_in=str(path))
+    record = FrameRecord(camera_id, viewmat, used, ImagePicture(picture), time, split, stated_in=str(path))
     return record, lens
 
 

@@ -211,7 +211,8 @@ def test_what_a_browser_did_is_there_when_it_comes_back(tmp_path: Path) -> None:
     try:
         with connect(
             f"ws://localhost:{server.port}", subprotocols=PROTOCOL, additional_headers=cookie, open_timeout=20
-        ):
+        ) as line:
+            tell_view(line)
             assert wait_until(lambda: server.sessions)
             session = server.sessions[0]
             session.timeline.go(0.4)
