@@ -108,7 +108,7 @@ def probe(path: Path) -> Video:
     if path.stat().st_size == 0:
         raise UserError(f"{path}: the video is empty; copy it again from its source")
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), metadata_errors="replace") as container:
             if not container.streams.video:
                 raise UserError(f"{path}: expected a video, found no pictures in it; copy it again from its source")
             stream = container.streams.video[0]
@@ -225,7 +225,7 @@ class Decoder:
 def _open(path: Path) -> tuple[Any, Iterator[Any]]:
     import av.error
 
-    container = av.open(str(path))
+    container = av.open(str(path), metadata_errors="replace")
     stream = container.streams.video[0]
     stream.thread_type = "AUTO"
     return container, iter(container.decode(stream))
