@@ -7,3 +7,23 @@ addEventListener("pointerup", () => {
     if (active && active !== document.body && !writes) active.blur();
   }, 0);
 });
+
+// In a narrow window the panel would hide most of the scene: it begins folded. A tap on its head opens it. The page may
+// build the panel more than once while it begins, so this looks for a while, until somebody touches the page.
+if (innerWidth < 900) {
+  const until = Date.now() + 8000;
+  let tapped = false;
+  const fold = setInterval(() => {
+    const button = document.querySelector('[aria-label="Minimize panel"]');
+    const head = [...document.querySelectorAll("div")].find(
+      (element) => element.textContent.trim().startsWith("gaussian4d") && getComputedStyle(element).cursor === "pointer",
+    );
+    if (button) button.click();
+    else if (head && !tapped) {
+      tapped = true;
+      head.click();
+    }
+    if (Date.now() > until) clearInterval(fold);
+  }, 200);
+  addEventListener("pointerdown", () => clearInterval(fold), { once: true });
+}

@@ -80,6 +80,8 @@ class Session:
         self.playback.start()
         self.loop.start()
         self.request()
+        # The browser told its view before anyone listened.
+        self._moved()
 
     def close(self, wait: bool = False) -> None:
         """Ends the threads of this browser; with `wait`, what they are drawing is finished when it returns.

@@ -347,3 +347,28 @@ def test_no_recorded_camera_takes_more_than_its_share_of_any_turn(launch: Callab
         assert hidden > 0
     finally:
         server.stop()
+
+
+@pytest.mark.parametrize(("width", "height"), [(1440, 900), (700, 900), (390, 844)])
+def test_the_subject_begins_in_the_free_part_of_the_window(launch: Callable[..., Any], width: int, height: int) -> None:
+    """No panel lies over it, and it is in the picture as a whole."""
+    server = served(moving_blobs(), 8341)
+    try:
+        page, session = opened(launch, server, size={"width": width, "height": height})
+        page.wait_for_timeout(1500)
+        assert rested(page, session)
+        view = session.view()
+        alpha = render(server._painter.model, session.painter.camera(view, 1.0), view.time, ["alpha"]).alpha
+        assert alpha is not None
+        rows, columns = np.nonzero(alpha.numpy()[..., 0] > 0.1 if alpha.ndim == 3 else alpha.numpy() > 0.1)
+        scale = width / alpha.shape[1]
+        assert rows.min() > 0 and columns.min() > 0 and rows.max() < alpha.shape[0] - 1
+        free = width - 320 if width >= 900 else width
+        assert columns.max() * scale < free
+        panel = page.evaluate(
+            """() => Math.max(0, ...[...document.querySelectorAll('button')].filter((b) => b.offsetParent
+            && b.textContent.includes('Screenshot')).map((b) => b.getBoundingClientRect().height))"""
+        )
+        assert (panel > 0) == (width >= 900)
+    finally:
+        server.stop()

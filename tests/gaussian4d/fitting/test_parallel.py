@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,15 @@ pytestmark = pytest.mark.usefixtures("cpu_backend")
 
 def team_of_two(*arguments: str | Path) -> list[tuple[int, str]]:
     """Runs two processes as torchrun would; returns the exit code and the output of each."""
+    for _ in range(3):
+        found = _two_on_a_port(arguments)
+        # The port is free when it is chosen, and may be another test's when the processes take it.
+        if not any("address already in use" in output.lower() or "EADDRINUSE" in output for _, output in found):
+            break
+    return found
+
+
+def _two_on_a_port(arguments: Sequence[str | Path]) -> list[tuple[int, str]]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
