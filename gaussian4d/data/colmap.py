@@ -31,11 +31,12 @@ looked_for = "sparse/0 (COLMAP)"
 # Folders of published scenes often hold such beside their own files.
 last = True
 
-MODELS = ("sparse", "colmap/sparse", "dense/sparse")
+MODELS = ("sparse", "colmap/sparse")
 """Folders that are a model or hold models, the usual ones first; COLMAP numbers the parts that it could not join."""
 
-# What 3DGS's conversion leaves: the model of the pictures in `input`, before it undistorts them.
-_BEFORE_CONVERSION = "distorted/sparse"
+# Where there is none of those: COLMAP's undistorted copy, which has pictures of its own; and what 3DGS's conversion
+# leaves, the model of the pictures in `input`, which it then undistorts.
+_OTHERS = ("dense/sparse", "distorted/sparse")
 
 # Where recordings and pictures are looked for, in this order.
 PLACES = ("videos", "images", "frames", "input", ".")
@@ -62,10 +63,18 @@ def read(folder: Path, problems: ProblemList) -> SceneRecord:
 def models_in(folder: Path) -> list[Path]:
     """Returns the folders with sparse models of a scene, the usual places first."""
     found = [model for name in MODELS for model in _models_at(folder_of(folder, name))]
-    if not found:
-        found = _models_at(folder_of(folder, _BEFORE_CONVERSION))
+    for name in _OTHERS:
+        found = found or _models_at(folder_of(folder, name))
     # A lone images.txt in a folder of pictures is as likely a list of them.
     return found or ([folder] if is_model(folder, whole=True) else [])
+
+
+def _places(folder: Path, model: Path) -> list[Path]:
+    """Returns where the recordings of a model may lie: beside its own folder `sparse`, then in the scene's."""
+    above = model.parent if model.parent.name.casefold() == "sparse" else model
+    beside = folder if model == folder else above.parent
+    names = sorted(PLACES, key=lambda name: name != "input") if beside.name == "distorted" else PLACES
+    return list(dict.fromkeys(folder_of(base, name) for base in (beside, folder) for name in names))
 
 
 def _models_at(place: Path) -> list[Path]:
@@ -124,8 +133,7 @@ def _fixed_cameras(
 ) -> list[FixedCamera]:
     """Returns the cameras that have a recording, none when every registered picture is a frame itself."""
     per_folder = Counter(image.folder for image in images)
-    for name in PLACES:
-        place = folder_of(folder, name)
+    for place in _places(folder, model):
         recordings = recordings_in(place)
         # Pictures registered from several folders are of several cameras, whatever those folders' names look like.
         frames = _by_frame(place) if len(per_folder) == 1 and place.is_dir() else {}
@@ -174,8 +182,7 @@ def _pictures(
     folder: Path, model: Path, images: list[RegisteredImage], problems: ProblemList
 ) -> tuple[list[FrameRecord], list[str]]:
     """Returns a frame per registered picture, timed by the numbers in their names."""
-    places = [folder_of(folder, name) for name in PLACES]
-    root = next((place for place in places if _holds_any(place, images)), None)
+    root = next((place for place in _places(folder, model) if _holds_any(place, images)), None)
     if root is None:
         root = _smaller_pictures(folder, images) or folder
         scene = next((place for place in list(folder.absolute().parents)[:2] if models_in(place)), None)
