@@ -32,14 +32,7 @@ _NOT_READ = {
 
 def say_what_is_not_read(path: Path, listed: Iterable[Mapping[str, Any]], problems: ProblemList) -> None:
     """Warns once of what a file states of its frames and we do not honour."""
-    found = {
-        key
-        for entry in listed
-        if isinstance(entry, Mapping)
-        for key in entry.keys() & _NOT_READ.keys()
-        # By cameras, as `prepare` writes what it found, it is a report.
-        if not isinstance(entry[key], Mapping)
-    }
+    found = {key for entry in listed if isinstance(entry, Mapping) for key in entry.keys() & _NOT_READ.keys()}
     if found:
         problems.warning(path, f"{', '.join(_NOT_READ[key] for key in sorted(found))}: stated, and not used")
 
