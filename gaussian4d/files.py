@@ -106,6 +106,17 @@ def decoded(data: bytes) -> str:
     return data.decode("utf-8", "surrogateescape")
 
 
+# What archives, file managers and network disks leave beside the files of people.
+_LEFT_BY_SYSTEMS = frozenset(
+    {"__macosx", "@eadir", "thumbs.db", "desktop.ini", "$recycle.bin", "lost+found", "system volume information"}
+)
+
+
+def hidden(name: str) -> bool:
+    """Returns whether a file or folder of this name is none of the user's: `._x`, `.DS_Store`, `__MACOSX`, ..."""
+    return name.startswith(".") or name.casefold() in _LEFT_BY_SYSTEMS
+
+
 def inside(folder: str | os.PathLike[str], name: str) -> Path:
     """Returns `folder / name`; raises `UserError` when `name`, which may come from a stranger's file, leads outside."""
     root = Path(folder).resolve()

@@ -60,7 +60,7 @@ def assemble(
     """Returns the frames of a scene from what its reader found; problems go to `problems`."""
     if not record.frames:
         raise UserError(f"{folder}: no usable frame in this {record.format} scene; mend the problems named above")
-    record = _clip_times(record, folder, problems)
+    record = _without_repeats(_clip_times(record, folder, problems), folder, problems)
     all_times = distinct_times(np.array([frame.time for frame in record.frames]))
     kept = all_times[parse_frames(frames, len(all_times))]
     index_of = {float(time): k for k, time in enumerate(kept)}
@@ -125,6 +125,28 @@ def _clip_times(record: SceneRecord, folder: Path, problems: ProblemList) -> Sce
         if steps.max() - steps.min() < 1e-3 * steps.mean():
             fps = float(1.0 / steps.mean())
     return dataclasses.replace(record, frames=moved, duration=record.duration or span, fps=fps)
+
+
+def _without_repeats(record: SceneRecord, folder: Path, problems: ProblemList) -> SceneRecord:
+    """Returns the record without frames that are listed again, which would count twice; says so, and what is odd."""
+    kept: list[FrameRecord] = []
+    poses: dict[tuple[Picture, Split | None], FrameRecord] = {}
+    repeated, odd = [], []
+    for frame in record.frames:
+        first = poses.setdefault((frame.picture, frame.split), frame)
+        if first is not frame and first.lens == frame.lens and np.array_equal(first.viewmat, frame.viewmat):
+            if abs(first.time - frame.time) <= _SAME_INSTANT:
+                repeated.append(frame)
+                continue
+        elif first is not frame:
+            odd.append(frame)
+        kept.append(frame)
+    for frames, what in ((repeated, "listed twice; once is enough"), (odd, "listed twice, with cameras that differ")):
+        if frames:
+            source = Path(frames[0].picture.source).name
+            many = "1 picture is" if len(frames) == 1 else f"{len(frames)} pictures are"
+            problems.warning(frames[0].stated_in or folder, f"{many} {what} (the first is {source})")
+    return dataclasses.replace(record, frames=kept) if repeated else record
 
 
 def distinct_times(times: np.ndarray) -> np.ndarray:

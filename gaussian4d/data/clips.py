@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import UserError
-from .images import read_header
+from .images import ImageHeader, read_header
 from .problems import ProblemList
 from .records import Lens
 from .video import Video
@@ -114,12 +114,13 @@ def fit_lens(lens: Lens, video: Video, problems: ProblemList) -> tuple[Lens, Vid
     )
 
 
-def fit_lens_to_picture(lens: Lens, path: Path, problems: ProblemList) -> Lens:
+def fit_lens_to_picture(lens: Lens, path: Path, problems: ProblemList, header: ImageHeader | None = None) -> Lens:
     """Returns the lens for pictures of the size of `path`, scaled when they are a smaller or larger copy.
 
-    Raises `UserError` when the shape differs, or the picture cannot be read.
+    Raises `UserError` when the shape differs, or the picture cannot be read. `header` is that of the picture, where it
+    is known or the picture is to be turned.
     """
-    header = read_header(path)
+    header = header or read_header(path)
     w, h = lens.width, lens.height
     if (header.width, header.height) == (w, h):
         return lens

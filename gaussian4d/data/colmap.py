@@ -1,4 +1,4 @@
-"""COLMAP scenes: a sparse model in `sparse/0` or `sparse`, and what its cameras recorded.
+"""COLMAP scenes: a sparse model in `sparse/0`, `sparse` or another usual place, and what its cameras recorded.
 
 Three layouts, told apart by what lies beside the model:
 
@@ -17,11 +17,12 @@ from pathlib import Path
 
 from ..conventions import numeric_key
 from ..errors import UserError
+from ..files import hidden
 from ..frame_numbers import FrameNumbers
 from .clips import fit_lens_to_picture
 from .colmap_model import RegisteredImage, is_model, read_model, read_model_points, registered
 from .images import IMAGE_ENDINGS
-from .named_files import SceneFiles
+from .named_files import SceneFiles, folder_of
 from .problems import MissingFile, ProblemList
 from .recordings import FixedCamera, Recording, clip_of, frame_number, pictures_in, recordings_in
 from .records import FrameRecord, ImagePicture, Lens, PointCloud, SceneRecord
@@ -30,11 +31,15 @@ looked_for = "sparse/0 (COLMAP)"
 # Folders of published scenes often hold such beside their own files.
 last = True
 
-MODELS = ("sparse/0", "sparse", "colmap/sparse/0", "colmap/sparse", "dense/sparse", "sparse/*", "colmap/sparse/*", ".")
-"""Where models lie, the usual places first; COLMAP numbers the parts that it could not join."""
+MODELS = ("sparse", "colmap/sparse")
+"""Folders that are a model or hold models, the usual ones first; COLMAP numbers the parts that it could not join."""
+
+# Where there is none of those: COLMAP's undistorted copy, which has pictures of its own; and what 3DGS's conversion
+# leaves, the model of the pictures in `input`, which it then undistorts.
+_OTHERS = ("dense/sparse", "distorted/sparse")
 
 # Where recordings and pictures are looked for, in this order.
-PLACES = ("videos", "images", "frames", ".")
+PLACES = ("videos", "images", "frames", "input", ".")
 
 
 def recognises(folder: Path) -> bool:
@@ -57,20 +62,38 @@ def read(folder: Path, problems: ProblemList) -> SceneRecord:
 
 def models_in(folder: Path) -> list[Path]:
     """Returns the folders with sparse models of a scene, the usual places first."""
-    found: dict[Path, None] = {}
-    for place in MODELS:
-        paths = sorted(folder.glob(place), key=lambda p: numeric_key(p.name)) if "*" in place else [folder / place]
-        found.update({path: None for path in paths if path.is_dir() and is_model(path)})
-    return list(found)
+    found = [model for name in MODELS for model in _models_at(folder_of(folder, name))]
+    for name in _OTHERS:
+        found = found or _models_at(folder_of(folder, name))
+    # A lone images.txt in a folder of pictures is as likely a list of them.
+    return found or ([folder] if is_model(folder, whole=True) else [])
+
+
+def _places(folder: Path, model: Path) -> list[Path]:
+    """Returns where the recordings of a model may lie: beside its own folder `sparse`, then in the scene's."""
+    above = model.parent if model.parent.name.casefold() == "sparse" else model
+    beside = folder if model == folder else above.parent
+    names = sorted(PLACES, key=lambda name: name != "input") if beside.name == "distorted" else PLACES
+    return list(dict.fromkeys(folder_of(base, name) for base in (beside, folder) for name in names))
+
+
+def _models_at(place: Path) -> list[Path]:
+    """Returns the models in the numbered, or otherwise named, folders of a place, then the place if it is one."""
+    if not place.is_dir():
+        return []
+    below = (path for path in place.iterdir() if path.is_dir() and not hidden(path.name))
+    return [path for path in (*sorted(below, key=lambda p: numeric_key(p.name)), place) if is_model(path)]
 
 
 def _chosen(folder: Path, problems: ProblemList) -> Path:
     """Returns the model with the most registered images, of equal ones the first; says what others there are."""
     models = models_in(folder)
     if len(models) == 1:
+        _say_which_form(models[0], problems)
         return models[0]
     counts = [registered(model) for model in models]
     best = counts.index(max(counts))
+    _say_which_form(models[best], problems)
     others = ", ".join(
         f"{model.relative_to(folder)} ({count})" for k, (model, count) in enumerate(zip(models, counts)) if k != best
     )
@@ -81,6 +104,19 @@ def _chosen(folder: Path, problems: ProblemList) -> Path:
         " the others away",
     )
     return models[best]
+
+
+def _say_which_form(model: Path, problems: ProblemList) -> None:
+    """Warns of a model that is there twice, binary and text, with other images in each."""
+    forms = {path: registered(model, path.suffix) for path in (model / "images.bin", model / "images.txt")}
+    forms = {path: count for path, count in forms.items() if path.is_file()}
+    if len(set(forms.values())) > 1:
+        (read, count), (other, others) = forms.items()
+        problems.warning(
+            model,
+            f"{read.name} with {count} registered images is read, as COLMAP does, not {other.name} with {others};"
+            " remove the one that is not meant",
+        )
 
 
 def model_points(model: Path, problems: ProblemList) -> PointCloud | None:
@@ -97,10 +133,10 @@ def _fixed_cameras(
 ) -> list[FixedCamera]:
     """Returns the cameras that have a recording, none when every registered picture is a frame itself."""
     per_folder = Counter(image.folder for image in images)
-    for place in PLACES:
-        recordings = recordings_in(folder / place)
+    for place in _places(folder, model):
+        recordings = recordings_in(place)
         # Pictures registered from several folders are of several cameras, whatever those folders' names look like.
-        frames = _by_frame(folder / place) if len(per_folder) == 1 and (folder / place).is_dir() else {}
+        frames = _by_frame(place) if len(per_folder) == 1 and place.is_dir() else {}
         cameras, missing = [], []
         for image in images:
             # A folder with several registered pictures is a moving camera, not the name of a fixed one.
@@ -122,7 +158,8 @@ def _fixed_cameras(
             )
         for image in missing:
             problems.warning(
-                model, f"image {image.name} has no video or folder in {place} and is left out; is a recording missing?"
+                model,
+                f"image {image.name} has no video or folder in {place.name} and is left out; is a recording missing?",
             )
         return cameras
     return []
@@ -131,7 +168,7 @@ def _fixed_cameras(
 def _by_frame(place: Path) -> dict[str, Recording]:
     """Returns recordings by picture stem from folders per frame, `000000/cam01.png`; none from folders per camera."""
     found: dict[str, dict[int, Path]] = {}
-    folders = [path for path in place.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    folders = [path for path in place.iterdir() if path.is_dir() and not hidden(path.name)]
     numbers = {frame_number(path.name): path for path in folders}
     if len(folders) < 2 or None in numbers or len(numbers) < len(folders):
         return {}
@@ -145,14 +182,14 @@ def _pictures(
     folder: Path, model: Path, images: list[RegisteredImage], problems: ProblemList
 ) -> tuple[list[FrameRecord], list[str]]:
     """Returns a frame per registered picture, timed by the numbers in their names."""
-    root = next(
-        (folder / place for place in PLACES if any(_picture(SceneFiles(folder / place), image) for image in images)),
-        None,
-    )
+    root = next((place for place in _places(folder, model) if _holds_any(place, images)), None)
     if root is None:
         root = _smaller_pictures(folder, images) or folder
+        scene = next((place for place in list(folder.absolute().parents)[:2] if models_in(place)), None)
+        if root == model and scene is not None:
+            raise UserError(f"{folder}: is the model of the scene {scene}; give that folder")
         if root != folder:
-            problems.warning(root, f"there is no folder images: the smaller pictures in {root.name} are read")
+            problems.warning(root, f"no pictures lie in images: the smaller ones in {root.name} are read")
     named = SceneFiles(root, problems, model)
     numbers = [frame_number(image.stem) for image in images]
     timed = len(images) > 1 and None not in numbers
@@ -163,17 +200,13 @@ def _pictures(
     frames = []
     checked: dict[tuple[str, Lens], Lens] = {}
     for image, number in zip(images, numbers):
-        path = _picture(named, image)
-        if path is None:
-            problems.entry(
-                model,
-                f"image {image.name}",
-                MissingFile(
-                    root / image.name,
-                    f"the picture {root / image.name} is missing; looked for a video, a folder or a picture of that"
-                    f" name in {', '.join(PLACES[:-1])} and the scene's folder; restore it",
-                ),
-            )
+        try:
+            path = named.picture(image.name)
+        except MissingFile as error:
+            tried = f"; looked for a video, a folder or a picture of that name in {', '.join(PLACES[:-1])} and the"
+            if root == folder:
+                error = MissingFile(error.path, f"{error}{tried} scene's folder")
+            problems.entry(model, f"image {image.name}", error)
             continue
         name = image.folder or re.sub(r"[^\w.-]", "_", image.stem)
         key = (name, image.lens)
@@ -196,10 +229,11 @@ def _smaller_pictures(folder: Path, images: list[RegisteredImage]) -> Path | Non
     """Returns the folder of the largest smaller copies, `images_2`, that holds registered pictures."""
     numbered = [(int(path.name[7:]), path) for path in folder.glob("images_*") if path.name[7:].isdigit()]
     for _, place in sorted(numbered):
-        if place.is_dir() and any(_picture(SceneFiles(place), image) for image in images[:20]):
+        if _holds_any(place, images):
             return place
     return None
 
 
-def _picture(named: SceneFiles, image: RegisteredImage) -> Path | None:
-    return named.find(image.name, IMAGE_ENDINGS)
+def _holds_any(place: Path, images: list[RegisteredImage]) -> bool:
+    named = SceneFiles(place)
+    return place.is_dir() and any(named.find(image.name, IMAGE_ENDINGS) for image in images)

@@ -77,9 +77,15 @@ class RegisteredImage:
         return PurePosixPath(self.name).parent.name
 
 
-def is_model(folder: Path) -> bool:
-    """Tells whether a folder holds a sparse model; half a model counts, so that what is missing gets named."""
-    return any((folder / f"{part}.{ending}").is_file() for part in ("cameras", "images") for ending in ("bin", "txt"))
+def is_model(folder: Path, whole: bool = False) -> bool:
+    """Tells whether a folder holds a sparse model; half a model counts, so that what is missing gets named.
+
+    With `whole` both cameras and images must be there.
+    """
+    there = [
+        any((folder / f"{part}.{ending}").is_file() for ending in ("bin", "txt")) for part in ("cameras", "images")
+    ]
+    return all(there) if whole else any(there)
 
 
 def read_model(folder: Path) -> list[RegisteredImage]:
@@ -102,17 +108,21 @@ def read_model(folder: Path) -> list[RegisteredImage]:
 def read_model_points(folder: Path) -> PointCloud | None:
     """Returns the points of a sparse model, None without a file; raises `UserError` naming it when it is broken."""
     for path, reader in ((folder / "points3D.bin", _points_bin), (folder / "points3D.txt", _points_txt)):
-        if path.is_file():
-            return _guarded(path, reader)
+        # An empty file is what people write where COLMAP wants one and cameras were known.
+        if path.is_file() and len(points := _guarded(path, reader)):
+            return points
     # What the programs of 3DGS make of the points, and sometimes all that is left of them.
     path = folder / "points3D.ply"
     return read_points(path) if path.is_file() else None
 
 
-def registered(folder: Path) -> int:
-    """Returns how many images a model says it registered, 0 where it cannot be read; reads no more than it must."""
+def registered(folder: Path, ending: str = "") -> int:
+    """Returns how many images a model says it registered, 0 where it cannot be read; reads no more than it must.
+
+    `ending` asks for one of its forms, `.bin` or `.txt`.
+    """
     try:
-        path = _part(folder, "images")
+        path = folder / f"images{ending}" if ending else _part(folder, "images")
         if path.suffix == ".bin":
             with path.open("rb") as file:
                 return int.from_bytes(file.read(8), "little") if path.stat().st_size > 8 else 0
@@ -305,13 +315,19 @@ def _cloud(xyz: np.ndarray, rgb: np.ndarray) -> PointCloud:
 
 
 def _check_count(path: Path, found: int) -> None:
-    """Raises `ValueError` when the comment at the top of a text file promises another number of entries."""
+    """Raises `ValueError` when the comment at the top of a text file promises more entries: it was cut, or pruned.
+
+    Comments with a smaller number, often 0, are of programs that write no model of their own.
+    """
     for line in map(str.lstrip, _lines(path)):
         if not line.startswith("#"):
             return
         stated = re.match(r"#\s*Number of \w+:\s*(\d+)", line)
-        if stated and int(stated.group(1)) != found:
-            raise ValueError(f"it states {stated.group(1)} entries and holds {found}")
+        if stated and int(stated.group(1)) > found:
+            raise ValueError(
+                f"it states {stated.group(1)} entries and holds {found}; where lines were removed on purpose, correct"
+                " the number"
+            )
 
 
 def _rows(path: Path) -> Iterator[list[str]]:
@@ -322,4 +338,4 @@ def _rows(path: Path) -> Iterator[list[str]]:
 
 def _lines(path: Path) -> Iterator[str]:
     # Names are bytes to COLMAP: those that are no UTF-8 are kept as Python keeps such names of files.
-    yield from decoded(path.read_bytes()).splitlines()
+    yield from re.split(r"\r\n?|\n", decoded(path.read_bytes()))

@@ -37,10 +37,12 @@ def read(folder: Path, problems: ProblemList) -> SceneRecord:
     files: list[tuple[Split, Path, dict[str, Any]]] = []
     for split in SPLITS:
         path = folder / f"transforms_{split}.json"
-        if path.is_file():
-            files.append((split, path, _content(path)))
+        content = _content(path, required=split == "train") if path.is_file() else None
+        if content is not None and content["frames"]:
+            files.append((split, path, content))
         elif split == "test":
-            problems.warning(path, "no test frames: the file is missing")
+            why = "is missing" if content is None else "lists none"
+            problems.warning(path, f"no test frames: the file {why}")
     timed = any(isinstance(entry, dict) and "time" in entry for _, _, content in files for entry in content["frames"])
     if not timed:
         problems.warning(folder, 'no frame has a "time": taken as one instant')
@@ -50,7 +52,7 @@ def read(folder: Path, problems: ProblemList) -> SceneRecord:
         lens: Lens | None = None
         for index, entry in enumerate(content["frames"]):
             try:
-                record, lens = _read_frame(named, path, content, entry, split, lens, poses, timed)
+                record, lens = _read_frame(named, path, content, entry, split, lens, poses, timed, problems)
             except UserError as error:
                 problems.entry(path, f"frame {index}", error)
                 continue
@@ -58,9 +60,11 @@ def read(folder: Path, problems: ProblemList) -> SceneRecord:
     return SceneRecord(format="dnerf", frames=_drop_repeated(frames))
 
 
-def _content(path: Path) -> dict[str, Any]:
+def _content(path: Path, required: bool) -> dict[str, Any]:
+    """Returns what a file states; its list of frames may be empty unless they are `required`."""
     content = read_json(path)
-    if not isinstance(content, dict) or not isinstance(content.get("frames"), list) or not content["frames"]:
+    frames = content.get("frames") if isinstance(content, dict) else None
+    if not isinstance(frames, list) or (required and not frames):
         raise UserError(f'{path}: expected an object with a non-empty list "frames"; restore the file')
     return content
 
@@ -74,6 +78,7 @@ def _read_frame(
     lens: Lens | None,
     poses: dict[str, np.ndarray],
     timed: bool,
+    problems: ProblemList,
 ) -> tuple[FrameRecord, Lens | None]:
     """Returns one frame, and the lens of the file once it is known."""
     if not isinstance(entry, dict) or not isinstance(entry.get("file_path"), str):
@@ -82,9 +87,9 @@ def _read_frame(
     viewmat = invert_rigid(opencv_from_opengl(pose(entry.get("transform_matrix"), "transform_matrix")))
     own = None
     if LENS_KEYS & entry.keys():
-        own = lens_of_picture({**content, **entry}, picture)
+        own = lens_of_picture({**content, **entry}, picture, problems)
     elif lens is None or "camera_id" not in entry:
-        lens = lens_of_picture(content, picture)
+        lens = lens_of_picture(content, picture, problems)
     used = own or lens
     assert used is not None
     if timed and "time" not in entry:

@@ -13,7 +13,8 @@ from typing import Any
 
 from ..errors import UserError
 from ..files import read_json
-from .images import read_header
+from .images import IMAGE_ENDINGS, read_header
+from .named_files import SceneFiles
 from .nerfies import CameraReader, checked_id, choose_factor, read_points_npy
 from .problems import MissingFile, ProblemList
 from .records import FrameRecord, ImagePicture, Lens, SceneRecord, Split
@@ -46,6 +47,7 @@ def read(folder: Path, problems: ProblemList) -> SceneRecord:
     factor = choose_factor(folder, [row[5] for row in rows], extra.get("factor", PAPER_FACTOR))
     last = max(time for _, _, _, _, time, _ in rows) or 1
     cameras = CameraReader(folder, factor)
+    masks = {name: SceneFiles(folder / "covisible" / f"{factor}x" / name) for name, _ in _SPLITS}
     frames, unmasked = [], 0
     for path, name, split, camera, time, id in rows:
         try:
@@ -55,10 +57,9 @@ def read(folder: Path, problems: ProblemList) -> SceneRecord:
             continue
         covisible = None
         if split == "test":
-            covisible = folder / "covisible" / f"{factor}x" / name / f"{id}.png"
-            if not covisible.is_file():
+            covisible = masks[name].find(id, IMAGE_ENDINGS)
+            if covisible is None:
                 unmasked += 1
-                covisible = None
             else:
                 _check_mask(covisible, lens, problems)
         frames.append(

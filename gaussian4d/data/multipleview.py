@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..conventions import numeric_key
 from ..errors import UserError
-from .colmap import model_points
+from .colmap import model_points, models_in
 from .colmap_model import RegisteredImage, is_model, read_model
 from .point_files import read_points
 from .problems import ProblemList
@@ -26,7 +26,9 @@ PATH = "poses_bounds_multipleview.npy"
 
 def recognises(folder: Path) -> bool:
     """Tells whether the folder holds a scene in 4DGaussians' multiple-view layout."""
-    return is_model(folder / MODEL) or (folder / POINTS).is_file() or (folder / PATH).is_file()
+    # What 4DGaussians leaves beside a model elsewhere does not make it this layout.
+    prepared = (folder / POINTS).is_file() or (folder / PATH).is_file()
+    return is_model(folder / MODEL) or (prepared and not models_in(folder))
 
 
 def read(folder: Path, problems: ProblemList) -> SceneRecord:

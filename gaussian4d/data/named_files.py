@@ -1,9 +1,10 @@
 """Files that a scene's own lists name: found as people have them, and never outside the scene's folder by a name.
 
 A name in a list may come from another system or program: backslashes, another letter case, another or no ending,
-escapes as in a web address, accents composed in another way, an absolute path of the computer that wrote it, a folder
-of which only a smaller copy is there. What has exactly one meaning is taken and said once; otherwise the near miss is
-named. Links that the user made in the scene are followed: only what a *name* says may not lead out.
+escapes as in a web address, accents composed in another way, bytes of an encoding that is not UTF-8, an absolute path
+of the computer that wrote it, a folder of which only a copy of another size is there. What has exactly one meaning is
+taken and said once; otherwise the near miss is named. Links that the user made in the scene are followed: only what a
+*name* says may not lead out.
 """
 
 from __future__ import annotations
@@ -16,11 +17,20 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from ..errors import UserError
+from ..files import hidden
 from .images import IMAGE_ENDINGS
 from .problems import MissingFile, ProblemList
 
 _DRIVE = re.compile(r"^(?:[A-Za-z]:[\\/]|\\\\|//)")
-_SMALLER = re.compile(r"_(\d+)")
+# Copies of a folder of pictures at another size, as the programs of Mip-NeRF 360, LLFF and nerfstudio make them.
+_SIZED = re.compile(r"(images?|imgs|rgb|input|masks?)(?:_(2|4|8|16|32))?", re.IGNORECASE)
+
+# Of names that are no UTF-8: what Windows, old disks and archives write, the strictest first.
+_ENCODINGS = ("gb18030", "cp932", "big5", "euc-kr", "cp1251", "cp1252", "cp437")
+
+# How far a file of a missing name is looked for in other folders of the scene, to name it.
+_MAX_DEPTH = 4
+_MAX_FILES = 20_000
 
 
 class SceneFiles:
@@ -38,6 +48,7 @@ class SceneFiles:
         self._problems = problems
         self._listed_in = listed_in or folder
         self._folders: dict[Path, dict[str, list[str]]] = {}
+        self._everywhere: dict[str, list[str]] | None = None
 
     def picture(self, name: str) -> Path:
         """Returns the picture that `name`, which may lack its ending, means.
@@ -69,12 +80,16 @@ class SceneFiles:
         literal = self._literal(name, endings)
         if literal is not None:
             return literal
-        for parts, how in self._readings(name):
-            found, changed = self._walk(parts, endings)
-            if found is not None:
-                if how or changed:
-                    self._say(how or changed, name, found)
-                return found
+        try:
+            for parts, how in self._readings(name):
+                found, changed = self._walk(parts, endings)
+                if found is not None:
+                    if how or changed:
+                        self._say(how or changed, name, found)
+                    return found
+        except (OSError, ValueError) as error:
+            if isinstance(error, UserError):
+                raise
         return None
 
     def _literal(self, name: str, endings: Sequence[str]) -> Path | None:
@@ -95,10 +110,11 @@ class SceneFiles:
         """Yields the ways to read a name: its parts, and what kind of name that makes it."""
         slashes = name.replace("\\", "/").strip()
         how = "with backslashes" if "\\" in name else ""
-        if _DRIVE.match(name) or name.startswith("/"):
+        if _is_absolute(name):
+            slashes = urllib.parse.unquote(slashes[5:]) if slashes.startswith("file:") else slashes
             # Of another computer: the end of the path says which file it is, the longest end that is there.
-            parts = [part for part in PurePosixPath(slashes).parts if part not in ("/", "..")]
-            for start in range(1, len(parts)):
+            parts = [part for part in PurePosixPath(slashes).parts if part not in ("/", "//", "..")]
+            for start in range(len(parts)):
                 yield tuple(parts[start:]), "absolute on another computer"
             return
         parts = _inside_parts(self.folder, slashes)
@@ -107,21 +123,28 @@ class SceneFiles:
         decoded = urllib.parse.unquote(slashes)
         if decoded != slashes and (parts := _inside_parts(self.folder, decoded)):
             yield parts, "with escapes as in a web address"
+        for text in _decodings(slashes):
+            if parts := _inside_parts(self.folder, text):
+                yield parts, "in an encoding other than UTF-8"
 
     def _walk(self, parts: tuple[str, ...], endings: Sequence[str]) -> tuple[Path | None, str]:
         """Returns the one file that the parts mean, and how its name differs from them."""
         place, changed = self.folder, ""
-        for index, part in enumerate(parts[:-1]):
+        for part in parts[:-1]:
             exact = place / part
             if exact.is_dir():
                 place = exact
                 continue
             alike = [name for name in self._listing(place).get(_key(part), []) if (place / name).is_dir()]
-            if len(alike) != 1 and index == 0:
-                alike = self._smaller(place, part)
+            if len(alike) != 1:
+                alike = self._of_another_size(place, part)
             if len(alike) != 1:
                 return None, ""
-            changed = "in other letters" if _key(alike[0]) == _key(part) else "of a folder that has another size there"
+            changed = (
+                "in other letters"
+                if _key(alike[0]) == _key(part)
+                else "in a folder of which a copy of another size is there"
+            )
             place = place / alike[0]
         last = parts[-1]
         if (place / last).is_file():
@@ -133,32 +156,34 @@ class SceneFiles:
             alike = [name for ending in endings for name in listing.get(_key(Path(last).stem + ending), [])]
             how = "with another ending"
         else:
-            how = "in other letters" if _key(last) in map(_key, alike) else "without the ending"
+            how = "in other letters"
         files = [name for name in dict.fromkeys(alike) if (place / name).is_file()]
         if len(files) != 1:
             return None, ""
-        return place / files[0], "" if how == "without the ending" and last in files[
-            0
-        ] and not changed else changed or how
+        # A name without its ending is customary, and needs no word.
+        return place / files[0], changed or ("" if files[0].startswith(last) else how)
 
-    def _smaller(self, place: Path, part: str) -> list[str]:
-        """Returns the largest of the smaller copies of a folder, `images_2` for `images`, where that is not there."""
+    def _of_another_size(self, place: Path, part: str) -> list[str]:
+        """Returns the largest copy of a folder of pictures at another size, `images_2` for `images` or `images_4`."""
+        wanted = _SIZED.fullmatch(part)
+        if wanted is None:
+            return []
         found = []
-        for names in self._listing(place).values():
-            for name in names:
-                match = _SMALLER.fullmatch(name[len(part) :]) if name.lower().startswith(part.lower()) else None
-                if match and (place / name).is_dir():
-                    found.append((int(match[1]), name))
+        for name in (name for names in self._listing(place).values() for name in names):
+            match = _SIZED.fullmatch(name)
+            if match and match[1].lower() == wanted[1].lower() and (place / name).is_dir():
+                found.append((int(match[2] or 1), name))
         return [min(found)[1]] if found else []
 
     def _listing(self, folder: Path) -> dict[str, list[str]]:
-        """Returns the names in a folder by what they are but for letter case and composition of accents."""
+        """Returns the names in a folder by what they are but for letter case, composition of accents and encoding."""
         if folder not in self._folders:
             names: dict[str, list[str]] = {}
             try:
                 for name in (path.name for path in folder.iterdir()):
-                    if not name.startswith("."):
-                        names.setdefault(_key(name), []).append(name)
+                    if not hidden(name):
+                        for key in dict.fromkeys(map(_key, (name, *_decodings(name)))):
+                            names.setdefault(key, []).append(name)
             except OSError:
                 pass
             self._folders[folder] = names
@@ -169,14 +194,20 @@ class SceneFiles:
             self._problems.renamed(self._listed_in, how, name, str(found.relative_to(self.folder)))
 
     def _missing(self, name: str, what: str, endings: Sequence[str]) -> UserError:
-        if _DRIVE.match(name):
+        # A file of a mask's name elsewhere is most often its picture.
+        near = "" if what == "mask" else self._elsewhere(name, endings)
+        if _is_absolute(name) and not (name.startswith("/") and _inside_parts(self.folder, name)):
+            if Path(name).exists():
+                return UserError(
+                    f"the file name {name!r} leads outside {self.folder}; expected a path inside the folder"
+                )
             return MissingFile(
                 self.folder / PurePosixPath(name.replace("\\", "/")).name,
-                f"the {what} {name} is a path of another computer, and no file here has the end of that path; make the"
-                " names relative to the scene's folder",
+                f"the {what} {name} is a path of another computer, and leads outside {self.folder}, where no file has"
+                f" the end of that path{f' ({near})' if near else ''}; make the names relative to the scene's folder",
             )
-        if name.startswith("/") and not Path(name).is_relative_to(self.folder.absolute()):
-            return UserError(f"the file name {name!r} leads outside {self.folder}; expected a path inside the folder")
+        if not name.strip().strip("./"):
+            return UserError(f"expected the name of a {what}, got {name!r}; restore the entry")
         shown = self.folder.joinpath(*(_inside_parts(self.folder, name.replace("\\", "/")) or (name,)))
         if endings and shown.suffix.lower() not in endings:
             shown = shown.with_name(shown.name + endings[0])
@@ -184,11 +215,65 @@ class SceneFiles:
         alike = [near for key, names in listing.items() for near in names if Path(key).stem == _key(shown.stem)]
         if alike:
             near = f"; {', '.join(sorted(alike)[:3])} {'is' if len(alike) == 1 else 'are'} there: rename one"
+        elif near:
+            near = f"; {near}: correct the name or move the file"
+        elif _decodings(name):
+            near = "; the name is in an encoding other than UTF-8: was the file renamed?"
         elif not shown.parent.is_dir():
             near = f"; there is no folder {shown.parent}"
-        else:
-            near = ""
         return MissingFile(shown, f"the {what} {shown} is missing{near}; restore it or remove its entry")
+
+    def _elsewhere(self, name: str, endings: Sequence[str]) -> str:
+        """Returns where else in the scene a file of that name lies, for a message; it may be of another camera."""
+        if self._everywhere is None:
+            self._everywhere = {}
+            count = 0
+            for parent, folders, files in os.walk(self.folder):
+                place = Path(parent).relative_to(self.folder)
+                folders[:] = [] if len(place.parts) >= _MAX_DEPTH else sorted(f for f in folders if not hidden(f))
+                count += len(files)
+                if count > _MAX_FILES:
+                    break
+                for file in sorted(files):
+                    self._everywhere.setdefault(_key(file), []).append(str(place / file))
+        last = PurePosixPath(name.replace("\\", "/").strip()).name
+        found = [path for each in (last, *(last + e for e in endings)) for path in self._everywhere.get(_key(each), [])]
+        if not found:
+            return ""
+        return f"{', '.join(found[:3])} {'is' if len(found) == 1 else 'are'} there"
+
+
+def folder_of(scene: Path, name: str) -> Path:
+    """Returns the folder `name`, such as `sparse/0`, of a scene; one in other letters where there is no other."""
+    place = scene
+    for part in Path(name).parts:
+        exact = place / part
+        if not exact.is_dir() and place.is_dir():
+            alike = [path for path in place.iterdir() if _key(path.name) == _key(part) and path.is_dir()]
+            exact = alike[0] if len(alike) == 1 else exact
+        place = exact
+    return place
+
+
+def _is_absolute(name: str) -> bool:
+    """Returns whether a name is an absolute path, of this computer or another."""
+    return bool(_DRIVE.match(name)) or name.startswith(("/", "~/", "~\\", "file:"))
+
+
+def _decodings(name: str) -> list[str]:
+    """Returns what a name with bytes that are no UTF-8 may be in the encodings of old systems; empty for others."""
+    try:
+        name.encode("utf-8")
+        return []
+    except UnicodeEncodeError:
+        pass
+    found = []
+    for encoding in _ENCODINGS:
+        try:
+            found.append(name.encode("utf-8", "surrogateescape").decode(encoding))
+        except UnicodeError:
+            continue
+    return list(dict.fromkeys(found))
 
 
 def _inside_parts(folder: Path, name: str) -> tuple[str, ...] | None:

@@ -19,6 +19,7 @@ from ..errors import UserError
 from ..files import read_json
 from .arrays import read_array
 from .images import IMAGE_ENDINGS, read_header
+from .named_files import SceneFiles
 from .problems import MissingFile, ProblemList
 from .records import FrameRecord, ImagePicture, Lens, PointCloud, SceneRecord, Split
 from .values import check_rotation, matrix, number
@@ -135,23 +136,24 @@ def choose_factor(folder: Path, ids: Sequence[str], wanted: int) -> int:
     there = sorted(
         int(path.name[:-1]) for path in (folder / "rgb").glob("*x") if path.is_dir() and path.name[:-1].isdigit()
     )
-    there = [factor for factor in there if factor > 0 and any(_picture(folder, id, factor) for id in ids)]
+    named = {factor: pictures_of(folder, factor) for factor in there}
+    there = [factor for factor in there if factor > 0 and any(named[factor].find(id, IMAGE_ENDINGS) for id in ids)]
     if not there:
         shown = f"2x/{ids[0]}.png"
         raise UserError(f"{folder / 'rgb'}: expected pictures in 1x, 2x, 4x, ..., such as {shown}; restore them")
     return min(there, key=lambda factor: (factor < wanted, abs(factor - wanted)))
 
 
-def _picture(folder: Path, id: str, factor: int) -> Path | None:
-    places = (folder / "rgb" / f"{factor}x" / f"{id}{ending}" for ending in IMAGE_ENDINGS)
-    return next((path for path in places if path.is_file()), None)
+def pictures_of(folder: Path, factor: int) -> SceneFiles:
+    """Returns the pictures reduced by `factor`; ids are their names without ending."""
+    return SceneFiles(folder / "rgb" / f"{factor}x")
 
 
 class CameraReader:
     """Reads the cameras of pictures reduced by one factor."""
 
     def __init__(self, folder: Path, factor: int) -> None:
-        self._folder, self._factor = folder, factor
+        self._folder, self._factor, self._pictures = folder, factor, pictures_of(folder, factor)
         self._sizes: dict[tuple[int, int], tuple[int, int]] = {}
         """Size of the reduced picture by the size that the camera file states."""
 
@@ -160,7 +162,7 @@ class CameraReader:
 
     def read(self, id: str) -> tuple[np.ndarray, Lens, Path]:
         """Returns world-to-camera [4, 4], the lens and the picture; raises `UserError` when one of them is broken."""
-        picture = _picture(self._folder, id, self._factor)
+        picture = self._pictures.find(id, IMAGE_ENDINGS)
         if picture is None:
             missing = self._folder / "rgb" / f"{self._factor}x" / f"{id}.png"
             raise MissingFile(missing, f"the picture rgb/{self._factor}x/{id}.png is missing; restore it")

@@ -162,7 +162,7 @@ def _frames(
                 ]  # fmt: skip
     singles = [entry for entry in entries if not (entry.is_video and "frame_index" not in entry.own)]
     stated, span = _times(path, singles, count, problems)
-    seen: set[tuple[str, Lens]] = set()
+    seen: dict[tuple[str, Lens], Lens] = {}
     for entry, time in zip(singles, stated):
         with _reporting(path, entry, problems):
             frames.append(_single(path, entry, names[id(entry)], time, videos, seen, problems))
@@ -193,7 +193,7 @@ def _single(
     name: str,
     time: float,
     videos: dict[Path, Video],
-    seen: set[tuple[str, Lens]],
+    seen: dict[tuple[str, Lens], Lens],
     problems: ProblemList,
 ) -> FrameRecord:
     """Returns the record of an entry that is one picture."""
@@ -210,10 +210,10 @@ def _single(
     if "w" in entry.fields and "h" in entry.fields:
         lens = lens_of(entry.fields, 0, 0)
         if (name, lens) not in seen:
-            seen.add((name, lens))
-            lens_of_picture(entry.fields, entry.path)
+            seen[name, lens] = lens_of_picture(entry.fields, entry.path, problems)
+        lens = seen[name, lens]
     else:
-        lens = lens_of_picture(entry.fields, entry.path)
+        lens = lens_of_picture(entry.fields, entry.path, problems)
     return FrameRecord(name, entry.viewmat, lens, ImagePicture(entry.path), time, mask=entry.mask, stated_in=str(path))
 
 

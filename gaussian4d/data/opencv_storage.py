@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import UserError
+from ..files import decoded
 
 _MAX_BYTES = 16 << 20
 _MAX_VALUES = 1 << 22
@@ -44,11 +45,13 @@ def read_text(path: Path) -> str:
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise UserError(f"{path}: {path.stat().st_size} bytes are too many for a calibration; remove or replace it")
-        return path.read_text(encoding="utf-8-sig")
+        text = decoded(path.read_bytes())
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); restore the calibration") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: expected a text file, got binary data; restore the calibration") from None
+    if "\0" in text:
+        raise UserError(f"{path}: expected a text file, got binary data; restore the calibration")
+    # Bytes that are no UTF-8, as in comments of old systems, are no part of a number.
+    return text.encode("utf-8", "replace").decode("utf-8").replace("\r\n", "\n")
 
 
 def parse_xml(text: str) -> ET.Element:

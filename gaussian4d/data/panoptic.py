@@ -20,6 +20,7 @@ from .arrays import read_archived
 from .images import header_for
 from .named_files import SceneFiles
 from .problems import ProblemList
+from .recordings import mask_of
 from .records import FrameRecord, ImagePicture, Lens, PointCloud, SceneRecord, Split
 from .values import matrix, number, pose
 
@@ -42,7 +43,7 @@ def read(folder: Path, problems: ProblemList) -> SceneRecord:
     fps = FPS
     for split in SPLITS:
         path = folder / f"{split}_meta.json"
-        named = SceneFiles(folder / "ims", problems, path)
+        named, masks = SceneFiles(folder / "ims", problems, path), SceneFiles(folder / "seg")
         if not path.is_file():
             problems.warning(path, f"no {split} frames: the file is missing")
             continue
@@ -57,7 +58,7 @@ def read(folder: Path, problems: ProblemList) -> SceneRecord:
             for name, camera_id, k, w2c in zip(names, ids, ks, poses):
                 where = f"instant {t}, camera {camera_id}"
                 try:
-                    record = _read_frame(folder, named, path, content, split, name, camera_id, k, w2c, seen)
+                    record = _read_frame(named, masks, path, content, split, name, camera_id, k, w2c, seen)
                 except UserError as error:
                     problems.entry(path, where, error)
                     continue
@@ -95,8 +96,8 @@ def _table(path: Path, content: Any) -> list[list[Any]]:
 
 
 def _read_frame(
-    folder: Path,
     named: SceneFiles,
+    masks: SceneFiles,
     path: Path,
     content: dict[str, Any],
     split: Split,
@@ -118,11 +119,9 @@ def _read_frame(
         header = header_for(picture, (w, h))
         if (header.width, header.height) != (w, h):
             raise UserError(f"{picture} is {header.width}x{header.height}, the file says {w}x{h}; restore one of them")
-    mask = folder / "seg" / picture.relative_to(named.folder).with_suffix(".png")
+    mask = mask_of(masks, str(picture.relative_to(named.folder)))
     lens = Lens(float(K[0, 0]), float(K[1, 1]), float(K[0, 2]), float(K[1, 2]), w, h)
-    return FrameRecord(
-        key, viewmat, lens, ImagePicture(picture), 0.0, split, mask if mask.is_file() else None, stated_in=str(path)
-    )
+    return FrameRecord(key, viewmat, lens, ImagePicture(picture), 0.0, split, mask, stated_in=str(path))
 
 
 def _points(folder: Path, problems: ProblemList) -> PointCloud | None:

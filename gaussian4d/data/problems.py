@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -34,6 +35,38 @@ class MissingFile(UserError):
     def __init__(self, path: str | Path, message: str) -> None:
         super().__init__(message)
         self.path = str(path)
+
+
+# What differs between messages of one cause: names in quotes, paths, what something is called, numbers.
+_NAMED = re.compile(r"(?<!\w)'[^']*'|\S*/\S+|\b(?:camera|image|video|frame|entry|row) \S+|[-+]?\d[\d.,e+-]*|\S+\.\w+")
+_MOST_NAMES = 6
+
+
+def _folded(problems: list[Problem]) -> list[Problem]:
+    """Returns the problems, those that only differ in names and numbers as one that counts and names the others."""
+    alike: dict[tuple[str, str], list[Problem]] = {}
+    for problem in problems:
+        shape = _NAMED.sub("#", problem.message.replace(problem.file, "#"))
+        alike.setdefault((problem.severity, shape), []).append(problem)
+    folded = []
+    for first, *others in alike.values():
+        if others:
+            listed = ", ".join(_told_apart(first, other) for other in others[:_MOST_NAMES])
+            more = ", ..." if len(others) > _MOST_NAMES else ""
+            first = dataclasses.replace(
+                first, message=f"{first.message}; the same of {len(others)} more: {listed}{more}"
+            )
+        folded.append(first)
+    return folded
+
+
+def _told_apart(first: Problem, other: Problem) -> str:
+    """Returns what tells a problem from the first of its kind: its file, or the first word that differs."""
+    if other.file != first.file:
+        path = Path(other.file)
+        return path.name if path.name != Path(first.file).name else f"{path.parent.name}/{path.name}"
+    words = zip(first.message.split(), other.message.split())
+    return next((word for known, word in words if known != word), other.message).strip(":;,()'")
 
 
 class ProblemList:
@@ -85,7 +118,11 @@ class ProblemList:
         self._renamed.setdefault((str(file), how), []).append((name, found))
 
     def settle(self) -> None:
-        """Makes one problem of the missing files of each list, and of its unusual names, when all of it is read."""
+        """Makes one problem of each cause, when all of a list is read.
+
+        That is of the missing files of each list, of its unusual names, and of whatever else was noted of several
+        entries or files alike.
+        """
         for (file, how), names in self._renamed.items():
             count = len(dict.fromkeys(names))
             many = "1 file is" if count == 1 else f"{count} files are"
@@ -101,6 +138,7 @@ class ProblemList:
             else:
                 self.error(file, f"{first}{many}; --skip-missing goes on without {'them' if others else 'it'}")
         self._missing.clear()
+        self._problems = _folded(self._problems)
 
     def take(self, file: str | Path, error: UserError) -> None:
         """Notes a caught `UserError` as an error of `file`, named once."""

@@ -12,9 +12,27 @@ from pathlib import Path
 from typing import Protocol
 
 from ..errors import STUMBLES, UserError, unforeseen
+from ..files import hidden
 from ..plugins import OWN_PACKAGE, READERS
+from .colmap import models_in
+from .images import IMAGE_ENDINGS
 from .problems import ProblemList
 from .records import SceneRecord
+from .video import VIDEO_ENDINGS
+
+_ARCHIVES = {".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".xz", ".bz2", ".zst"}
+_LISTS = ("transforms.json", "transforms_train.json", "train_meta.json", "dataset.json")
+
+# What looks like a part of a scene, and why it is none, the most telling first.
+_SIGNS = (
+    ("transforms_*.json", "transforms_train.json is not among its lists of frames"),
+    ("poses_bounds.npy", "poses_bounds.npy has neither cam00.mp4, cam01.mp4, ... nor pictures in images/ beside it"),
+    ("[sS]parse/**/points3D.*", "the model in sparse/ lacks its cameras and images files; copy the whole model"),
+    ("dataset.json", "dataset.json has no folder camera/ beside it"),
+    ("camera/*.json", "camera/ has neither dataset.json nor splits/train.json beside it"),
+    ("intri.yml", "intri.yml has neither images/ nor videos/ beside it"),
+    ("database.db", "a database of COLMAP, but no model; run `colmap mapper`, which writes sparse/0"),
+)
 
 
 class Reader(Protocol):
@@ -42,7 +60,8 @@ def read_scene(folder: Path, problems: ProblemList) -> SceneRecord:
     if not folder.exists():
         raise UserError(f"{folder}: no such folder; check the path")
     if not folder.is_dir():
-        raise UserError(f"{folder}: expected a folder that holds a scene, got a file; give its folder")
+        what = "unpack it and give its folder" if folder.suffix.lower() in _ARCHIVES else f"give {folder.parent}"
+        raise UserError(f"{folder}: expected a folder that holds a scene, got a file; {what}")
     readers = in_order()
     if not any(folder.iterdir()):
         raise UserError(f"{folder}: the folder is empty; looked for {_looked_for(readers)}")
@@ -62,23 +81,44 @@ def read_scene(folder: Path, problems: ProblemList) -> SceneRecord:
 
 def _seen(folder: Path) -> str:
     """Returns what a folder without a scene holds, and what that suggests, as part of a sentence."""
-    names = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir() if not path.name.startswith("."))
+    names = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir() if not hidden(path.name))
     if not names:
         return " (only hidden files are there)"
     listed = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
-    inside = [path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    inside = [path.name for path in folder.iterdir() if path.is_dir() and not hidden(path.name)]
+    above = next((place for place in list(folder.absolute().parents)[:2] if _listed_in(place)), None)
+    if above is not None:
+        return f" (it holds {listed}), but {above} is one: give that folder"
     deeper = [name for name in sorted(inside) if len(inside) < 50 and recognised(folder / name)]
     if deeper:
-        return f" in it, but there is one in {', '.join(deeper[:3])}"
-    endings = {Path(name).suffix.lower() for name in names}
-    if endings & {".mp4", ".mov", ".mts", ".avi", ".mkv", ".ts", ".m2ts", ".webm"}:
-        return f" (it holds {listed}: videos without cameras; `gaussian4d prepare {folder} --out SCENE` makes a scene)"
-    return f" (it holds {listed})"
+        many = f"there are {len(deeper)}: " if len(deeper) > 1 else "there is one in "
+        return f" in it, but {many}{', '.join(deeper[:3])}{', ...' if len(deeper) > 3 else ''}"
+    why = next((why for pattern, why in _SIGNS if any(folder.glob(pattern))), None) or _raw(folder, inside)
+    return f" (it holds {listed}{': ' if why else ''}{why})"
+
+
+def _raw(folder: Path, inside: list[str]) -> str:
+    """Returns what recordings without cameras a folder, or one in it, holds; empty without any."""
+    places = [folder, *(folder / name for name in inside[:50])]
+    endings = {path.suffix.lower() for place in places for path in place.iterdir() if not hidden(path.name)}
+    if endings & {*VIDEO_ENDINGS}:
+        return f"videos but no calibration; `gaussian4d prepare {folder} --out SCENE` finds the cameras"
+    if endings & {*IMAGE_ENDINGS}:
+        return "pictures but no cameras; COLMAP finds them, of folders of frames `gaussian4d prepare` does too"
+    return ""
+
+
+def _listed_in(folder: Path) -> bool:
+    """Returns whether a folder holds one of the lists that make it a scene; looks at few names."""
+    return any((folder / name).is_file() for name in _LISTS) or bool(models_in(folder))
 
 
 def recognised(folder: Path) -> bool:
-    """Returns whether a reader takes a folder, which exists, for a scene."""
-    return any(_recognises(name, reader, folder) for name, reader in in_order().items())
+    """Returns whether a reader takes a folder, which exists, for a scene, though it may be a broken one."""
+    try:
+        return any(_recognises(name, reader, folder) for name, reader in in_order().items())
+    except UserError:
+        return True
 
 
 def in_order() -> dict[str, Reader]:

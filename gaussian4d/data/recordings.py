@@ -6,15 +6,17 @@ import dataclasses
 import os
 import re
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from ..conventions import frame_times, numeric_key
 from ..errors import UserError
+from ..files import hidden
 from ..frame_numbers import FrameNumbers
 from .clips import common_instants, fit_lens, fit_lens_to_picture
 from .images import IMAGE_ENDINGS, read_header
+from .named_files import SceneFiles
 from .problems import ProblemList
 from .records import FrameRecord, ImagePicture, Lens, Split, VideoPicture
 from .video import VIDEO_ENDINGS, Video, probe_all
@@ -73,7 +75,7 @@ def recordings_in(place: Path) -> dict[str, Recording]:
     if not place.is_dir():
         return {}
     for path in sorted(place.iterdir(), key=lambda p: numeric_key(p.name)):
-        if path.name.startswith("."):
+        if hidden(path.name):
             continue
         if path.suffix.lower() in VIDEO_ENDINGS and path.is_file():
             fault = None
@@ -108,9 +110,7 @@ def numbered_pictures(folder: Path) -> Recording | None:
 
 def pictures_in(folder: Path) -> list[Path]:
     """Returns the picture files of a folder, sorted by name as text."""
-    return sorted(
-        path for path in folder.iterdir() if path.suffix.lower() in IMAGE_ENDINGS and not path.name.startswith(".")
-    )
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_ENDINGS and not hidden(path.name))
 
 
 def frame_number(stem: str) -> int | None:
@@ -179,7 +179,8 @@ def _clip_of_pictures(cameras: Sequence[FixedCamera], problems: ProblemList, fps
         except UserError as error:
             problems.take(pictures[0][1], error)
             continue
-        own = [_frame(camera, lens, ImagePicture(path), numbers.time(number)) for number, path in pictures]
+        masks = None if camera.masks is None else SceneFiles(camera.masks)
+        own = [_frame(camera, lens, ImagePicture(path), numbers.time(number), masks) for number, path in pictures]
         unmasked = [frame for frame in own if frame.mask is None]
         if camera.masks is not None and unmasked:
             problems.warning(
@@ -214,8 +215,10 @@ def _warn_of_lacking(cameras: Sequence[FixedCamera], numbers: FrameNumbers, prob
         )
 
 
-def _frame(camera: FixedCamera, lens: Lens, picture: ImagePicture | VideoPicture, time: float) -> FrameRecord:
-    mask = _mask(camera.masks, picture.path) if camera.masks and isinstance(picture, ImagePicture) else None
+def _frame(
+    camera: FixedCamera, lens: Lens, picture: ImagePicture | VideoPicture, time: float, masks: SceneFiles | None = None
+) -> FrameRecord:
+    mask = mask_of(masks, picture.path.name) if masks is not None and isinstance(picture, ImagePicture) else None
     return FrameRecord(
         camera.name, camera.viewmat, lens, picture, float(time), camera.split, mask, stated_in=str(camera.stated_in)
     )
@@ -225,5 +228,6 @@ def _sized(lens: Lens, width: int, height: int) -> Lens:
     return lens if lens.width and lens.height else dataclasses.replace(lens, width=width, height=height)
 
 
-def _mask(folder: Path, picture: Path) -> Path | None:
-    return next((path for ending in IMAGE_ENDINGS if (path := folder / f"{picture.stem}{ending}").is_file()), None)
+def mask_of(masks: SceneFiles, picture: str) -> Path | None:
+    """Returns the mask of a picture, `0001.png` or COLMAP's `0001.jpg.png` for `0001.jpg`; None without one."""
+    return masks.find(str(PurePosixPath(picture).with_suffix("")), IMAGE_ENDINGS) or masks.find(picture, IMAGE_ENDINGS)

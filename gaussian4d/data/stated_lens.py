@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
+from .clips import fit_lens_to_picture
 from .images import header_for
 from .problems import ProblemList
 from .records import Lens
@@ -36,8 +37,8 @@ def say_what_is_not_read(path: Path, listed: Iterable[Mapping[str, Any]], proble
         problems.warning(path, f"{', '.join(_NOT_READ[key] for key in sorted(found))}: stated, and not used")
 
 
-def lens_of_picture(fields: Mapping[str, Any], picture: Path) -> Lens:
-    """Returns the lens that `fields` state for a picture, whose size must be the stated one where there is one.
+def lens_of_picture(fields: Mapping[str, Any], picture: Path, problems: ProblemList) -> Lens:
+    """Returns the lens that `fields` state for a picture, scaled to it where it is a copy of another size.
 
     A picture stored in another orientation counts as the upright one where that has the stated size, or none is stated.
     """
@@ -48,13 +49,7 @@ def lens_of_picture(fields: Mapping[str, Any], picture: Path) -> Lens:
         # Principal points lie near the middle.
         stated = (round(2 * number(fields["cx"], "cx")), round(2 * number(fields["cy"], "cy")))
     header = header_for(picture, stated)
-    lens = lens_of(fields, header.width, header.height)
-    if (header.width, header.height) != (lens.width, lens.height):
-        raise UserError(
-            f"{picture} is {header.width}x{header.height}, the file says {lens.width}x{lens.height}; correct w and h"
-            " (and the intrinsics with them) or restore the picture"
-        )
-    return lens
+    return fit_lens_to_picture(lens_of(fields, header.width, header.height), picture, problems, header)
 
 
 def lens_of(fields: Mapping[str, Any], width: int, height: int) -> Lens:

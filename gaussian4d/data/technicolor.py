@@ -14,6 +14,8 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from ..errors import UserError
+from ..files import hidden
+from .colmap import models_in
 from .images import IMAGE_ENDINGS, read_header
 from .opencv_storage import read_text
 from .problems import ProblemList
@@ -34,7 +36,7 @@ _COLUMNS_DISTORTED = 14
 
 def recognises(folder: Path) -> bool:
     """Tells whether the folder holds a Technicolor scene."""
-    return (folder / PARAMETERS).is_file()
+    return (folder / PARAMETERS).is_file() and (not models_in(folder) or bool(_recordings(folder)))
 
 
 def read(folder: Path, problems: ProblemList) -> SceneRecord:
@@ -89,7 +91,7 @@ def _recordings(folder: Path) -> dict[int, Recording]:
     found: dict[int, dict[int, Path]] = {}
     for path in sorted(folder.iterdir(), key=lambda p: p.name):
         match = _NAME.fullmatch(path.stem)
-        if match is None or path.suffix.lower() not in IMAGE_ENDINGS or path.name.startswith("."):
+        if match is None or path.suffix.lower() not in IMAGE_ENDINGS or hidden(path.name):
             continue
         pictures, frame = found.setdefault(int(match["camera"]), {}), int(match["frame"])
         if frame in pictures:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..conventions import frame_times, numeric_key
 from ..errors import UserError
+from ..files import hidden
 from .calibration import CalibratedCamera, find_calibrations
 from .clips import common_instants, fit_lens
 from .problems import ProblemList
@@ -29,8 +30,14 @@ _MAX_FILES = 20_000
 
 
 def recognises(folder: Path) -> bool:
-    """Tells whether any video lies in or below the folder."""
-    return any(path.suffix.lower() in VIDEO_ENDINGS for path in _walk(folder))
+    """Tells whether a video and what may be a calibration lie in or below the folder."""
+    videos = calibrations = False
+    for path in _walk(folder):
+        videos = videos or path.suffix.lower() in VIDEO_ENDINGS
+        calibrations = calibrations or path.name.lower().endswith(CALIBRATION_ENDINGS)
+        if videos and calibrations:
+            return True
+    return False
 
 
 def read(folder: Path, problems: ProblemList) -> SceneRecord:
@@ -119,18 +126,27 @@ def _same_number(camera: str, video: str) -> bool:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """Yields files in and below the folder, to a sane depth and number; links to folders are not followed."""
+    """Yields files in and below the folder, to a sane depth and number; no folder twice, whatever links lead to it."""
     seen = 0
-    for parent, folders, names in os.walk(folder):
+    visited: set[tuple[int, int]] = set()
+    for parent, folders, names in os.walk(folder, followlinks=True):
         here = Path(parent)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        try:
+            status = here.stat()
+        except OSError:
+            continue
+        if (status.st_dev, status.st_ino) in visited:
+            folders.clear()
+            continue
+        visited.add((status.st_dev, status.st_ino))
+        folders[:] = sorted(name for name in folders if not hidden(name))
         if len(here.relative_to(folder).parts) >= _MAX_DEPTH:
             folders.clear()
         for name in sorted(names):
             seen += 1
             if seen > _MAX_FILES:
                 return
-            if not name.startswith("."):
+            if not hidden(name):
                 yield here / name
 
 

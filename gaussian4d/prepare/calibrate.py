@@ -15,6 +15,7 @@ from ..data.records import Lens
 from ..data.video import Video
 from ..data.videos import CALIBRATION_ENDINGS, match_names
 from ..errors import UserError
+from ..files import hidden
 from .recordings import Recording
 
 
@@ -42,7 +43,7 @@ def find_calibration_files(source: Path, calibration: Path | None) -> list[Path]
     return [
         path
         for path in found
-        if path.is_file() and not path.name.startswith(".") and path.name.lower().endswith(CALIBRATION_ENDINGS)
+        if path.is_file() and not hidden(path.name) and path.name.lower().endswith(CALIBRATION_ENDINGS)
     ]
 
 

@@ -14,6 +14,7 @@ from ..data.images import read_header, read_image
 from ..data.recordings import pictures_in
 from ..data.video import VIDEO_ENDINGS, Decoder, Video, probe_all
 from ..errors import UserError
+from ..files import hidden
 
 # Folders that lie beside a recording without being one.
 _BESIDE = re.compile(r"background|\bbg\b|plate|calib|intrinsic|extrinsic|mask|\bseg\b|segment|empty", re.IGNORECASE)
@@ -97,7 +98,7 @@ def _videos_below(source: Path) -> list[Path]:
     for pattern in ("*", "*/*", "*/*/*"):
         for path in source.glob(pattern):
             below = path.relative_to(source).parts
-            beside = any(part.startswith(".") for part in below) or any(map(_BESIDE.search, below[:-1]))
+            beside = any(map(hidden, below)) or any(map(_BESIDE.search, below[:-1]))
             if path.suffix.lower() in VIDEO_ENDINGS and path.is_file() and not beside:
                 groups.setdefault(path.parent, []).append(path)
     if not groups:
@@ -132,7 +133,7 @@ def _videos(paths: list[Path], fps: float | None) -> list[Recording]:
 
 
 def _picture_folders(source: Path, fps: float | None) -> list[Recording]:
-    folders = [path for path in source.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    folders = [path for path in source.iterdir() if path.is_dir() and not hidden(path.name)]
     result = []
     for folder in sorted(folders, key=lambda path: numeric_key(path.name)):
         if _BESIDE.search(folder.name):

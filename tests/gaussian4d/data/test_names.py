@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from layouts import LAYOUTS, llff_rows, rewrite_json, save, shot, write_colmap_binary, write_colmap_text
+from PIL import Image
 from tiny_scenes import COUNT, nerfstudio, nerfstudio_images, write_dnerf, write_panoptic
 
 from gaussian4d.cli import main
@@ -49,6 +50,9 @@ def warned(folder: Path, *words: str) -> None:
         (lambda name: name.replace("/", "\\"), "with backslashes"),
         (lambda name: "C:\\Users\\me\\scene\\" + name.replace("/", "\\"), "absolute on another computer"),
         (lambda name: "/Volumes/Disk/scene/" + name, "absolute on another computer"),
+        (lambda name: "/" + name, "absolute on another computer"),
+        (lambda name: "~/scene/" + name, "absolute on another computer"),
+        (lambda name: "file:///C:/my%20scene/" + name, "absolute on another computer"),
         (lambda name: name.replace(".png", ".PNG"), "in other letters"),
         (lambda name: name.upper(), "in other letters"),
         (lambda name: name.replace(".png", ".jpg"), "with another ending"),
@@ -90,6 +94,56 @@ def test_a_smaller_copy_of_the_folder(tmp_path: Path) -> None:
     assert found is not None and [problem.severity for problem in problems].count("error") == 0
     assert {(frame.camera.width, frame.camera.height) for frame in found.frames("all")} == {(32, 24)}
     assert any("images_2" in problem.message for problem in problems)
+
+
+@pytest.mark.parametrize(("there", "listed", "step"), [("images_2", "images", 2), ("images", "images_8", 1)])
+def test_a_list_of_pictures_of_another_size(scene: Path, there: str, listed: str, step: int) -> None:
+    before = load_scene(scene).cameras["cam0"]
+    for camera in ("cam0", "cam1"):
+        for path in (scene / camera).iterdir():
+            save(scene / there / camera / path.name, np.asarray(Image.open(path))[::step, ::step])
+        shutil.rmtree(scene / camera)
+    rename(scene, lambda name: f"{listed}/{name}")
+    factor = 8 if listed == "images_8" else 1
+    keys = ("w", "h", "fl_x", "fl_y", "cx", "cy")
+    rewrite_json(
+        scene / "transforms.json",
+        lambda content: [
+            each.update({key: each[key] / factor for key in keys if key in each})
+            for each in (content, *content["frames"])
+        ],
+    )
+    warned(scene, "a copy of another size is there", f"{2 * COUNT} files are")
+    camera = load_scene(scene).cameras["cam0"]
+    assert camera.width == 64 // step and np.allclose(camera.K[:2], before.K[:2] / step)
+
+
+def test_a_copy_of_another_size_is_of_pictures_only(scene: Path) -> None:
+    shutil.copytree(scene / "cam1", scene / "view_2")
+    rename(scene, lambda name: name.replace("cam1", "view_4"))
+    with pytest.raises(UserError, match="missing"):
+        load_scene(scene)
+
+
+@pytest.mark.parametrize("name", ["", "  ", "./"])
+def test_an_empty_name(scene: Path, name: str) -> None:
+    rewrite_json(scene / "transforms.json", lambda content: content["frames"][0].update(file_path=name))
+    with pytest.raises(UserError, match="expected the name of a picture"):
+        load_scene(scene)
+
+
+def test_a_name_too_long_for_a_file(scene: Path) -> None:
+    rewrite_json(scene / "transforms.json", lambda content: content["frames"][0].update(file_path="x/" + 300 * "y"))
+    with pytest.raises(UserError, match="missing"):
+        load_scene(scene)
+
+
+def test_a_file_of_that_name_in_another_folder_is_named_not_taken(tmp_path: Path) -> None:
+    write_colmap_binary(tmp_path / "sparse" / "0")
+    for c in range(3):
+        save(tmp_path / "images" / "left" / f"cam{c:02d}.png", shot(c, 0))
+    with pytest.raises(UserError, match=r"images/left/cam00\.png is there"):
+        load_scene(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["../s/cam0/frame_7.png", "/etc/passwd", "cam0/../../x.png", "..\\s\\x.png"])
@@ -222,6 +276,21 @@ def test_names_in_another_encoding(tmp_path: Path, write: Callable[..., None]) -
         save(tmp_path / "x.png", shot(c, 0))
         (tmp_path / "x.png").rename(tmp_path / "images" / (os.fsdecode(room) + f"{c:02d}.png"))
     assert len(load_scene(tmp_path).frames("all")) == 3
+
+
+@pytest.mark.parametrize(("encoding", "room"), [("gbk", "\u623f\u95f4"), ("latin-1", "caf\u00e9"), ("cp932", "\u732b")])
+def test_names_that_a_copy_has_turned_to_utf8(tmp_path: Path, encoding: str, room: str) -> None:
+    write_colmap_text(tmp_path / "sparse" / "0")
+    path = tmp_path / "sparse" / "0" / "images.txt"
+    path.write_bytes(path.read_bytes().replace(b"cam", room.encode(encoding)))
+    for c in range(3):
+        save(tmp_path / "images" / f"{room}{c:02d}.png", shot(c, 0))
+    found, problems = inspect(tmp_path)
+    assert found is not None and len(found.frames("all")) == 3
+    assert [problem for problem in problems if "3 files are named in an encoding other than UTF-8" in problem.message]
+    (tmp_path / "images" / f"{room}00.png").unlink()
+    with pytest.raises(UserError, match="encoding other than UTF-8"):
+        load_scene(tmp_path)
 
 
 def test_of_several_models_the_largest_is_read(tmp_path: Path) -> None:
