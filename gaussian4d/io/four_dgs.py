@@ -103,9 +103,17 @@ def write_4dgs(path: str | os.PathLike[str], model: DynamicGaussians) -> None:
     options = fourdgs.WriteOptions(profile="fine", cutoff=_CUTOFF, metadata=metadata)
     with atomic_write(path) as temporary:
         try:
-            fourdgs.write(str(temporary), gaussians, seconds * (last - first), options=options, camera=camera)
-        except fourdgs.FourdgsError as error:
-            raise UserError(f"{path}: the .4dgs writer refuses these Gaussians: {error}; use another format") from None
+            # Its writer casts what it cannot hold before it refuses that.
+            with np.errstate(all="ignore"):
+                fourdgs.write(str(temporary), gaussians, seconds * (last - first), options=options, camera=camera)
+        except (fourdgs.FourdgsError, ValueError, ArithmeticError) as error:
+            means = model.params["means"].detach().cpu()
+            farthest = int(means.abs().amax(dim=1).argmax())
+            place = " ".join(f"{x:.6g}" for x in means[farthest].tolist())
+            raise UserError(
+                f"{path}: the .4dgs writer refuses these Gaussians: {error}; the farthest, row {farthest}, stands at"
+                f" {place}: leave it out if it is a stray, or use another format"
+            ) from None
 
 
 def read_4dgs(path: str | os.PathLike[str]) -> DynamicGaussians:

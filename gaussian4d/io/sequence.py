@@ -218,7 +218,11 @@ def gaussians_in(folder: str | os.PathLike[str]) -> Path | None:
         if (folder / name).is_file() and (name != META or is_meta(folder / name)):
             return folder / name
     iterations = [path for place in (folder, folder / "point_cloud") for path in place.glob("iteration_*/*.ply")]
-    numbered = [(int(path.parent.name[10:]), path) for path in iterations if path.parent.name[10:].isdigit()]
+    numbered = [
+        (int(path.parent.name[10:]), path)
+        for path in iterations
+        if path.parent.name[10:].isdigit() and not path.name.startswith(".")
+    ]
     if numbered:
         latest = max(numbered)[1]
         if len(numbered) > 1:

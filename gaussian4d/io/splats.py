@@ -28,6 +28,13 @@ REST_COUNTS = (0, 3, 8, 15, 24)
 LARGEST_LOG_SCALE = 43.0
 """The covariance of a Gaussian holds squares of its scales, which must be floats."""
 
+LARGEST_PLACE = 1e18
+"""A distance is the root of squares of positions, which must be floats."""
+
+_QUAT_LENGTHS = (1e-12, 1e18)
+"""Between these a quaternion can be normalised in floats: a shorter one is none (`unit`), of a longer one the square
+is infinite."""
+
 # Bytes hold opacities 0 and 1, of which there is no logit. A byte's own step is 1 / 255, so this loses nothing.
 _SMALLEST_OPACITY = 1e-4
 
@@ -55,8 +62,9 @@ def check_splats(splats: Splats) -> Splats:
 
 
 def gaussian_rows(table: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Returns which rows [N] of a table are Gaussians: finite, with a rotation, and of a size that a float can square.
+    """Returns which rows [N] of a table are Gaussians.
 
+    They are finite and have a rotation, and floats can hold the squares of their sizes and places.
     Columns `extra.NAME` are not looked at, and `durations` may be infinite.
     """
     good = np.ones(len(table["means"]), dtype=bool)
@@ -66,7 +74,11 @@ def gaussian_rows(table: Mapping[str, np.ndarray]) -> np.ndarray:
         rows = value.reshape(len(good), -1)
         good &= ~np.isnan(rows).any(axis=1) if name == "durations" else np.isfinite(rows).all(axis=1)
         if name == "quats":
-            good &= rows.any(axis=1)
+            with np.errstate(invalid="ignore"):
+                length = np.linalg.norm(rows.astype(np.float64), axis=1)
+            good &= (length > _QUAT_LENGTHS[0]) & (length < _QUAT_LENGTHS[1])
+        elif name == "means":
+            good &= (np.abs(rows) <= LARGEST_PLACE).all(axis=1)
         elif name == "scales":
             good &= (rows <= LARGEST_LOG_SCALE).all(axis=1)
     return good
