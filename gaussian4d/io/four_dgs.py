@@ -107,13 +107,22 @@ def write_4dgs(path: str | os.PathLike[str], model: DynamicGaussians) -> None:
             with np.errstate(all="ignore"):
                 fourdgs.write(str(temporary), gaussians, seconds * (last - first), options=options, camera=camera)
         except (fourdgs.FourdgsError, ValueError, ArithmeticError) as error:
-            means = model.params["means"].detach().cpu()
-            farthest = int(means.abs().amax(dim=1).argmax())
-            place = " ".join(f"{x:.6g}" for x in means[farthest].tolist())
+            farthest = _farthest(model, (first, last))
             raise UserError(
-                f"{path}: the .4dgs writer refuses these Gaussians: {error}; the farthest, row {farthest}, stands at"
-                f" {place}: leave it out if it is a stray, or use another format"
+                f"{path}: the .4dgs writer refuses these Gaussians: {error}; {farthest}: leave it out if it is a stray,"
+                " or use another format"
             ) from None
+
+
+def _farthest(model: DynamicGaussians, times: tuple[float, ...]) -> str:
+    """Returns which Gaussian of a model is farthest from the origin at one of `times`, and where, as words."""
+    found = []
+    for time in times:
+        means = model.at(time).means
+        row = int(means.abs().amax(dim=1).argmax())
+        found.append((float(means[row].abs().max()), row, " ".join(f"{x:.6g}" for x in means[row].tolist())))
+    _, row, place = max(found)
+    return f"the farthest, row {row}, stands at {place}"
 
 
 def read_4dgs(path: str | os.PathLike[str]) -> DynamicGaussians:

@@ -24,11 +24,19 @@ from ..offsets import meta_of, rebased
 from ..plugins import FORMATS
 from .formats import Format
 from .orient import rotated
-from .registry import comments_of, format_named, format_of, frame_formats, offset_options, read_still, with_axes
+from .registry import (
+    comments_of,
+    format_named,
+    format_of,
+    frame_formats,
+    offset_options,
+    read_still,
+    with_axes,
+)
+from .splats import Splats, said_once, say_alike
 
 if TYPE_CHECKING:
     from ..gaussians import Gaussians
-    from .splats import Splats
 
 # A Gaussian below this never reaches a pixel: the rasterizer's own threshold.
 VISIBLE_OPACITY = 1.0 / 255.0
@@ -76,14 +84,18 @@ def ply_sequence(
     format = format or format_named("ply")
     # SuperSplat takes two or more `.ply` that differ in a number, PlayCanvas `.sog` too.
     with atomic_folder(folder, rf"frame_\d+({_frame_endings()})") as temporary:
-        listed = list(times)
+        listed, said = list(times), []
         for number, time in zip(numbers_of_times(listed), listed):
             name = f"frame_{number:04d}{format.endings[0]}"
             columns = ply_columns(model.at(float(time)), keep_invisible=keep_invisible)
             columns = columns if turn is None else rotated(columns, turn)
             options = {"vertical_axis": vertical_axis, **offset_options(model, format, turn)}
-            format.write(temporary / name, columns, **options)
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                format.write(temporary / name, columns, **options)
+            said += [str(warning.message).replace(str(temporary), str(folder)) for warning in caught]
             yield Path(folder) / name
+        say_alike(said)
 
 
 def find_frames(folder: str | os.PathLike[str]) -> list[Path]:
@@ -196,13 +208,8 @@ def read_sequence(folder: str | os.PathLike[str]) -> DynamicGaussians:
 
 def _read_frames(paths: list[Path]) -> list[tuple[Splats, np.ndarray]]:
     """Returns Gaussians and offset of each frame; what there is to say is said once, with how many it holds for."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        found = [read_still(path) for path in paths]
-    if caught:
-        more = f" ({len(caught) - 1} more such lines for the other frames)" if len(caught) > 1 else ""
-        warnings.warn(f"{caught[0].message}{more}", stacklevel=3)
-    return found
+    with said_once():
+        return [read_still(path) for path in paths]
 
 
 def gaussians_in(folder: str | os.PathLike[str]) -> Path | None:

@@ -21,9 +21,10 @@ from gaussian4d.errors import UserError
 from gaussian4d.io.packed import from_smallest_three, morton_order, smallest_three
 from gaussian4d.io.ply import read_ply, write_ply
 from gaussian4d.io.registry import read_model, write_model
+from gaussian4d.io.sequence import write_ply_sequence
 from gaussian4d.io.splats import SH_C0, Splats, sigmoid
 from gaussian4d.model import DynamicGaussians, load_model
-from gaussian4d.motion import Static
+from gaussian4d.motion import Spacetime, Static
 
 WRITTEN = [".ply", ".compressed.ply", ".splat", ".spz", ".sog", ".glb", ".usda", ".splatv", ".4dgs", ".g4d"]
 KINDS = {
@@ -122,6 +123,55 @@ def test_4dgs_refuses_what_it_cannot_hold(tmp_path: Path) -> None:
         with pytest.raises(UserError, match="row 7, stands at 1e"):
             write_model(tmp_path / "a.4dgs", model_of(table))
     assert not list(tmp_path.iterdir())
+
+
+def moving_table(column: str, value: float) -> dict[str, torch.Tensor]:
+    """Returns spacetime Gaussians of which the fourth has a number that no motion has."""
+    table = {name: torch.from_numpy(value) for name, value in sample(8, 0).items()}
+    motion = {"trajectories": torch.zeros(8, 3, 3), "spins": torch.zeros(8, 4), "times": torch.full((8,), 0.5)}
+    table |= motion | {"durations": torch.full((8,), 2.0)}
+    table["trajectories"][:, 0, 0] = 0.1
+    table[column][3] = value
+    return table
+
+
+@pytest.mark.parametrize("ending", [".splatv", ".4dgs", ".glb", ".usda", ""])
+@pytest.mark.parametrize(("column", "value"), [("trajectories", 1e30), ("spins", 1e30), ("times", -1e30)])
+def test_motion_beyond_all_numbers_is_left_out_and_said_once(
+    tmp_path: Path, ending: str, column: str, value: float
+) -> None:
+    if ending == ".4dgs":
+        pytest.importorskip("fourdgs")
+    model = DynamicGaussians(moving_table(column, value), Spacetime(), times=np.linspace(0, 1, 3))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        if ending:
+            write_model(tmp_path / f"a{ending}", model)
+        else:
+            write_ply_sequence(tmp_path / "a", model, [0.0, 0.5, 1.0])
+        found = load_model(tmp_path / f"a{ending}")
+    said = [str(warning.message) for warning in caught]
+    # A frame from before or after a Gaussian's life does not have it, whatever it is.
+    assert len(said) == (0 if not ending and column == "times" else 1)
+    assert all("1 of 8 rows are no Gaussians" in line for line in said)
+    for time in (0.0, 0.5, 1.0):
+        state = found.at(time)
+        assert torch.isfinite(state.means).all() and torch.isfinite(state.quats).all()
+
+
+def test_what_is_wrong_with_all_frames_is_one_line(tmp_path: Path) -> None:
+    table = sample(6, 0)
+    for k in range(3):
+        folder = tmp_path / "clip"
+        folder.mkdir(exist_ok=True)
+        broken = {name: value.copy() for name, value in table.items()}
+        broken["quats"][k] = 0.0
+        save(folder / f"f_{k}.ply", {n: v for n, v in columns(broken).items() if n != "scale_2"})
+    with pytest.warns(UserWarning) as caught:
+        assert len(load_model(folder)) == 15
+    said = sorted(str(warning.message) for warning in caught)
+    assert len(said) == 2 and all("(2 more such lines for the other frames)" in line for line in said)
+    assert "flat Gaussians" in said[0] and "1 of 6 rows" in said[1]
 
 
 def webp(pixels: np.ndarray, width: int) -> bytes:
