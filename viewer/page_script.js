@@ -11,7 +11,7 @@ addEventListener("pointerup", () => {
 // In a narrow window the panel would hide most of the scene: it begins folded. A tap on its head opens it. The page may
 // build the panel more than once while it begins, so this looks for a while, until somebody touches the page.
 if (innerWidth < 900) {
-  const until = Date.now() + 8000;
+  const until = Date.now() + 30000;
   let tapped = false;
   const fold = setInterval(() => {
     const button = document.querySelector('[aria-label="Minimize panel"]');

@@ -60,7 +60,7 @@ class Session:
         self.workspace = workspace or Workspace()
         self.rig = painter.rig
         self.failed = False
-        self._arrived = False
+        self._framed = self._arrived = False
         self.closed = False
         self.loop = RenderLoop(self._draw, self._show, self._fail)
         self._node: SplatNode | None = None
@@ -205,15 +205,27 @@ class Session:
     def _moved(self) -> None:
         view = self.view()
         if view is not None:
-            if not self._arrived:
-                # Only now is the size of the window known; whoever came with a view of their own keeps it.
-                self._arrived = True
-                if np.allclose(view.position, self.painter.first_position, atol=1e-3):
-                    self.first_view()
+            self._frame_first(view)
             eye = np.array(view.position)
             self.cameras.keep_clear(eye, view.fov, view.width / view.height)
             self.path.keep_clear(eye)
             self.request()
+
+    def _frame_first(self, view: View) -> None:
+        """Moves the view where the page begins so that the scene lies in the free part of the window.
+
+        The page takes its first view, which knows no window, as often as it is built; whoever came with a view of
+        their own, or has turned it, keeps theirs.
+        """
+        if self._arrived:
+            return
+        fov, aside = framed(self.client.camera.image_width, self.client.camera.image_height)
+        at_first = np.allclose(view.position, self.painter.first_position, atol=1e-3)
+        if at_first and abs(view.fov - FIRST_FOV) < 1e-4 and (aside > 0 or fov > FIRST_FOV + 1e-4):
+            self._framed = True
+            self.first_view()
+        elif not at_first and self._framed:
+            self._arrived = True
 
     def _draw(self, view: View, scale: float) -> np.ndarray | None:
         node = self._node

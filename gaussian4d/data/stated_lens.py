@@ -26,8 +26,6 @@ _NOT_READ = {
     "depth_file_path": "depth maps (depth_file_path)",
     "rolling_shutter_time": "the rolling shutter (rolling_shutter_time)",
     "rolling_shutter": "the rolling shutter (rolling_shutter)",
-    "exposure": "exposures (exposure)",
-    "white_balance": "white balances (white_balance)",
 }
 
 

@@ -98,15 +98,12 @@ class Fit:
         """Raises `Lost` when a step before the last checkpoint but one interval is gone."""
         lines = (out / "metrics.jsonl").read_text().splitlines() if (out / "metrics.jsonl").exists() else []
         steps = [json.loads(line)["step"] for line in lines if line.endswith("}")]
-        windows = sorted(path for path in out.glob("windows/*") if (path / "config.json").exists())
-        if windows and (windows[-1] / "model.g4d").exists():
-            # A window that is done needs no checkpoint; what is lost of the next one has no line yet.
-            return
-        kept = [int(path.stem[5:]) for path in (windows or [out])[-1].glob("checkpoints/step_*.safetensors")]
-        if windows and steps and steps[-1] > CHECKPOINT_EVERY + LOG_EVERY:
-            steps = steps[-1:] if not kept or steps[-1] >= max(kept) else []
-        if steps and max(steps) - max(kept, default=0) > CHECKPOINT_EVERY + LOG_EVERY:
-            raise Lost(f"step {max(steps)} was reached, the newest checkpoint is {max(kept, default=0)}")
+        # Of windows, the lines go on counting where the checkpoints of each begin anew.
+        kept = 0
+        for folder in [out, *out.glob("windows/*")]:
+            kept += max((int(path.stem[5:]) for path in folder.glob("checkpoints/step_*.safetensors")), default=0)
+        if steps and max(steps) - kept > CHECKPOINT_EVERY + LOG_EVERY:
+            raise Lost(f"step {max(steps)} was reached, the newest checkpoint is {kept}")
 
     def finished(self, out: Path) -> None:
         """Raises `Lost` unless the result is that of the undisturbed run."""

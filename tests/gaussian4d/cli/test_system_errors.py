@@ -207,8 +207,9 @@ def test_sigterm_removes_what_is_half_written(toy: Path, tmp_path: Path) -> None
         while not (tmp_path / "run" / "metrics.jsonl").exists() and time.monotonic() < end:
             time.sleep(0.05)
         process.send_signal(signal.SIGTERM)
-        said = process.communicate(timeout=60)[1].decode()
-    assert process.returncode == 143 and "Traceback" not in said
+        said = process.communicate(timeout=120)[1].decode()
+    # As after Ctrl-C, the fit has saved where it was.
+    assert process.returncode in (130, 143) and "Traceback" not in said
     assert not list(tmp_path.rglob("*partial*"))
 
 
