@@ -28,6 +28,12 @@ _OTHER_SHAPES = {
 """Columns of methods that draw something else than Gaussians, by the method."""
 
 
+def are_points(names: Sequence[str]) -> bool:
+    """Returns whether columns are those of a point cloud."""
+    ours = ("opacity", "scale_0", "rot_0", "packed_position")
+    return set(names).issuperset("xyz") and not set(names).intersection(ours)
+
+
 def columns_of(source: Path, names: Sequence[str]) -> dict[str, list[str]]:
     """Returns the file's columns of means, quats, scales, opacities, sh0 and shN.
 
@@ -54,7 +60,7 @@ def columns_of(source: Path, names: Sequence[str]) -> dict[str, list[str]]:
             f"{source} holds anchors of Scaffold-GS, from which networks beside the file make Gaussians for each view;"
             " export Gaussians from that program"
         )
-    if missing and present.issuperset("xyz") and not present.intersection(("opacity", "scale_0", "rot_0")):
+    if missing and are_points(names):
         raise UserError(
             f"{source} holds points, not Gaussians: it has no opacity, scale or rot columns; to start a fit from its"
             " points, name it as ply_file_path in the scene's transforms.json"

@@ -24,6 +24,8 @@ from ..offsets import meta_of, rebased
 from ..plugins import FORMATS
 from .formats import Format
 from .orient import rotated
+from .ply_dialects import are_points
+from .ply_header import read_header
 from .registry import (
     comments_of,
     format_named,
@@ -108,7 +110,7 @@ def why_no_clip(folder: str | os.PathLike[str]) -> str | None:
     """Returns why the files of Gaussians in a folder are no clip, and what to do; None where there are none."""
     folder = Path(folder)
     clips, files = _clips(folder), gaussian_files(folder)
-    if not files:
+    if all(_holds_points(path) for path in files):
         return None
     if len(clips) > 1:
         said = ", ".join(f"{clip.files[0].name} to {clip.files[-1].name} ({len(clip.files)})" for clip in clips[:4])
@@ -237,4 +239,15 @@ def gaussians_in(folder: str | os.PathLike[str]) -> Path | None:
         return latest
     endings = tuple(ending.lower() for format in FORMATS.working().values() for ending in format.endings)
     files = [path for path in folder.iterdir() if path.name.lower().endswith(endings) and not path.name.startswith(".")]
-    return files[0] if len(files) == 1 and files[0].is_file() else None
+    # The one .ply in a scene is mostly its points.
+    return files[0] if len(files) == 1 and files[0].is_file() and not _holds_points(files[0]) else None
+
+
+def _holds_points(path: Path) -> bool:
+    """Returns whether a file is a `.ply` of points."""
+    if path.suffix.lower() != ".ply":
+        return False
+    try:
+        return are_points(read_header(path).dtype.names or ())
+    except UserError:
+        return False

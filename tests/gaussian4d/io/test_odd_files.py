@@ -309,6 +309,9 @@ def test_what_holds_no_gaussians_of_ours_is_named(tmp_path: Path) -> None:
     path = save(tmp_path / "points.ply", points | {c: np.zeros(3, np.uint8) for c in ("red", "green", "blue")})
     with pytest.raises(UserError, match=r"holds points, not Gaussians.*ply_file_path"):
         load_model(path)
+    # A folder with nothing else is a scene that is to be fitted, if anything.
+    with pytest.raises(UserError, match="if it is a scene, fit it first"):
+        load_model(tmp_path)
     anchors = points | {"f_anchor_feat_0": table["x"], "f_offset_0": table["x"], "opacity": table["opacity"]}
     with pytest.raises(UserError, match="anchors of Scaffold-GS"):
         load_model(save(tmp_path / "anchors.ply", anchors))
