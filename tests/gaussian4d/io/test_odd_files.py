@@ -18,6 +18,7 @@ from test_foreign_files import columns, frames, save, spacetime_columns
 
 from gaussian4d.cli import main
 from gaussian4d.errors import UserError
+from gaussian4d.io.glb import Document
 from gaussian4d.io.packed import from_smallest_three, morton_order, smallest_three
 from gaussian4d.io.ply import read_ply, write_ply
 from gaussian4d.io.registry import read_model, write_model
@@ -325,3 +326,23 @@ def test_info_and_convert_say_what_a_file_is_in_one_line(tmp_path: Path, capsys:
     assert main(["convert", str(tmp_path / "a.ply"), str(tmp_path / "b.splat")]) == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if line]
     assert len(lines) == 2 and all("git lfs pull" in line for line in lines)
+
+
+def test_gltf_that_needs_an_unknown_extension_is_refused_by_its_name(tmp_path: Path) -> None:
+    table = sample(6, 1)
+    write_model(tmp_path / "a.glb", model_of(table))
+    document = Document(tmp_path / "a.glb")
+    document.json["buffers"][0]["uri"] = "b.bin"
+    (tmp_path / "b.bin").write_bytes(document.binary)
+
+    def load(**stated: object) -> DynamicGaussians:
+        (tmp_path / "b.gltf").write_text(json.dumps(document.json | stated))
+        return load_model(tmp_path / "b.gltf")
+
+    known = ["KHR_gaussian_splatting", "KHR_mesh_quantization", "KHR_materials_unlit"]
+    assert (
+        len(load(extensionsUsed=[*known, "OTHER_thing"], extensionsRequired=known, extensions={"OTHER_thing": 1})) == 6
+    )
+    for name in ("KHR_gaussian_splatting_compression_spz_2", "EXT_meshopt_compression"):
+        with pytest.raises(UserError, match=f"needs {name}, which is not read"):
+            load(extensionsRequired=[*known, name])
