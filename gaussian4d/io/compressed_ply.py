@@ -15,7 +15,7 @@ import numpy as np
 
 from ..errors import UserError
 from ..files import atomic_write
-from .packed import broken, from_smallest_three, morton_order, smallest_three, to_unorm
+from .packed import broken, from_smallest_three, morton_order, smallest_three, to_unorm, warn_if_coarse
 from .ply_header import PlyHeader, read_header
 from .splats import (
     REST_COUNTS,
@@ -53,6 +53,8 @@ def write_compressed_ply(path: str | os.PathLike[str], gaussians: Splats, *, com
     count, rest = len(order), splats["shN"].shape[1]
     starts = np.arange(0, count, BLOCK)
     position, position_bounds = _quantize(splats["means"], starts)
+    spans = (position_bounds[:, 3:].astype(np.float64) - position_bounds[:, :3])[np.arange(count) // BLOCK]
+    warn_if_coarse(path, splats["means"], spans / np.array([2047.0, 1023.0, 2047.0]))
     scales = np.clip(splats["scales"], -_LARGEST_LOG_SCALE, _LARGEST_LOG_SCALE)
     scale, scale_bounds = _quantize(scales, starts)
     color, color_bounds = _quantize(color_from_sh0(splats["sh0"][:, 0]), starts)

@@ -17,6 +17,7 @@ from typing import Any
 
 from ..errors import STUMBLES, UserError, unforeseen
 from ..plugins import FORMATS
+from .contents import head_of, other_kind
 from .splats import only_gaussians
 
 Function = str | Callable[..., Any]
@@ -81,7 +82,10 @@ def guarded(reader: Callable[..., Any], path: str | os.PathLike[str], title: str
     """Returns `reader(path)`; raises `UserError` whatever is wrong with the content."""
     try:
         return reader(path)
-    except UserError:
+    except UserError as error:
+        head = head_of(Path(path))
+        if head is not None and (other := other_kind(Path(path), head)):
+            raise UserError(f"{path}: expected {title}, but {other}") from error
         raise
     except STUMBLES as error:
         raise unforeseen(path, title, error) from error

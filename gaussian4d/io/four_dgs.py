@@ -103,9 +103,26 @@ def write_4dgs(path: str | os.PathLike[str], model: DynamicGaussians) -> None:
     options = fourdgs.WriteOptions(profile="fine", cutoff=_CUTOFF, metadata=metadata)
     with atomic_write(path) as temporary:
         try:
-            fourdgs.write(str(temporary), gaussians, seconds * (last - first), options=options, camera=camera)
-        except fourdgs.FourdgsError as error:
-            raise UserError(f"{path}: the .4dgs writer refuses these Gaussians: {error}; use another format") from None
+            # Its writer casts what it cannot hold before it refuses that.
+            with np.errstate(all="ignore"):
+                fourdgs.write(str(temporary), gaussians, seconds * (last - first), options=options, camera=camera)
+        except (fourdgs.FourdgsError, ValueError, ArithmeticError) as error:
+            farthest = _farthest(model, (first, last))
+            raise UserError(
+                f"{path}: the .4dgs writer refuses these Gaussians: {error}; {farthest}: leave it out if it is a stray,"
+                " or use another format"
+            ) from None
+
+
+def _farthest(model: DynamicGaussians, times: tuple[float, ...]) -> str:
+    """Returns which Gaussian of a model is farthest from the origin at one of `times`, and where, as words."""
+    found = []
+    for time in times:
+        means = model.at(time).means
+        row = int(means.abs().amax(dim=1).argmax())
+        found.append((float(means[row].abs().max()), row, " ".join(f"{x:.6g}" for x in means[row].tolist())))
+    _, row, place = max(found)
+    return f"the farthest, row {row}, stands at {place}"
 
 
 def read_4dgs(path: str | os.PathLike[str]) -> DynamicGaussians:

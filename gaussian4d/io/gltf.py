@@ -37,6 +37,9 @@ from .splats import (
 )
 
 EXTENSION = "KHR_gaussian_splatting"
+_KNOWN_EXTENSIONS = (EXTENSION, "KHR_mesh_quantization")
+_APPEARANCE = ("KHR_materials_", "KHR_texture_", "KHR_lights_", "EXT_texture_", "EXT_lights_")
+"""Beginnings of extensions that say nothing of Gaussians."""
 _WORLD = "gaussian4d_world"
 _OFFSET = "gaussian4d_offset"
 _MOST_NESTING = 64
@@ -162,6 +165,7 @@ def joined(parts: list[Placed]) -> Splats:
 
 def placed_nodes(document: Document, animation: Animation | None) -> list[Placed]:
     """Returns the nodes with Gaussians, at least one, moved by `animation`."""
+    _check_extensions(document)
     parts: list[Placed] = []
     meshes: dict[int, list[Splats]] = {}
     total = 0
@@ -194,6 +198,17 @@ def placed_nodes(document: Document, animation: Animation | None) -> list[Placed
         part.splats["shN"] = np.pad(part.splats["shN"], ((0, 0), (0, widest - part.splats["shN"].shape[1]), (0, 0)))
         part.splats = only_gaussians(document.path, part.splats)
     return parts
+
+
+def _check_extensions(document: Document) -> None:
+    """Raises `UserError` for a file that says that it cannot be understood without an extension we do not know."""
+    required = [str(name)[:80] for name in document.items("extensionsRequired")]
+    unknown = [name for name in required if name not in _KNOWN_EXTENSIONS and not name.startswith(_APPEARANCE)]
+    if unknown:
+        raise UserError(
+            f"{document.path} needs {', '.join(unknown[:4])}, which is not read; export it without compression, or as a"
+            " .ply or .spz"
+        )
 
 
 def _nodes(document: Document, animation: Animation | None) -> list[tuple[dict[str, Any], np.ndarray]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 import zlib
 from pathlib import Path
 
@@ -14,6 +15,11 @@ from .splats import unit
 _SQRT2 = float(np.sqrt(2.0))
 
 _LONGEST_REASON = 400
+
+# A Gaussian that stands this many times as far out as the middle half of them is wide is no part of the scene.
+_STRAY = 64.0
+# Steps across the middle half of a scene; fewer show.
+_VISIBLE_STEPS = 250.0
 
 
 def read_whole(path: str | os.PathLike[str], ending: str) -> bytes:
@@ -78,15 +84,59 @@ def to_unorm(values: np.ndarray, bits: int) -> np.ndarray:
 
 
 def morton_order(points: np.ndarray) -> np.ndarray:
-    """Returns the order [N] of points [N, 3] along a space-filling curve: neighbours in it are near each other."""
+    """Returns the order [N] of points [N, 3] along a space-filling curve: neighbours in it are near each other.
+
+    What stands far outside of all others comes last, so that it takes no precision from them.
+    """
     if len(points) == 0:
         return np.zeros(0, np.int64)
-    low, high = points.min(axis=0), points.max(axis=0)
-    cells = ((points - low) / np.maximum(high - low, 1e-12) * 1023.0).astype(np.uint64)
+    points = points.astype(np.float64)
+    middle, width = _middle(points)
+    stray = (np.abs(points - middle) > _STRAY * width).any(axis=1)
+    near = points if stray.all() else points[~stray]
+    low, high = near.min(axis=0), near.max(axis=0)
+    cells = (np.clip((points - low) / np.maximum(high - low, 1e-12), 0.0, 1.0) * 1023.0).astype(np.uint64)
     code = np.zeros(len(points), np.uint64)
     for axis in range(3):
         spread = cells[:, axis]
         for shift, mask in ((16, 0x030000FF), (8, 0x0300F00F), (4, 0x030C30C3), (2, 0x09249249)):
             spread = (spread | (spread << np.uint64(shift))) & np.uint64(mask)
         code |= spread << np.uint64(axis)
-    return np.argsort(code, kind="stable")
+    return np.lexsort((code, stray))
+
+
+def check_reach(title: str, means: np.ndarray, most: float) -> None:
+    """Raises `UserError` with the row of the first Gaussian that stands farther out than a format can say."""
+    far = (np.abs(means) > most).any(axis=1)
+    if far.any():
+        row = int(far.argmax())
+        place = " ".join(f"{x:.6g}" for x in means[row])
+        more = f", {int(far.sum()) - 1:,} more likewise" if far.sum() > 1 else ""
+        raise UserError(
+            f"{title} holds positions up to {most:,.0f}: the Gaussian of row {row} stands at {place}{more}; leave it"
+            " out, scale the scene down, or choose another format"
+        )
+
+
+def warn_if_coarse(path: object, means: np.ndarray, steps: np.ndarray | float) -> None:
+    """Warns where strays make a format keep the positions [N, 3] of ordinary Gaussians in `steps` [N, 3] that show."""
+    if len(means) == 0:
+        return
+    middle, width = _middle(means)
+    away = np.abs(means - middle).max(axis=1)
+    coarse = (away <= width) & (np.broadcast_to(steps, means.shape).max(axis=1) > width / _VISIBLE_STEPS)
+    if coarse.any() and away.max() > _STRAY * width:
+        step = float(np.broadcast_to(steps, means.shape)[coarse].max())
+        warnings.warn(
+            f"{path}: {int(coarse.sum()):,} Gaussians are placed in steps of {step:.2g} only, because others stand as"
+            f" far out as {np.abs(means).max():.3g}; leave those out, or choose another format",
+            stacklevel=4,
+        )
+
+
+def _middle(points: np.ndarray) -> tuple[np.ndarray, float]:
+    """Returns the middle [3] and the width of the middle half of points, of all where most coincide."""
+    low, high = np.percentile(points, [25.0, 75.0], axis=0)
+    if not (high > low).any():
+        low, high = points.min(axis=0).astype(np.float64), points.max(axis=0).astype(np.float64)
+    return (low + high) / 2.0, max(float((high - low).max()), 1e-12)

@@ -14,12 +14,24 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import UserError
-from .splats import EXTRA, REST_COUNTS, Splats, sh0_from_color
+from .splats import EXTRA, REST_COUNTS, Splats, sh0_from_color, sigmoid
 
 _COLOURS = (("red", "green", "blue"), ("r", "g", "b"), ("diffuse_red", "diffuse_green", "diffuse_blue"))
 _THINNEST = 9.2
 """The third scale of a flat Gaussian is a ten-thousandth of the smaller one: nothing draws a thickness of zero."""
 FILTER_3D = EXTRA + "filter_3D"
+_OTHER_SHAPES = {
+    "beta": "Deformable Beta Splatting",
+    "shape": "Generalized Exponential Splatting",
+    "nu_degree": "Student Splatting and Scooping",
+}
+"""Columns of methods that draw something else than Gaussians, by the method."""
+
+
+def are_points(names: Sequence[str]) -> bool:
+    """Returns whether columns are those of a point cloud."""
+    ours = ("opacity", "scale_0", "rot_0", "packed_position")
+    return set(names).issuperset("xyz") and not set(names).intersection(ours)
 
 
 def columns_of(source: Path, names: Sequence[str]) -> dict[str, list[str]]:
@@ -33,15 +45,22 @@ def columns_of(source: Path, names: Sequence[str]) -> dict[str, list[str]]:
         scales = [f"scale_{i}" for i in range(3)]
     plain = next((list(names) for names in _COLOURS if present.issuperset(names)), None)
     sh0 = [f"f_dc_{i}" for i in range(3)]
+    quats = [f"rot_{i}" for i in range(4)]
     groups = {
         "means": list("xyz"),
-        "quats": [f"rot_{i}" for i in range(4)],
+        # A sphere needs no rotation.
+        "quats": quats if len(scales) > 1 or present.intersection(quats) else [],
         "scales": scales,
         "opacities": ["opacity"],
         "sh0": plain if plain is not None and not present.intersection(sh0) else sh0,
     }
     missing = [column for columns in groups.values() for column in columns if column not in present]
-    if missing and present.issuperset("xyz") and not present.intersection(("opacity", "scale_0", "rot_0")):
+    if "f_anchor_feat_0" in present:
+        raise UserError(
+            f"{source} holds anchors of Scaffold-GS, from which networks beside the file make Gaussians for each view;"
+            " export Gaussians from that program"
+        )
+    if missing and are_points(names):
         raise UserError(
             f"{source} holds points, not Gaussians: it has no opacity, scale or rot columns; to start a fit from its"
             " points, name it as ply_file_path in the scene's transforms.json"
@@ -69,8 +88,13 @@ def plain_layout(source: Path, splats: Splats, columns: dict[str, list[str]], ty
         kind = "flat Gaussians with two scales" if len(columns["scales"]) == 2 else "spheres with one scale"
         thin = "their third is a ten-thousandth" if len(columns["scales"]) == 2 else "all three are equal"
         warnings.warn(f"{source} holds {kind}: {thin}", stacklevel=3)
+    if not columns["quats"]:
+        splats["quats"] = np.tile(np.array([1, 0, 0, 0], np.float32), (count, 1))
     if columns["sh0"][0] != "f_dc_0":
-        largest = 255.0 if types[columns["sh0"][0]].kind in "iu" or splats["sh0"].max(initial=0.0) > 1.0 else 1.0
+        kind = types[columns["sh0"][0]]
+        largest = 255.0 if splats["sh0"].max(initial=0.0) > 1.0 else 1.0
+        if kind.kind in "iu":
+            largest = 65535.0 if kind.itemsize == 2 else 255.0
         splats["sh0"] = sh0_from_color(splats["sh0"] / np.float32(largest))
     stored = splats["shN"].shape[1]
     full = next(number for number in REST_COUNTS if number >= stored)
@@ -81,6 +105,13 @@ def plain_layout(source: Path, splats: Splats, columns: dict[str, list[str]], ty
         splats["shN"] = np.pad(splats["shN"], ((0, 0), (0, full - stored), (0, 0)))
     if FILTER_3D in splats and count:
         _filter(splats)
+    for name, method in _OTHER_SHAPES.items():
+        if EXTRA + name in splats:
+            warnings.warn(
+                f"{source}: the column {name} seems to give each Gaussian another profile ({method}), which is not"
+                " drawn",
+                stacklevel=3,
+            )
     return splats
 
 
@@ -124,10 +155,16 @@ def spacetime(source: Path, splats: Splats) -> Splats | None:
         table["trajectories"] = np.stack([column[f"motion_{i}"] for i in range(9)], axis=1).reshape(-1, 3, 3)
         table["spins"] = np.stack([column[f"omega_{i}"] for i in range(4)], axis=1)
         table["times"], table["durations"] = column["trbf_center"], column["trbf_scale"]
-        # This method stores plain colours under the names of coefficients.
-        table["sh0"] = sh0_from_color(splats["sh0"])
+        # This method stores plain colours under the names of coefficients, its full model what a sigmoid makes colours.
+        color = splats["sh0"]
         if "f_t_0" in extras:
-            warnings.warn(f"{source}: colours that a network makes of its features f_t_* are not drawn", stacklevel=4)
+            color = sigmoid(color)
+            warnings.warn(
+                f"{source}: what a network that is not in the file adds to colours, from the features f_dc_3.. and"
+                " f_t_*, is not drawn",
+                stacklevel=4,
+            )
+        table["sh0"] = sh0_from_color(color)
         return table
     if unread := sorted(name for name in extras if _MOVING.fullmatch(name)):
         warnings.warn(
@@ -135,4 +172,18 @@ def spacetime(source: Path, splats: Splats) -> Splats | None:
             " that is not read: the Gaussians stand still, all at once",
             stacklevel=4,
         )
+    elif beside := _motion_beside(source):
+        warnings.warn(
+            f"{source}: its motion is in the network {beside}, which is not read: the Gaussians stand still; export a"
+            " .ply for each instant from the program that made it",
+            stacklevel=4,
+        )
     return None
+
+
+def _motion_beside(source: Path) -> Path | None:
+    """Returns the network that moves a `.ply` in the output folders of 4DGaussians and Deformable 3D Gaussians."""
+    places = [source.parent / "deformation.pth"]
+    if source.parent.name.startswith("iteration_") and source.parent.parent.name == "point_cloud":
+        places += sorted((source.parent.parent.parent / "deform").glob("iteration_*/deform.pth"))
+    return next((path for path in places if path.is_file()), None)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import UserError
+from .contents import other_kind
 
 _TYPES = {
     "char": "i1",
@@ -122,39 +123,15 @@ def read_header(source: Path) -> PlyHeader:
         raise UserError(f"{source} is a folder; expected a .ply file") from None
     marked = 3 if head.startswith(b"\xef\xbb\xbf") else 0
     if not head[marked:].startswith((b"ply\n", b"ply\r\n", b"ply \n")):
-        raise UserError(f"{source} is not a .ply file: {really(head)}")
+        raise UserError(
+            f"{source} is not a .ply file: {other_kind(source, head) or f'it starts with {head[:8]!r}; expected ply'}"
+        )
     end = head.find(b"\nend_header")
     newline = head.find(b"\n", end + 1) if end >= 0 else -1
     if newline < 0:
         raise UserError(f"{source}: the header has no end_header line in its first {len(head)} bytes; it was cut short")
     lines = [line.strip().decode("ascii", "replace") for line in head[:newline].split(b"\n")]
     return _parse(source, lines, newline + 1, total)
-
-
-def really(head: bytes) -> str:
-    """Returns what a file that is not what its name says begins like, as half a sentence."""
-    if not head:
-        return "it is empty; copy it again"
-    for start, what in _OTHER_FILES.items():
-        if head.lstrip().lower().startswith(start) or head.startswith(start):
-            return f"it is {what}"
-    if not any(head[:4096]):
-        return "it holds zeros, as a copy that was broken off leaves them; copy it again"
-    return f"it starts with {head[:8]!r}; expected the line 'ply'"
-
-
-_OTHER_FILES = {
-    b"version https://git-lfs": "the pointer of a Git LFS file; fetch the file itself with `git lfs pull`",
-    b"<!doctype": "a web page, such as a login or an error; download the file itself",
-    b"<html": "a web page, such as a login or an error; download the file itself",
-    b"\x1f\x8b": "compressed with gzip; unpack it first",
-    b"pk\x03\x04": "a zip archive; unpack it, or name it .sog if it is one",
-    b"PK\x03\x04": "a zip archive; unpack it, or name it .sog if it is one",
-    b"glTF": "a binary glTF; name it .glb",
-    b"NGSP": "a .spz; name it so",
-    b"solid": "an STL mesh; Gaussians were expected",
-    b"\x28\xb5\x2f\xfd": "compressed with zstd; unpack it first",
-}
 
 
 def _parse(source: Path, lines: list[str], data_start: int, total: int) -> PlyHeader:

@@ -24,11 +24,21 @@ from ..offsets import meta_of, rebased
 from ..plugins import FORMATS
 from .formats import Format
 from .orient import rotated
-from .registry import comments_of, format_named, format_of, frame_formats, offset_options, read_still, with_axes
+from .ply_dialects import are_points
+from .ply_header import read_header
+from .registry import (
+    comments_of,
+    format_named,
+    format_of,
+    frame_formats,
+    offset_options,
+    read_still,
+    with_axes,
+)
+from .splats import Splats, said_once, say_alike
 
 if TYPE_CHECKING:
     from ..gaussians import Gaussians
-    from .splats import Splats
 
 # A Gaussian below this never reaches a pixel: the rasterizer's own threshold.
 VISIBLE_OPACITY = 1.0 / 255.0
@@ -76,14 +86,18 @@ def ply_sequence(
     format = format or format_named("ply")
     # SuperSplat takes two or more `.ply` that differ in a number, PlayCanvas `.sog` too.
     with atomic_folder(folder, rf"frame_\d+({_frame_endings()})") as temporary:
-        listed = list(times)
+        listed, said = list(times), []
         for number, time in zip(numbers_of_times(listed), listed):
             name = f"frame_{number:04d}{format.endings[0]}"
             columns = ply_columns(model.at(float(time)), keep_invisible=keep_invisible)
             columns = columns if turn is None else rotated(columns, turn)
             options = {"vertical_axis": vertical_axis, **offset_options(model, format, turn)}
-            format.write(temporary / name, columns, **options)
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                format.write(temporary / name, columns, **options)
+            said += [str(warning.message).replace(str(temporary), str(folder)) for warning in caught]
             yield Path(folder) / name
+        say_alike(said)
 
 
 def find_frames(folder: str | os.PathLike[str]) -> list[Path]:
@@ -96,7 +110,7 @@ def why_no_clip(folder: str | os.PathLike[str]) -> str | None:
     """Returns why the files of Gaussians in a folder are no clip, and what to do; None where there are none."""
     folder = Path(folder)
     clips, files = _clips(folder), gaussian_files(folder)
-    if not files:
+    if all(_holds_points(path) for path in files):
         return None
     if len(clips) > 1:
         said = ", ".join(f"{clip.files[0].name} to {clip.files[-1].name} ({len(clip.files)})" for clip in clips[:4])
@@ -196,13 +210,8 @@ def read_sequence(folder: str | os.PathLike[str]) -> DynamicGaussians:
 
 def _read_frames(paths: list[Path]) -> list[tuple[Splats, np.ndarray]]:
     """Returns Gaussians and offset of each frame; what there is to say is said once, with how many it holds for."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        found = [read_still(path) for path in paths]
-    if caught:
-        more = f" ({len(caught) - 1} more such lines for the other frames)" if len(caught) > 1 else ""
-        warnings.warn(f"{caught[0].message}{more}", stacklevel=3)
-    return found
+    with said_once():
+        return [read_still(path) for path in paths]
 
 
 def gaussians_in(folder: str | os.PathLike[str]) -> Path | None:
@@ -218,7 +227,11 @@ def gaussians_in(folder: str | os.PathLike[str]) -> Path | None:
         if (folder / name).is_file() and (name != META or is_meta(folder / name)):
             return folder / name
     iterations = [path for place in (folder, folder / "point_cloud") for path in place.glob("iteration_*/*.ply")]
-    numbered = [(int(path.parent.name[10:]), path) for path in iterations if path.parent.name[10:].isdigit()]
+    numbered = [
+        (int(path.parent.name[10:]), path)
+        for path in iterations
+        if path.parent.name[10:].isdigit() and not path.name.startswith(".")
+    ]
     if numbered:
         latest = max(numbered)[1]
         if len(numbered) > 1:
@@ -226,4 +239,15 @@ def gaussians_in(folder: str | os.PathLike[str]) -> Path | None:
         return latest
     endings = tuple(ending.lower() for format in FORMATS.working().values() for ending in format.endings)
     files = [path for path in folder.iterdir() if path.name.lower().endswith(endings) and not path.name.startswith(".")]
-    return files[0] if len(files) == 1 and files[0].is_file() else None
+    # The one .ply in a scene is mostly its points.
+    return files[0] if len(files) == 1 and files[0].is_file() and not _holds_points(files[0]) else None
+
+
+def _holds_points(path: Path) -> bool:
+    """Returns whether a file is a `.ply` of points."""
+    if path.suffix.lower() != ".ply":
+        return False
+    try:
+        return are_points(read_header(path).dtype.names or ())
+    except UserError:
+        return False

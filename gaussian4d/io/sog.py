@@ -1,5 +1,7 @@
 """PlayCanvas' `.sog`, version 2: a zip of lossless WebP pictures, one pixel per Gaussian, and `meta.json`.
 
+Version 1 is read as well: it has bounds in place of the codebooks, and the opacity's logit in the alpha of `sh0`.
+
 `means_l` and `means_u` hold the low and high bytes of positions, 16 bits between the bounds of sign(x) ln(|x| + 1);
 `quats` the smallest three and, as 252 + index, which of w x y z is left out; `scales` and `sh0` bytes that index a
 codebook of 256 values, `sh0` with the opacity as alpha; `shN_labels` a 16-bit index into the palette `shN_centroids`,
@@ -103,6 +105,13 @@ def read_sog(path: str | os.PathLike[str]) -> Splats:
         if source.name.lower() == META:
             return _Reader(source, _Loose(source.parent)).read()
         with zipfile.ZipFile(source) as archive:
+            names = archive.namelist()
+            if not any(name.rpartition("/")[2] == META for name in names):
+                listed = ", ".join(name[:40] for name in names[:3]) + (", ..." if len(names) > 3 else "")
+                raise UserError(
+                    f"{source} is a zip of {len(names)} files ({listed}) without the {META} of a .sog; where it holds"
+                    " other files of Gaussians, or frames of a clip, unpack it and give the file or the folder"
+                )
             return _Reader(source, _Bundle(archive)).read()
     except FileNotFoundError:
         raise UserError(f"expected the file {source}, found none; check the path") from None
@@ -176,10 +185,11 @@ class _Reader:
             raise broken(source, ".sog", f"meta.json is not valid JSON ({error})") from None
         if not isinstance(self.meta, dict):
             raise broken(source, ".sog", "meta.json is not an object")
-        version = self.meta.get("version")
-        if version != 2:
-            raise UserError(f"{source} is a .sog of version {version or 1}; version 2 is read; convert it anew")
-        self.count = self.meta["count"]
+        version = self.meta.get("version", 1)
+        if version not in (1, 2):
+            raise UserError(f"{source} is a .sog of version {version}; versions 1 and 2 are read; convert it anew")
+        # The first version has bounds where the second has codebooks, and says how many there are as a shape.
+        self.count = self.meta["count"] if version == 2 else self.meta["means"]["shape"][0]
         if not isinstance(self.count, int) or not 0 < self.count < 1 << 31:
             raise broken(source, ".sog", f"it promises {self.count!r} Gaussians")
 
@@ -197,12 +207,15 @@ class _Reader:
         quats = self._pixels(meta["quats"]["files"][0])
         tag = np.clip(quats[:, 3].astype(np.int64) - _NO_ROTATION_TAG, 0, 3)
         sh0 = self._pixels(meta["sh0"]["files"][0])
+        scales = self._pixels(meta["scales"]["files"][0])[:, :3]
+        second = "codebook" in meta["sh0"]
+        colors = self._book(meta["sh0"])[sh0[:, :3]] if second else self._within(meta["sh0"], sh0)
         splats = {
             "means": means,
             "quats": from_smallest_three(tag, (quats[:, :3] / 255.0 * 2.0 - 1.0) * np.sqrt(0.5)),
-            "scales": self._book(meta["scales"])[self._pixels(meta["scales"]["files"][0])[:, :3]],
-            "opacities": logit(sh0[:, 3] / np.float32(255.0)),
-            "sh0": self._book(meta["sh0"])[sh0[:, None, :3]],
+            "scales": self._book(meta["scales"])[scales] if second else self._within(meta["scales"], scales),
+            "opacities": logit(sh0[:, 3] / np.float32(255.0)) if second else colors[:, 3],
+            "sh0": np.ascontiguousarray(colors[:, None, :3]),
             "shN": self._coefficients(meta.get("shN")),
         }
         return only_gaussians(self.source, splats)
@@ -210,11 +223,17 @@ class _Reader:
     def _coefficients(self, meta: dict[str, Any] | None) -> np.ndarray:
         if meta is None:
             return np.zeros((self.count, 0, 3), np.float32)
-        bands, entries = meta["bands"], meta["count"]
+        second = "codebook" in meta
+        palette = self._picture(meta["files"][0])
+        if second:
+            bands, entries = meta["bands"], meta["count"]
+        else:
+            width = meta["shape"][1]
+            bands = REST_COUNTS.index(width // 3) if width in [3 * count for count in REST_COUNTS] else None
+            entries = min(palette.shape[0] * _PALETTE_ROW, _LARGEST_PALETTE)
         if bands not in (1, 2, 3) or not isinstance(entries, int) or not 0 < entries <= _LARGEST_PALETTE:
             raise broken(self.source, ".sog", f"it names {bands!r} bands and {entries!r} entries of coefficients")
         rest = REST_COUNTS[bands]
-        palette = self._picture(meta["files"][0])
         if palette.shape[1] != _PALETTE_ROW * rest or palette.shape[0] * _PALETTE_ROW < entries:
             raise broken(self.source, ".sog", f"the palette's picture is {palette.shape[1]}x{palette.shape[0]}")
         label = self._pixels(meta["files"][1]).astype(np.int64)
@@ -222,7 +241,17 @@ class _Reader:
         if label.max() >= entries:
             raise broken(self.source, ".sog", f"a Gaussian has palette entry {label.max()} of {entries}")
         table = palette.reshape(palette.shape[0] * _PALETTE_ROW, rest, 4)[:, :, :3]
-        return self._book(meta)[table][label]
+        return self._book(meta)[table][label] if second else self._within(meta, table[label])
+
+    def _within(self, meta: dict[str, Any], pixels: np.ndarray) -> np.ndarray:
+        """Returns values [..., C] from bytes between the bounds, one for each channel or one for all of them."""
+        low, high = (np.asarray(meta[name], np.float64).reshape(-1) for name in ("mins", "maxs"))
+        if len(low) not in (1, pixels.shape[-1]) or len(low) != len(high):
+            raise broken(
+                self.source, ".sog", f"it has {len(low)} and {len(high)} bounds for {pixels.shape[-1]} channels"
+            )
+        with np.errstate(over="ignore", invalid="ignore"):
+            return (low + pixels / 255.0 * (high - low)).astype(np.float32)
 
     def _book(self, meta: dict[str, Any]) -> np.ndarray:
         book = np.asarray(meta["codebook"], np.float32)

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ..errors import UserError
 from ..files import atomic_write
+from .contents import other_kind
 from .packed import broken, read_whole, to_unorm
 from .splats import (
     Splats,
@@ -45,6 +47,9 @@ def read_splat(path: str | os.PathLike[str]) -> Splats:
     """Returns the Gaussians of a `.splat`; raises `UserError` when it is missing, cut short or holds NaN."""
     source = Path(path)
     data = read_whole(source, ".splat")
+    # Without a header of its own, anything of the right length would be read as Gaussians.
+    if data and (other := other_kind(source, data[:4096])):
+        raise UserError(f"{source} is not a .splat file: {other}")
     if len(data) % ROW.itemsize:
         raise broken(source, ".splat", f"{len(data)} bytes are not a whole number of Gaussians of {ROW.itemsize} bytes")
     rows = np.frombuffer(data, ROW)

@@ -7,8 +7,10 @@ logarithms, `opacities` [N] logits, `sh0` [N, 1, 3] and `shN` [N, K - 1, 3] sphe
 
 from __future__ import annotations
 
+import contextlib
+import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
@@ -27,6 +29,15 @@ REST_COUNTS = (0, 3, 8, 15, 24)
 
 LARGEST_LOG_SCALE = 43.0
 """The covariance of a Gaussian holds squares of its scales, which must be floats."""
+
+LARGEST_PLACE = 1e18
+"""A distance is the root of squares of positions, which must be floats; so it is with what a motion adds to them."""
+
+_NO_PLACES = ("scales", "opacities", "sh0", "shN", "durations")
+
+_QUAT_LENGTHS = (1e-12, 1e18)
+"""Between these a quaternion can be normalised in floats: a shorter one is none (`unit`), of a longer one the square
+is infinite."""
 
 # Bytes hold opacities 0 and 1, of which there is no logit. A byte's own step is 1 / 255, so this loses nothing.
 _SMALLEST_OPACITY = 1e-4
@@ -55,8 +66,9 @@ def check_splats(splats: Splats) -> Splats:
 
 
 def gaussian_rows(table: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Returns which rows [N] of a table are Gaussians: finite, with a rotation, and of a size that a float can square.
+    """Returns which rows [N] of a table are Gaussians.
 
+    They are finite and have a rotation, and floats can hold the squares of their sizes, places and motion.
     Columns `extra.NAME` are not looked at, and `durations` may be infinite.
     """
     good = np.ones(len(table["means"]), dtype=bool)
@@ -66,7 +78,11 @@ def gaussian_rows(table: Mapping[str, np.ndarray]) -> np.ndarray:
         rows = value.reshape(len(good), -1)
         good &= ~np.isnan(rows).any(axis=1) if name == "durations" else np.isfinite(rows).all(axis=1)
         if name == "quats":
-            good &= rows.any(axis=1)
+            with np.errstate(invalid="ignore"):
+                length = np.linalg.norm(rows.astype(np.float64), axis=1)
+            good &= (length > _QUAT_LENGTHS[0]) & (length < _QUAT_LENGTHS[1])
+        elif name not in _NO_PLACES:
+            good &= (np.abs(rows) <= LARGEST_PLACE).all(axis=1)
         elif name == "scales":
             good &= (rows <= LARGEST_LOG_SCALE).all(axis=1)
     return good
@@ -87,6 +103,25 @@ def only_gaussians(source: object, table: Splats) -> Splats:
         raise UserError(f"{source}: {why}, {first}; export the file anew from the program that wrote it")
     warnings.warn(f"{source}: {why} and are left out, {first}", stacklevel=3)
     return {name: value[good] for name, value in table.items()}
+
+
+@contextlib.contextmanager
+def said_once() -> Iterator[None]:
+    """Yields while frames are read or written: of warnings that differ in numbers and names only the first is given."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    say_alike([str(warning.message) for warning in caught])
+
+
+def say_alike(texts: Iterable[str]) -> None:
+    """Warns of the first of those texts that differ in numbers and names only, and of how many more there are."""
+    alike: dict[str, list[str]] = {}
+    for text in texts:
+        alike.setdefault(re.sub(r"\S*\d\S*", "", text), []).append(text)
+    for lines in alike.values():
+        more = f" ({len(lines) - 1} more such lines for the other frames)" if len(lines) > 1 else ""
+        warnings.warn(f"{lines[0]}{more}", stacklevel=4)
 
 
 def degree_of(splats: Splats) -> int:

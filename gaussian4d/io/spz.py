@@ -24,7 +24,7 @@ import zstandard
 from ..errors import UserError
 from ..files import atomic_write
 from .orient import PLY_TO_RUB, half_turned
-from .packed import broken, from_smallest_three, inflate, read_whole, smallest_three
+from .packed import broken, check_reach, from_smallest_three, inflate, read_whole, smallest_three, warn_if_coarse
 from .splats import REST_COUNTS, Splats, check_splats, degree_of, logit, only_gaussians, sigmoid, unit
 
 MAGIC = b"NGSP"
@@ -61,9 +61,9 @@ def write_spz(path: str | os.PathLike[str], gaussians: Splats, *, version: int =
     if degree > 3 and version < 4:
         raise UserError(f"an .spz of version {version} holds SH degrees up to 3, got {degree}; use version 4")
     reach = float(np.abs(splats["means"]).max()) if count else 1.0
-    if not reach < 1 << 22:
-        raise UserError(f"an .spz holds positions up to 4,194,303, got {reach:g}; scale the scene down")
+    check_reach("an .spz", np.asarray(gaussians["means"]), (1 << 22) - 1)
     bits = int(np.clip(22 - np.ceil(np.log2(max(reach, 1e-6))), 0, _MOST_FRACTION_BITS))
+    warn_if_coarse(path, splats["means"], 0.5**bits)
     streams = [
         _fixed_point(splats["means"], bits),
         _byte(sigmoid(splats["opacities"]) * 255.0),
@@ -235,7 +235,7 @@ def _unpack_smallest_three(data: np.ndarray) -> np.ndarray:
 
 
 def _pack_coefficients(shN: np.ndarray) -> np.ndarray:
-    value = np.round(shN * 128.0).astype(np.int32) + 128
+    value = np.round(np.clip(shN, -2.0, 2.0) * 128.0).astype(np.int32) + 128
     step = np.full(shN.shape[1], 1 << (8 - _SH_BITS[1]), np.int32)
     step[: REST_COUNTS[1]] = 1 << (8 - _SH_BITS[0])
     step = step[None, :, None]

@@ -28,7 +28,7 @@ from .cubic import instants_of
 from .g4d import write_stored
 from .orient import PLY_TO_RUB, half_turned, rotated, upright
 from .packed import broken, read_whole
-from .splats import REST_COUNTS, Splats, log_scales, logit, only_gaussians, sigmoid, unit
+from .splats import REST_COUNTS, Splats, log_scales, logit, only_gaussians, said_once, sigmoid, unit
 from .usd_text import Prim, Reader, array_text, numbers, time_samples
 
 PRIM_TYPE = "ParticleField3DGaussianSplat"
@@ -131,7 +131,8 @@ def read_usd(path: str | os.PathLike[str]) -> DynamicGaussians:
     columns = {name: _column(source, prim, name, width) for name, (_, width) in _ATTRIBUTES.items()}
     degree = _degree(source, prim)
     states = [undo(_splats(source, columns, code, degree)) for code in codes or [0.0]]
-    states = [only_gaussians(source, state) for state in states]
+    with said_once():
+        states = [only_gaussians(source, state) for state in states]
     near = not np.any(offset_for(offset[None]))
     if near and np.any(offset):
         states = [rebased(state, offset) for state in states]
