@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 from ..errors import UserError
+
+# Names of files, quoted values and numbers: what may differ between two sentences about one cause.
+_DETAIL = re.compile(r"'[^']*'|\S*[/\\]\S*|\d[\dx.e+-]*")
+
+
+def _cause(message: str) -> str:
+    return _DETAIL.sub("#", message)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +55,7 @@ class ProblemList:
         self._problems: list[Problem] = []
         self._missing: dict[str, list[tuple[str, str]]] = {}
         self._renamed: dict[tuple[str, str], list[tuple[str, str]]] = {}
+        self._alike: dict[tuple[Literal["error", "warning"], str], list[tuple[str, str, str]]] = {}
 
     def error(self, file: str | Path, message: str) -> None:
         """Notes a problem that makes the scene unusable."""
@@ -61,7 +70,7 @@ class ProblemList:
             self._problems.append(problem)
 
     def entry(self, file: str | Path, where: str, error: UserError) -> None:
-        """Notes what is wrong with one entry of a list; missing files of one list become one problem (`settle`).
+        """Notes what is wrong with one entry of a list; entries with the same fault become one problem (`settle`).
 
         Args:
             file: The file that holds the list.
@@ -71,7 +80,13 @@ class ProblemList:
         if isinstance(error, MissingFile):
             self._missing.setdefault(str(file), []).append((f"{where}: {error}", Path(error.path).name))
         else:
-            self.error(file, f"{where}: {error}")
+            self._alike.setdefault(("error", _cause(str(error))), []).append((str(file), f"{where}: {error}", where))
+
+    def warning_alike(self, file: str | Path, message: str) -> None:
+        """Notes a warning; those of other files that differ in nothing but names and numbers join it (`settle`)."""
+        found = self._alike.setdefault(("warning", _cause(message)), [])
+        if all(other != str(file) for other, _, _ in found):
+            found.append((str(file), message, Path(file).name))
 
     def renamed(self, file: str | Path, how: str, name: str, found: str) -> None:
         """Notes that a list names a file otherwise than it is called; names of one kind become one warning (`settle`).
@@ -85,7 +100,13 @@ class ProblemList:
         self._renamed.setdefault((str(file), how), []).append((name, found))
 
     def settle(self) -> None:
-        """Makes one problem of the missing files of each list, and of its unusual names, when all of it is read."""
+        """Makes one problem of all that is alike, when everything is read: missing files, unusual names, one cause."""
+        for (severity, _), found in self._alike.items():
+            file, message, _ = found[0]
+            if len(found) > 1:
+                message += f" ({len(found)} in all, the last is {found[-1][2]})"
+            self._add(Problem(severity, file, message))
+        self._alike.clear()
         for (file, how), names in self._renamed.items():
             count = len(dict.fromkeys(names))
             many = "1 file is" if count == 1 else f"{count} files are"

@@ -48,8 +48,8 @@ class ImagePicture:
     """A picture in an image file of its own."""
 
     path: Path
-    upright: bool = False
-    """Whether it is turned as its EXIF orientation says; its camera is that of the turned picture then."""
+    orientation: int = 1
+    """EXIF's orientation that it is turned by; its camera is that of the turned picture. 1: read as stored."""
 
     @property
     def source(self) -> str:
@@ -86,6 +86,8 @@ class FrameRecord:
     """None: the data states no split."""
     mask: Path | None = None
     """Foreground mask image, not zero inside."""
+    mask_orientation: int = 1
+    """EXIF's orientation that the mask is turned by."""
     covisible: Path | None = None
     """Image that is not zero where training frames saw what this test frame shows (DyCheck)."""
     stated_in: str = ""

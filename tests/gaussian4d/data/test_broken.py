@@ -118,8 +118,8 @@ def test_wrong_intrinsics_of_panoptic(tmp_path: Path) -> None:
 def test_size_that_is_not_the_picture_s(tmp_path: Path) -> None:
     write_dnerf(tmp_path)
     path = tmp_path / "transforms_train.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"w": 128, "h": 96}))
-    fails(tmp_path, f"{WIDTH}x{HEIGHT}", "128x96")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"w": 128, "h": 100}))
+    fails(tmp_path, f"{WIDTH}x{HEIGHT}", "128x100")
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "train/../../x.png"])
