@@ -86,12 +86,12 @@ class FrameRecord:
     """None: the data states no split."""
     mask: Path | None = None
     """Foreground mask image, not zero inside."""
-    mask_orientation: int = 1
-    """EXIF's orientation that the mask is turned by."""
     covisible: Path | None = None
     """Image that is not zero where training frames saw what this test frame shows (DyCheck)."""
     stated_in: str = ""
     """The file that states this frame's camera, for error messages."""
+    mask_orientation: int = 1
+    """EXIF's orientation that the mask is turned by."""
 
 
 FARTHEST = 1e15

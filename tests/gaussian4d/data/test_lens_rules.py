@@ -17,6 +17,8 @@ from tiny_scenes import FOCAL, HEIGHT, WIDTH, assert_dots, nerfstudio, nerfstudi
 
 from gaussian4d.cli import main
 from gaussian4d.data import assemble
+from gaussian4d.errors import UserError
+from gaussian4d.prepare.recordings import find_recordings
 from gaussian4d.scene import Problem, Scene, inspect, load_scene
 
 LENS = ("camera_angle_x", "fl_x", "fl_y", "cx", "cy", "w", "h")
@@ -155,7 +157,14 @@ def test_masks_of_dnerf_are_read(tmp_path: Path) -> None:
     np.testing.assert_array_equal(mask, half)
 
 
-@pytest.mark.parametrize("write", [write_easyvolcap, write_technicolor])
+def write_without_sizes(folder: Path) -> None:
+    """EasyVolcap's layout, without the height and width of any camera."""
+    write_easyvolcap(folder)
+    lines = (folder / "intri.yml").read_text().splitlines(keepends=True)
+    (folder / "intri.yml").write_text("".join(line for line in lines if not line.startswith(("H_", "W_"))))
+
+
+@pytest.mark.parametrize("write", [write_easyvolcap, write_without_sizes, write_technicolor])
 def test_calibrations_beside_the_pictures_mean_the_upright_ones(tmp_path: Path, write: Any) -> None:
     write(tmp_path)
     jpegs = [
@@ -235,6 +244,20 @@ def test_every_file_is_counted_while_it_is_looked_at(tmp_path: Path) -> None:
     finally:
         assemble.on_header.reset(token)
     assert told == [(k, 9) for k in range(1, 10)]
+
+
+@pytest.mark.parametrize("odd", [3, None])
+def test_prepare_names_an_odd_picture_before_the_work(tmp_path: Path, odd: int | None) -> None:
+    for c in range(2):
+        for k in range(5):
+            (tmp_path / f"cam{c}").mkdir(exist_ok=True)
+            size = (32, 24) if c and k == odd else (WIDTH, HEIGHT)
+            Image.new("RGB", size).save(tmp_path / f"cam{c}" / f"{k}.png")
+    if odd is None:
+        assert [recording.count for recording in find_recordings(tmp_path, 25)] == [5, 5]
+    else:
+        with pytest.raises(UserError, match=r"3\.png.*32x24.*64x48"):
+            find_recordings(tmp_path, 25)
 
 
 def test_info_says_all_of_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
