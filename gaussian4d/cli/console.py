@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -56,6 +57,27 @@ class Progress:
         self._bar = RichProgress(*columns, console=Console(stderr=True), transient=True)
         self._task = self._bar.add_task(self.label, total=self.total, completed=self.done)
         self._bar.start()
+
+
+@contextlib.contextmanager
+def looking_at_files() -> Iterator[None]:
+    """Shows how many of a scene's files have been looked at while it is loaded in the block."""
+    from ..data.assemble import on_header
+
+    bars: list[Progress] = []
+
+    def told(done: int, total: int) -> None:
+        if not bars:
+            bars.append(Progress("looking at the files of the scene", total))
+        bars[0].update(done)
+
+    token = on_header.set(told)
+    try:
+        yield
+    finally:
+        on_header.reset(token)
+        for bar in bars:
+            bar.__exit__()
 
 
 def plain_line(label: str, done: int, total: int, seconds: float) -> str:

@@ -106,6 +106,7 @@ class Fit:
         from ..errors import UserError
         from ..run_folder import RunFolder
         from ..scene import load_scene
+        from .console import looking_at_files
 
         settings = self._settings()
         # Refused before the scene is read, which may take minutes.
@@ -125,7 +126,8 @@ class Fit:
             raise UserError("which scene? Expected its folder, or --resume with the --out of a run")
         else:
             given = {name: value for name, value in asked.items() if value is not None}
-            scene = load_scene(self.scene, **given, cache_mb=self.cache_mb)
+            with looking_at_files():
+                scene = load_scene(self.scene, **given, cache_mb=self.cache_mb)
         try:
             code = self._fit(scene, hooks, settings)
             if self.view and sys.stdin.isatty():

@@ -61,8 +61,10 @@ class Info:
 
 def _scene(path: Path, downscale: float | None, frames: str | None, skip_missing: bool) -> int:
     from ..scene import inspect
+    from .console import looking_at_files
 
-    scene, problems = inspect(path, downscale=downscale, frames=frames, skip_missing=skip_missing)
+    with looking_at_files():
+        scene, problems = inspect(path, downscale=downscale, frames=frames, skip_missing=skip_missing)
     if scene is not None:
         _print_scene(scene)
     errors = [problem for problem in problems if problem.severity == "error"]

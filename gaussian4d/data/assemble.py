@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextvars
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,11 @@ from .images import ImageHeader, check_end, read_header
 from .problems import ProblemList
 from .records import FrameRecord, ImagePicture, Lens, Picture, SceneRecord, Split, VideoPicture
 from .resample import Resampling, automatic_factor
+
+on_header: contextvars.ContextVar[Callable[[int, int], None]] = contextvars.ContextVar(
+    "on_header", default=lambda done, total: None
+)
+"""Called with the number of frames whose files have been looked at, and of all; commands show progress by it."""
 
 # Times nearer than this are one instant.
 _SAME_INSTANT = 1e-6
@@ -245,25 +251,30 @@ def _checked(frames: list[FrameRecord], format: str, problems: ProblemList) -> l
     Notes what is wrong with any picture or mask now rather than in the middle of a fit; one cause is one problem.
     """
     with concurrent.futures.ThreadPoolExecutor(8, thread_name_prefix="gaussian4d-headers") as pool:
-        seen = list(pool.map(_look, frames))
-    checked, sizes, masks, lying, turned = [], [], [], [], []
+        seen, told = [], on_header.get()
+        for files in pool.map(_look, frames):
+            seen.append(files)
+            told(len(seen), len(frames))
+    turns = _Turns([(frame, files.picture) for frame, files in zip(frames, seen) if files.picture is not None])
+    checked, sizes, masks = [], [], []
     faults: dict[Path, UserError] = {}
     for frame, files in zip(frames, seen):
         expected = (frame.lens.width, frame.lens.height)
         if files.fault is not None:
             faults.setdefault(*files.fault)
-        picture, upright = files.picture, False
-        if picture is not None and picture.orientation > 1:
-            upright = (picture.upright.width, picture.upright.height) == expected != (picture.width, picture.height)
-            (turned if upright else lying).append(frame.picture.source)
-        if upright:
+        picture, orientation = files.picture, 1
+        if picture is not None:
+            orientation = turns.of(frame, picture)
+            if (shown := picture.turned(orientation)) != expected:
+                sizes.append((frame.picture.source, picture.turned(1), shown, expected))
+        if orientation > 1:
             assert isinstance(frame.picture, ImagePicture)
-            frame = dataclasses.replace(frame, picture=dataclasses.replace(frame.picture, upright=True))
-        elif picture is not None and (picture.width, picture.height) != expected:
-            sizes.append((frame.picture.source, picture, expected))
-        mask = files.mask.upright if files.mask is not None and upright else files.mask
-        if mask is not None and (mask.width, mask.height) != expected:
-            masks.append((str(frame.mask), mask, expected))
+            frame = dataclasses.replace(frame, picture=dataclasses.replace(frame.picture, orientation=orientation))
+        if files.mask is not None:
+            mask_turn = _mask_turn(files.mask, picture, orientation)
+            if (shown := files.mask.turned(mask_turn)) != expected:
+                masks.append((str(frame.mask), files.mask.turned(1), shown, expected))
+            frame = dataclasses.replace(frame, mask_orientation=mask_turn)
         checked.append(frame)
     alike: dict[str, list[tuple[Path, str]]] = {}
     for path, error in faults.items():
@@ -274,20 +285,96 @@ def _checked(frames: list[FrameRecord], format: str, problems: ProblemList) -> l
         problems.error(found[0][0], found[0][1] + more)
     for what, wrong in (("picture", sizes), ("mask", masks)):
         if wrong:
-            source, header, (w, h) = wrong[0]
+            source, (stored_w, stored_h), _, (w, h) = wrong[0]
             more = f"; so are {len(wrong) - 1} more, such as {Path(wrong[-1][0]).name}" if len(wrong) > 1 else ""
             other = "its camera says" if what == "picture" else "its picture is"
             problems.error(
                 source,
-                f"the {what} is {header.width}x{header.height}, {other} {w}x{h}{more}; make them the same size",
+                f"the {what} is {stored_w}x{stored_h}, {other} {w}x{h}{more}; make them the same size",
             )
-    if turned:
-        problems.warning(turned[0], _many(turned, "turned as its EXIF orientation says, to the size of its camera"))
-    if lying and format not in ("colmap", "llff"):
-        problems.warning(
-            lying[0], _many(lying, "read as stored: its EXIF orientation is not applied, for its camera has that size")
-        )
+    turns.say(format, problems)
+    _check_alpha(frames, seen, problems)
     return checked
+
+
+class _Turns:
+    """How the pictures of a scene that have an EXIF orientation are read: turned as it says, or as they are stored.
+
+    A size that fits one of the two decides for its picture. Where it fits both (a square picture, half a turn, a
+    mirror) the picture is read as those that are decided, as stored when there are none.
+    """
+
+    def __init__(self, pictures: list[tuple[FrameRecord, ImageHeader]]) -> None:
+        self._turned: list[str] = []
+        self._stored: list[str] = []
+        self._open: list[str] = []
+        for frame, header in pictures:
+            if header.orientation > 1:
+                self._kind(frame, header).append(frame.picture.source)
+        self._both = bool(self._turned) and not self._stored
+
+    def _kind(self, frame: FrameRecord, header: ImageHeader) -> list[str]:
+        expected = (frame.lens.width, frame.lens.height)
+        stored, turned = header.turned(1), header.turned(header.orientation)
+        if stored == turned:
+            return self._open
+        return self._turned if turned == expected else self._stored
+
+    def of(self, frame: FrameRecord, header: ImageHeader) -> int:
+        """Returns the orientation by which a picture is turned, 1 when it is read as stored."""
+        if header.orientation == 1:
+            return 1
+        kind = self._kind(frame, header)
+        return header.orientation if kind is self._turned or (kind is self._open and self._both) else 1
+
+    def say(self, format: str, problems: ProblemList) -> None:
+        """Warns of what was taken; COLMAP always means the stored picture, which is no news."""
+        turned = self._turned + (self._open if self._both else [])
+        if turned:
+            problems.warning(turned[0], _many(turned, "turned as its EXIF orientation says, to the size of its camera"))
+        if format in ("colmap", "llff", "multipleview"):
+            return
+        if self._stored:
+            what = "read as stored: its EXIF orientation is not applied, for its camera has that size"
+            problems.warning(self._stored[0], _many(self._stored, what))
+        if self._open and not self._both:
+            what = (
+                "read as stored: its EXIF orientation is not applied, and no size tells whether its camera means the"
+                " turned picture; store pictures upright if it does"
+            )
+            problems.warning(self._open[0], _many(self._open, what))
+
+
+def _mask_turn(mask: ImageHeader, picture: ImageHeader | None, orientation: int) -> int:
+    """Returns the orientation by which a mask is turned to lie on its picture, which is turned by `orientation`.
+
+    A mask may have been made of the stored picture or of the upright one; its shape tells, and its own orientation
+    where the picture is turned.
+    """
+    if picture is None or picture.orientation == 1:
+        return 1
+    if orientation == 1:
+        # Read as stored: what was made of the upright picture is turned back.
+        upright = mask.turned(1) == picture.turned(picture.orientation) != picture.turned(1)
+        return {6: 8, 8: 6}.get(picture.orientation, picture.orientation) if upright else 1
+    if mask.orientation > 1:
+        return mask.orientation
+    lies = mask.turned(1) == picture.turned(1) != picture.turned(orientation)
+    return orientation if lies else 1
+
+
+def _check_alpha(frames: list[FrameRecord], seen: list[_Seen], problems: ProblemList) -> None:
+    """Warns of cameras some of whose pictures have an alpha channel and some have none: these count as opaque."""
+    with_alpha = {frame.camera_id for frame, files in zip(frames, seen) if files.picture and files.picture.alpha}
+    without = [
+        frame.picture.source
+        for frame, files in zip(frames, seen)
+        if files.picture and not files.picture.alpha and frame.camera_id in with_alpha
+    ]
+    if without:
+        problems.warning(
+            without[0], _many(without, "has no alpha channel, others of its camera have: taken as opaque everywhere")
+        )
 
 
 def _many(sources: list[str], what: str) -> str:
@@ -333,7 +420,7 @@ def _plans(
             cameras[name] = known
         if known[1] is None:
             continue
-        job = FrameJob(frame.picture, resampling, frame.mask, alpha, frame.covisible)
+        job = FrameJob(frame.picture, resampling, frame.mask, alpha, frame.covisible, frame.mask_orientation)
         plans.append(FramePlan(known[1], frame.time, time_index, split, job))
     return plans
 

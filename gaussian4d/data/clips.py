@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import UserError
-from .images import ImageHeader, read_header
+from .images import header_for
 from .problems import ProblemList
 from .records import Lens
 from .video import Video
@@ -114,22 +114,24 @@ def fit_lens(lens: Lens, video: Video, problems: ProblemList) -> tuple[Lens, Vid
     )
 
 
-def fit_lens_to_picture(lens: Lens, path: Path, problems: ProblemList, header: ImageHeader | None = None) -> Lens:
+def fit_lens_to_picture(lens: Lens, path: Path, problems: ProblemList) -> Lens:
     """Returns the lens for pictures of the size of `path`, scaled when they are a smaller or larger copy.
 
-    Raises `UserError` when the shape differs, or the picture cannot be read. `header` is that of the picture, where it
-    is known or the picture is to be turned.
+    A picture counts as turned upright where that fits the calibration better (`header_for`). Raises `UserError` when
+    the shape differs, or the picture cannot be read.
     """
-    header = header or read_header(path)
     w, h = lens.width, lens.height
+    header = header_for(path, (w, h))
     if (header.width, header.height) == (w, h):
         return lens
     calibrated = f"the calibration is for {w}x{h}, the picture is {header.width}x{header.height}"
     scale = min(header.width / w, header.height / h)
     # Whoever shrinks 1079 rows by two gets 539 or 540.
     if abs(w * scale - header.width) > 1 or abs(h * scale - header.height) > 1:
+        side = ": one of them lies on its side" if (w, h) == (header.height, header.width) else ""
         raise UserError(
-            f"{path}: {calibrated}, which is no scaled copy; export the pictures at {w}x{h} or calibrate at their size"
+            f"{path}: {calibrated}, which is no scaled copy{side}; export the pictures at {w}x{h} or calibrate at their"
+            " size"
         )
     problems.warning(path, f"{calibrated}: intrinsics are scaled with it")
     return _moved(lens, header.width / w, header.height / h, 0.0, 0.0, header.width, header.height)

@@ -1,7 +1,8 @@
 """D-NeRF scenes: `transforms_{train,val,test}.json` with a time per frame, camera-to-world matrices with OpenGL axes.
 
 Besides D-NeRF's own keys (Pumarola et al. 2021) a file, or a frame of it, may state a lens as `transforms.json`
-does (`stated_lens`) and, per frame, `camera_id` and `time_index`, as synchronised multi-camera renderings do.
+does (`stated_lens`) and, per frame, `mask_path`, `camera_id` and `time_index`, as synchronised multi-camera renderings
+do.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from ..errors import UserError
 from ..files import read_json
 from .named_files import SceneFiles
 from .problems import ProblemList
-from .records import FrameRecord, ImagePicture, Lens, SceneRecord, Split
-from .stated_lens import LENS_KEYS, lens_of_picture, say_what_is_not_read
+from .records import FrameRecord, ImagePicture, SceneRecord, Split
+from .stated_lens import StatedLenses, merged, say_what_is_not_read
 from .values import number, pose
 
 looked_for = "transforms_train.json (D-NeRF)"
@@ -46,13 +47,16 @@ def read(folder: Path, problems: ProblemList) -> SceneRecord:
     timed = any(isinstance(entry, dict) and "time" in entry for _, _, content in files for entry in content["frames"])
     if not timed:
         problems.warning(folder, 'no frame has a "time": taken as one instant')
+    say_what_is_not_read(
+        files[0][1], [entry for _, _, content in files for entry in (content, *content["frames"])], problems
+    )
     for split, path, content in files:
         named = SceneFiles(folder, problems, path)
-        say_what_is_not_read(path, [content, *content["frames"]], problems)
-        lens: Lens | None = None
+        lenses = StatedLenses(path, problems)
+        shared = {key: value for key, value in content.items() if key != "frames"}
         for index, entry in enumerate(content["frames"]):
             try:
-                record, lens = _read_frame(named, path, content, entry, split, lens, poses, timed, problems)
+                record = _read_frame(named, path, shared, entry, split, lenses, poses, timed)
             except UserError as error:
                 problems.entry(path, f"frame {index}", error)
                 continue
@@ -72,32 +76,25 @@ def _content(path: Path, required: bool) -> dict[str, Any]:
 def _read_frame(
     named: SceneFiles,
     path: Path,
-    content: dict[str, Any],
+    shared: dict[str, Any],
     entry: Any,
     split: Split,
-    lens: Lens | None,
+    lenses: StatedLenses,
     poses: dict[str, np.ndarray],
     timed: bool,
-    problems: ProblemList,
-) -> tuple[FrameRecord, Lens | None]:
-    """Returns one frame, and the lens of the file once it is known."""
+) -> FrameRecord:
     if not isinstance(entry, dict) or not isinstance(entry.get("file_path"), str):
         raise UserError('expected an object with "file_path", "time" and "transform_matrix"')
     picture = named.picture(entry["file_path"])
     viewmat = invert_rigid(opencv_from_opengl(pose(entry.get("transform_matrix"), "transform_matrix")))
-    own = None
-    if LENS_KEYS & entry.keys():
-        own = lens_of_picture({**content, **entry}, picture, problems)
-    elif lens is None or "camera_id" not in entry:
-        lens = lens_of_picture(content, picture, problems)
-    used = own or lens
-    assert used is not None
+    mask = named.file(str(entry["mask_path"]), "mask") if entry.get("mask_path") else None
+    # Without camera_id, a file has one camera that moves.
+    lens = lenses.of_picture(merged(shared, entry), picture, str(entry.get("camera_id", "")))
     if timed and "time" not in entry:
         raise UserError('expected "time" (0 to 1), as other frames have; add it')
     time = number(entry["time"], "time") if timed else 0.0
     camera_id = _camera_id(entry, picture, split, viewmat, poses)
-    record = FrameRecord(camera_id, viewmat, used, ImagePicture(picture), time, split, stated_in=str(path))
-    return record, lens
+    return FrameRecord(camera_id, viewmat, lens, ImagePicture(picture), time, split, mask, stated_in=str(path))
 
 
 def _camera_id(

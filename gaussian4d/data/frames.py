@@ -21,7 +21,7 @@ import scipy.sparse
 
 from ..errors import UserError
 from .images import read_image, read_mask
-from .records import ImagePicture, Picture, VideoPicture
+from .records import Picture, VideoPicture
 from .resample import Resampling
 from .sources import GivenPicture
 from .spill import Pixels, SpillFile, own_pages
@@ -40,6 +40,7 @@ class FrameJob:
     mask: Path | None
     alpha: bool
     covisible: Path | None = None
+    mask_orientation: int = 1
 
 
 @dataclasses.dataclass
@@ -108,9 +109,8 @@ class FrameStore:
                 if isinstance(job.picture, GivenPicture):
                     pixels = job.picture.read()
                 else:
-                    pixels = self._finish(
-                        job, read_image(job.picture.path, alpha=job.alpha, upright=job.picture.upright)
-                    )
+                    stored = read_image(job.picture.path, alpha=job.alpha, orientation=job.picture.orientation)
+                    pixels = self._finish(job, stored)
                 self._keep(key, pixels)
             return pixels
 
@@ -211,10 +211,10 @@ class FrameStore:
         image = resampling.apply(picture, matrix)
         held = own_pages(image.shape)
         held[...] = image
-        return Pixels(held, None if job.mask is None else self._resampled_mask(job, job.mask))
+        return Pixels(held, None if job.mask is None else self._resampled_mask(job, job.mask, job.mask_orientation))
 
-    def _resampled_mask(self, job: FrameJob, path: Path) -> np.ndarray:
-        stated = read_mask(path, upright=isinstance(job.picture, ImagePicture) and job.picture.upright)
+    def _resampled_mask(self, job: FrameJob, path: Path, orientation: int = 1) -> np.ndarray:
+        stated = read_mask(path, orientation=orientation)
         lens = job.resampling.lens
         if stated.shape != (lens.height, lens.width):
             raise UserError(

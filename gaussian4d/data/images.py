@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from ..errors import UserError
 
@@ -17,6 +18,16 @@ IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 _TAIL = 4096
 
 _WITH_ALPHA = {"RGBA", "LA", "PA", "RGBa", "La"}
+# What EXIF's orientations ask for.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 _WIDE = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
 
 
@@ -38,9 +49,25 @@ class ImageHeader:
         width, height = (self.height, self.width) if swap else (self.width, self.height)
         return ImageHeader(width, height, self.alpha)
 
+    def turned(self, orientation: int) -> tuple[int, int]:
+        """Returns (width, height) once the picture is turned as an orientation says; 1 leaves it as stored."""
+        return (self.height, self.width) if orientation >= 5 else (self.width, self.height)
+
 
 def read_header(path: Path) -> ImageHeader:
-    """Returns the header of an image file; raises `UserError` naming the file when it is missing or no image."""
+    """Returns the header of an image file; raises `UserError` naming the file when it is missing or no image.
+
+    Readers and the checks behind them ask for the same ones: a file that has not changed meanwhile is read once.
+    """
+    try:
+        status = path.stat()
+    except OSError:
+        return _header(path, 0)
+    return _header(path, status.st_ctime_ns)
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _header(path: Path, changed: int) -> ImageHeader:
     with _open(path) as image:
         alpha = image.mode in _WITH_ALPHA or "transparency" in image.info
         return ImageHeader(image.width, image.height, alpha, _orientation(image))
@@ -50,7 +77,7 @@ def header_for(path: Path, stated: tuple[int, int] | None) -> ImageHeader:
     """Returns the header of the picture that a calibration means: as it is stored, or turned upright.
 
     Viewers, OpenCV and most exporters show the upright picture, COLMAP and Pillow the stored one. What has the stated
-    (width, height) is meant; where both have it the stored one, where none is stated the upright one.
+    (width, height), or its shape, is meant; the upright one where none is stated.
     """
     header = read_header(path)
     if header.orientation == 1 or stated == (header.width, header.height):
@@ -75,27 +102,34 @@ def _orientation(image: Image.Image) -> int:
     return 1
 
 
-def read_image(path: Path, *, alpha: bool, upright: bool = False) -> np.ndarray:
-    """Returns the pixels uint8 [H, W, 4] with `alpha`, else [H, W, 3]; turned as EXIF says with `upright`.
+def _turned(image: Image.Image, orientation: int) -> Image.Image:
+    turn = _TURNS.get(orientation)
+    return image if turn is None else image.transpose(turn)
 
-    Raises `UserError` naming the file when it is missing, truncated or no image.
+
+def read_image(path: Path, *, alpha: bool, orientation: int = 1) -> np.ndarray:
+    """Returns the pixels uint8 [H, W, 4] with `alpha`, else [H, W, 3], turned as EXIF's `orientation` says.
+
+    The file's own orientation is not looked at. Raises `UserError` naming the file when it is missing, truncated or no
+    image.
     """
     with _open(path) as image:
         _decode(image, path)
-        if upright:
-            image = ImageOps.exif_transpose(image)
+        image = _turned(image, orientation)
         if image.mode in _WIDE:
             gray = _eight_bits(image)
             return np.stack([gray] * 3 + [np.full_like(gray, 255)] * alpha, axis=-1)
         return np.array(image.convert("RGBA" if alpha else "RGB"))
 
 
-def read_mask(path: Path, *, upright: bool = False) -> np.ndarray:
-    """Returns a mask uint8 [H, W], 255 wherever the file is not black (or not transparent), else 0."""
+def read_mask(path: Path, *, orientation: int = 1) -> np.ndarray:
+    """Returns a mask uint8 [H, W], 255 wherever the file is not black (or not transparent), else 0.
+
+    It is turned as EXIF's `orientation` says; the file's own is not looked at.
+    """
     with _open(path) as image:
         _decode(image, path)
-        if upright:
-            image = ImageOps.exif_transpose(image)
+        image = _turned(image, orientation)
         if image.mode in _WITH_ALPHA:
             values = np.asarray(image.convert("RGBA"))[..., 3]
             if values.min() == 255:

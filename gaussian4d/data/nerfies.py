@@ -18,7 +18,7 @@ import numpy as np
 from ..errors import UserError
 from ..files import read_json
 from .arrays import read_array
-from .images import IMAGE_ENDINGS, read_header
+from .images import IMAGE_ENDINGS, header_for
 from .named_files import SceneFiles
 from .problems import MissingFile, ProblemList
 from .records import FrameRecord, ImagePicture, Lens, PointCloud, SceneRecord, Split
@@ -178,7 +178,7 @@ class CameraReader:
     def _lens(self, content: dict[str, Any], picture: Path) -> Lens:
         w, h = (int(x) for x in matrix(content.get("image_size"), "image_size", (2,)))
         if (w, h) not in self._sizes:
-            header = read_header(picture)
+            header = header_for(picture, (w, h))
             if abs(header.width - w / self._factor) > 1 or abs(header.height - h / self._factor) > 1:
                 raise UserError(
                     f"image_size is {w}x{h}, so {picture} should be {w / self._factor:g}x{h / self._factor:g}, it is"

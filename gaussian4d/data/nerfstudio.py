@@ -18,13 +18,13 @@ from ..conventions import frame_times, invert_rigid, opencv_from_opengl
 from ..errors import UserError
 from ..files import read_json
 from ..frame_numbers import FrameNumbers
-from .clips import common_instants, fit_lens
+from .clips import common_instants
 from .images import IMAGE_ENDINGS
 from .named_files import SceneFiles
 from .point_files import read_points
 from .problems import ProblemList
-from .records import FrameRecord, ImagePicture, Lens, PointCloud, SceneRecord, Split, VideoPicture
-from .stated_lens import lens_of, lens_of_picture, say_what_is_not_read
+from .records import FrameRecord, ImagePicture, PointCloud, SceneRecord, Split, VideoPicture
+from .stated_lens import StatedLenses, merged, say_what_is_not_read
 from .values import number, pose
 from .video import VIDEO_ENDINGS, Video, probe_all
 
@@ -127,7 +127,7 @@ def _entry(named: SceneFiles, content: dict[str, Any], item: Any, where: str) ->
     mask = None
     if item.get("mask_path"):
         mask = named.file(str(item["mask_path"]), "mask")
-    fields = {key: value for key, value in content.items() if key not in ("frames", "cameras")} | item
+    fields = merged({key: value for key, value in content.items() if key not in ("frames", "cameras")}, item)
     return _Entry(where, fields, item, path, viewmat, mask)
 
 
@@ -139,6 +139,7 @@ def _frames(
     videos = _probe({entry.path for entry in entries if entry.is_video}, problems)
     names = _camera_names(entries)
     frames: list[FrameRecord] = []
+    lenses = StatedLenses(path, problems)
     count = 0
     if clips:
         _check_unique(path, clips, names, problems)
@@ -152,7 +153,7 @@ def _frames(
                 continue
             with _reporting(path, entry, problems):
                 video = named[name]
-                lens, video = fit_lens(lens_of(entry.fields, video.width, video.height), video, problems)
+                lens, video = lenses.of_video(entry.fields, video)
                 frames += [
                     FrameRecord(
                         name, entry.viewmat, lens, VideoPicture(video, int(indices[name][k])), float(times[k]),
@@ -162,10 +163,9 @@ def _frames(
                 ]  # fmt: skip
     singles = [entry for entry in entries if not (entry.is_video and "frame_index" not in entry.own)]
     stated, span = _times(path, singles, count, problems)
-    seen: dict[tuple[str, Lens], Lens] = {}
     for entry, time in zip(singles, stated):
         with _reporting(path, entry, problems):
-            frames.append(_single(path, entry, names[id(entry)], time, videos, seen, problems))
+            frames.append(_single(path, entry, names[id(entry)], time, videos, lenses))
     duration = None
     if count > 1 and fps:
         duration = (count - 1) / fps
@@ -193,8 +193,7 @@ def _single(
     name: str,
     time: float,
     videos: dict[Path, Video],
-    seen: dict[tuple[str, Lens], Lens],
-    problems: ProblemList,
+    lenses: StatedLenses,
 ) -> FrameRecord:
     """Returns the record of an entry that is one picture."""
     if entry.is_video:
@@ -204,16 +203,10 @@ def _single(
         index = int(number(entry.own["frame_index"], "frame_index"))
         if not 0 <= index < video.count:
             raise UserError(f"frame_index {index} is outside {entry.path.name} of {video.count} frames; correct it")
-        lens, video = fit_lens(lens_of(entry.fields, video.width, video.height), video, problems)
+        lens, video = lenses.of_video(entry.fields, video)
         picture = VideoPicture(video, index)
         return FrameRecord(name, entry.viewmat, lens, picture, time, mask=entry.mask, stated_in=str(path))
-    if "w" in entry.fields and "h" in entry.fields:
-        lens = lens_of(entry.fields, 0, 0)
-        if (name, lens) not in seen:
-            seen[name, lens] = lens_of_picture(entry.fields, entry.path, problems)
-        lens = seen[name, lens]
-    else:
-        lens = lens_of_picture(entry.fields, entry.path, problems)
+    lens = lenses.of_picture(entry.fields, entry.path, name)
     return FrameRecord(name, entry.viewmat, lens, ImagePicture(entry.path), time, mask=entry.mask, stated_in=str(path))
 
 
@@ -350,6 +343,6 @@ class _reporting:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> bool:
         if isinstance(error, UserError):
-            self._problems.error(self._path, f"{self._entry.where}: {error}")
+            self._problems.entry(self._path, self._entry.where, error)
             return True
         return False

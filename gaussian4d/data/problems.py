@@ -78,6 +78,7 @@ class ProblemList:
     def __init__(self, skip_missing: bool = False) -> None:
         self.skip_missing = skip_missing
         self._problems: list[Problem] = []
+        self._known: set[Problem] = set()
         self._missing: dict[str, list[tuple[str, str]]] = {}
         self._renamed: dict[tuple[str, str], list[tuple[str, str]]] = {}
 
@@ -90,11 +91,12 @@ class ProblemList:
         self._add(Problem("warning", str(file), message))
 
     def _add(self, problem: Problem) -> None:
-        if problem not in self._problems:
+        if problem not in self._known:
+            self._known.add(problem)
             self._problems.append(problem)
 
     def entry(self, file: str | Path, where: str, error: UserError) -> None:
-        """Notes what is wrong with one entry of a list; missing files of one list become one problem (`settle`).
+        """Notes what is wrong with one entry of a list; entries with the same fault become one problem (`settle`).
 
         Args:
             file: The file that holds the list.

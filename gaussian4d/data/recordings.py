@@ -15,7 +15,7 @@ from ..errors import UserError
 from ..files import hidden
 from ..frame_numbers import FrameNumbers
 from .clips import common_instants, fit_lens, fit_lens_to_picture
-from .images import IMAGE_ENDINGS, read_header
+from .images import IMAGE_ENDINGS, header_for
 from .named_files import SceneFiles
 from .problems import ProblemList
 from .records import FrameRecord, ImagePicture, Lens, Split, VideoPicture
@@ -173,7 +173,7 @@ def _clip_of_pictures(cameras: Sequence[FixedCamera], problems: ProblemList, fps
     for camera in cameras:
         pictures = camera.recording.pictures
         try:
-            header = read_header(pictures[0][1])
+            header = header_for(pictures[0][1], (round(2 * camera.lens.cx), round(2 * camera.lens.cy)))
             stated = _sized(camera.lens, header.width, header.height)
             lens = fit_lens_to_picture(stated, pictures[0][1], problems)
         except UserError as error:

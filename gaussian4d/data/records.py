@@ -48,8 +48,8 @@ class ImagePicture:
     """A picture in an image file of its own."""
 
     path: Path
-    upright: bool = False
-    """Whether it is turned as its EXIF orientation says; its camera is that of the turned picture then."""
+    orientation: int = 1
+    """EXIF's orientation that it is turned by; its camera is that of the turned picture. 1: read as stored."""
 
     @property
     def source(self) -> str:
@@ -90,6 +90,8 @@ class FrameRecord:
     """Image that is not zero where training frames saw what this test frame shows (DyCheck)."""
     stated_in: str = ""
     """The file that states this frame's camera, for error messages."""
+    mask_orientation: int = 1
+    """EXIF's orientation that the mask is turned by."""
 
 
 FARTHEST = 1e15

@@ -16,7 +16,7 @@ from scipy.spatial.transform import Rotation
 from ..errors import UserError
 from ..files import hidden
 from .colmap import models_in
-from .images import IMAGE_ENDINGS, read_header
+from .images import IMAGE_ENDINGS, header_for
 from .opencv_storage import read_text
 from .problems import ProblemList
 from .recordings import FixedCamera, Recording, clip_of
@@ -124,5 +124,5 @@ def _camera(words: list[str], picture: Path) -> tuple[np.ndarray, Lens]:
     viewmat[:3, :3] = Rotation.from_quat(values[[6, 7, 8, 5]]).as_matrix()
     viewmat[:3, 3] = values[9:]
     # The file states no size; principal points of this rig lie near the middle of the full picture.
-    header = read_header(picture)
+    header = header_for(picture, (round(2 * cx), round(2 * cy)))
     return viewmat, Lens(focal, focal, cx, cy, header.width, header.height)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
+import itertools
 import os
 import warnings
 from collections.abc import Container, Iterable, Iterator
@@ -20,22 +21,14 @@ from ..errors import UserError
 from .packets import packet_check
 
 VIDEO_ENDINGS = (
-    ".mp4",
-    ".mov",
-    ".m4v",
-    ".avi",
-    ".mkv",
-    ".webm",
-    ".mpg",
-    ".mpeg",
-    ".wmv",
-    ".flv",
-    ".ts",
-    ".mts",
-    ".m2ts",
-    ".mxf",
-    ".vob",
-)
+    ".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".mts", ".m2ts", ".m2t",
+    ".mxf", ".vob", ".3gp", ".ogv",
+)  # fmt: skip
+
+# Streams as they were sent, without an index: seeking lands anywhere, a recording may begin between key frames or end
+# in a torn packet, and two fields of one frame may be two packets. Only decoding them forwards tells what is there.
+_STREAMS = {"mpegts", "mpeg", "mpegvideo", "h264", "hevc"}
+_TS_SYNC = 0x47
 
 # MPEG-4 part 2 packs skipped and paired frames into odd packets, so only decoding tells how many frames there are;
 # it is also the cheapest to decode. VP8, VP9 and AV1 hide frames in packets too, and refuse damaged ones, which nothing
@@ -118,6 +111,7 @@ def probe(path: Path) -> Video:
             fps = float(rate) if rate else None
             stated = _stated_count(container, stream, fps)
             exact = stream.codec_context.name in COUNTED_BY_DECODING
+            streamed = container.format.name in _STREAMS
             fault = packet_check(stream)
             packets, hidden, torn = [], 0, None
             for p in container.demux(stream):
@@ -129,22 +123,37 @@ def probe(path: Path) -> Video:
                 torn = torn if reason is None else (len(packets), reason)
                 packets.append((p.pts, p.is_keyframe, p.is_corrupt))
             stated = None if stated is None else stated - hidden
-            pts = _pts(container.format.name, packets) if not exact else None
-            stamps = uneven_stamps(pts, float(stream.time_base or 0))
-            odd = _oddities(stream, stamps)
+            pts = _pts(container.format.name, packets) if not (exact or streamed) else None
+            tick = float(stream.time_base or 0)
+            odd = _oddities(stream)
+            torn_off = container.format.name == "mpegts" and _ends_inside_a_packet(path)
         count = len(packets)
         if count == 0:
             raise UserError(f"{path}: the video holds no frames; copy it again from its source")
+        if torn_off:
+            raise UserError(
+                f"{path}: the video ends after {count} frames in the middle of a packet: it is truncated; copy it again"
+                " from its source, or write what there is anew (ffmpeg -i FILE -c copy NEW.ts)"
+            )
         if (stated is not None and count < stated) or packets[-1][2]:
             raise UserError(_truncated(path, count, stated))
         if torn is not None:
             raise UserError(_damaged(path, *torn))
-        first, decoded, hdr = _first_frame(path, count_all=exact)
-        _check_end(path, packets)
+        first, shown, hdr = _first_frame(path, all_frames=exact or streamed)
+        if exact or streamed:
+            count = len(shown)
+        if not streamed:
+            _check_end(path, packets)
+        else:
+            # Program streams of MPEG-2 state times for some frames only.
+            pts = None if exact else _ascending(shown)
+            odd += _streamed_oddities(path, packets, pts)
+        stamps = uneven_stamps(pts, tick)
         if stamps is not None:
+            odd += (_varying(stamps),)
             fps = (count - 1) / stamps[-1]
         return Video(
-            path, first.shape[1], first.shape[0], decoded if exact else count, fps, _bars(first[..., :3]),
+            path, first.shape[1], first.shape[0], count, fps, _bars(first[..., :3]),
             alpha=first.shape[2] == 4, stamps=stamps, pts=pts, warnings=odd + hdr,
         )  # fmt: skip
     except av.error.FFmpegError as error:
@@ -279,22 +288,26 @@ def uneven_stamps(pts: tuple[int, ...] | None, time_base: float) -> tuple[float,
     return tuple(float(second) for second in seconds) if off > _UNEVEN * step else None
 
 
-def _oddities(stream: Any, stamps: tuple[float, ...] | None) -> tuple[str, ...]:
+def _varying(stamps: tuple[float, ...]) -> str:
+    steps = np.diff(stamps)
+    return (
+        f"the frame rate varies ({1 / steps.max():.3g} to {1 / max(steps.min(), 1e-6):.3g} a second): the frame"
+        " nearest to each instant is used; export at a constant rate for exact times"
+    )
+
+
+def _oddities(stream: Any) -> tuple[str, ...]:
     """Returns what the header says that changes how the video is read, one sentence each."""
-    odd = []
-    if stamps is not None:
-        steps = np.diff(stamps)
-        odd.append(
-            f"the frame rate varies ({1 / steps.max():.3g} to {1 / max(steps.min(), 1e-6):.3g} a second): the frame"
-            " nearest to each instant is used; export at a constant rate for exact times"
-        )
     if stream.codec_context.name in ("vp8", "vp9") and str(stream.metadata.get("alpha_mode", "0")) == "1":
-        odd.append("the alpha channel of VP8 and VP9 is not read; export with ProRes 4444, or PNG pictures, to keep it")
-    return tuple(odd)
+        return ("the alpha channel of VP8 and VP9 is not read; export with ProRes 4444, or PNG pictures, to keep it",)
+    return ()
 
 
-def _first_frame(path: Path, *, count_all: bool) -> tuple[np.ndarray, int, tuple[str, ...]]:
-    """Returns the first picture, how many frames were decoded (1 unless `count_all`), and a warning if it is HDR."""
+def _first_frame(path: Path, *, all_frames: bool) -> tuple[np.ndarray, list[int | None], tuple[str, ...]]:
+    """Returns the first picture, the time stamps of the frames that were decoded, and a warning if it is HDR.
+
+    One frame is decoded, or with `all_frames` every one.
+    """
     import av.error
 
     container, frames = _open(path)
@@ -304,14 +317,55 @@ def _first_frame(path: Path, *, count_all: bool) -> tuple[np.ndarray, int, tuple
             raise UserError(f"{path}: no frame of the video can be decoded; copy it again from its source")
         picture = _rgb(frame)
         transfer = _HDR.get(int(frame.color_trc))
-        count = 1
+        shown, sound = [frame.pts], True
         try:
-            while count_all and next(frames, None) is not None:
-                count += 1
+            while all_frames and (frame := next(frames, None)) is not None:
+                shown.append(frame.pts)
+                sound = not frame.is_corrupt
         except av.error.FFmpegError as error:
-            raise UserError(_damaged(path, count, error.strerror or str(error))) from None
+            raise UserError(_damaged(path, len(shown), error.strerror or str(error))) from None
+        if not sound:
+            raise UserError(_end_lost(path))
     hdr = f"HDR ({transfer}) is read without tone mapping, colours look flat; export as SDR (BT.709) for true colours"
-    return picture, count, (hdr,) if transfer else ()
+    return picture, shown, (hdr,) if transfer else ()
+
+
+def _ascending(stamps: list[int | None]) -> tuple[int, ...] | None:
+    """Returns the time stamps, None unless each is later than the one before: streams that were joined start anew."""
+    known = [stamp for stamp in stamps if stamp is not None]
+    late = all(a < b for a, b in itertools.pairwise(known))
+    return tuple(known) if late and len(known) == len(stamps) else None
+
+
+def _streamed_oddities(
+    path: Path, packets: list[tuple[int | None, bool, bool]], pts: tuple[int, ...] | None
+) -> tuple[str, ...]:
+    """Returns what decoding a stream forwards left out; raises `UserError` when that is its end."""
+    odd = []
+    if pts is not None:
+        sent = {stamp for stamp, _, _ in packets if stamp is not None}
+        if sent and pts[-1] < max(sent):
+            raise UserError(_end_lost(path))
+        if early := sum(stamp < pts[0] for stamp in sent):
+            odd.append(
+                f"the recording begins between key frames: its first {early} frames need pictures from before it and"
+                " are left out; check that all cameras start together"
+            )
+    if torn := sum(corrupt for _, _, corrupt in packets):
+        odd.append(f"{torn} of {len(packets)} packets lost data while they were sent: frames there are as mended")
+    return tuple(odd)
+
+
+def _ends_inside_a_packet(path: Path) -> bool:
+    """Tells whether the packets of a transport stream, all of one size, do not fill the file."""
+    with path.open("rb") as file:
+        head = file.read(5 * 204)
+    # Plain, with a time code before each (.m2ts), and with a checksum behind each.
+    for size, first in ((188, 0), (192, 4), (204, 0)):
+        marks = head[first::size]
+        if len(marks) > 3 and all(mark == _TS_SYNC for mark in marks):
+            return path.stat().st_size % size != 0
+    return False
 
 
 def _check_end(path: Path, packets: list[tuple[int | None, bool, bool]]) -> None:
@@ -322,13 +376,10 @@ def _check_end(path: Path, packets: list[tuple[int | None, bool, bool]]) -> None
         return
     last = _last_stamp(path, keys[-1])
     if last is None or last < max(stamps):
-        # Where the container has no index, as in transport streams, seeking lands somewhere behind the key frame.
+        # Where the index is not exact, seeking lands somewhere behind the key frame.
         last = _last_stamp(path, None)
     if last is None or last < max(stamps):
-        raise UserError(
-            f"{path}: the last frames of the video cannot be decoded: it is truncated or damaged;"
-            " copy it again from its source, or export it anew"
-        )
+        raise UserError(_end_lost(path))
 
 
 def _last_stamp(path: Path, start: int | None) -> int | None:
@@ -346,6 +397,13 @@ def _last_stamp(path: Path, start: int | None) -> int | None:
             if start is None:
                 raise
             return None
+
+
+def _end_lost(path: Path) -> str:
+    return (
+        f"{path}: the last frames of the video cannot be decoded: it is truncated or damaged;"
+        " copy it again from its source, or export it anew"
+    )
 
 
 def _damaged(path: Path, frame: int, reason: str) -> str:

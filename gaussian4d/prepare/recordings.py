@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
 import re
 from collections.abc import Iterable, Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ..conventions import numeric_key
-from ..data.images import read_header, read_image
+from ..data.images import ImageHeader, read_header, read_image
 from ..data.recordings import pictures_in
 from ..data.video import VIDEO_ENDINGS, Decoder, Video, probe_all
 from ..errors import UserError
@@ -142,9 +143,29 @@ def _picture_folders(source: Path, fps: float | None) -> list[Recording]:
         if len(pictures) < 2:
             continue
         pictures.sort(key=lambda path: numeric_key(path.name))
-        header = read_header(pictures[0])
+        header = _common_header(pictures)
         rate = fps or 30.0
         result.append(
             Recording(folder.name, folder, rate, len(pictures), header.width, header.height, pictures=tuple(pictures))
         )
     return result
+
+
+def _common_header(pictures: list[Path]) -> ImageHeader:
+    """Returns the header that all pictures of a camera have the size of; raises `UserError` when some have another."""
+    with concurrent.futures.ThreadPoolExecutor(8, thread_name_prefix="gaussian4d-headers") as pool:
+        headers = list(pool.map(read_header, pictures))
+    first = headers[0]
+    odd = [
+        (path, header)
+        for path, header in zip(pictures, headers)
+        if (header.width, header.height) != (first.width, first.height)
+    ]
+    if odd:
+        path, header = odd[0]
+        more = f"; so are {len(odd) - 1} more, such as {odd[-1][0].name}" if len(odd) > 1 else ""
+        raise UserError(
+            f"{path}: the picture is {header.width}x{header.height}, {pictures[0].name} of the same camera is"
+            f" {first.width}x{first.height}{more}; make them the same size"
+        )
+    return first
