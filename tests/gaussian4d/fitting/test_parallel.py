@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from team_child import main as fit_here
 
 from gaussian4d.errors import UserError
@@ -25,10 +25,16 @@ pytestmark = pytest.mark.usefixtures("cpu_backend")
 
 def team_of_two(*arguments: str | Path) -> list[tuple[int, str]]:
     """Runs two processes as torchrun would; returns the exit code and the output of each."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    # As with torchrun, the meeting place is held by who starts them. A port that is only looked up for rank 0 to open
+    # seconds later may be another program's by then.
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    shared = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(store.port),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "WORLD_SIZE": "2",
+        "OMP_NUM_THREADS": "1",
+    }
     children = [
         subprocess.Popen(
             [sys.executable, *map(str, arguments)],
