@@ -6,7 +6,9 @@ import codecs
 import contextlib
 import json
 import os
+import re
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,9 +25,10 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises `UserError` naming `path` and the reason when the system does not let it be written.
     """
     target = Path(path)
-    temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}.partial{target.suffix}")
+    temporary = temporary_beside(target, target.stem, target.suffix)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        sweep(target, target.stem)
         try:
             yield temporary
             temporary.replace(target)
@@ -36,6 +39,36 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         if error.filename in (None, str(temporary), temporary, str(target), str(target.parent)):
             raise UserError(system_error(error, target, "written")) from error
         raise
+
+
+def temporary_beside(target: Path, stem: str, ending: str = "") -> Path:
+    """Returns a name beside `target` that nobody else uses, and that says which process it belongs to."""
+    return target.with_name(f".{stem}.{os.getpid()}-{secrets.token_hex(4)}.partial{ending}")
+
+
+def sweep(target: Path, stem: str) -> None:
+    """Removes what processes that are gone left half written beside `target`; a killed one cleans nothing up."""
+    left = re.compile(rf"\.{re.escape(stem)}\.(\d+)-[0-9a-f]{{8}}\.partial.*", re.DOTALL)
+    with contextlib.suppress(OSError):
+        for path in list(target.parent.iterdir()):
+            match = left.fullmatch(path.name)
+            if match is None or _runs(int(match[1])):
+                continue
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    """Returns whether a process of this machine is still there."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:

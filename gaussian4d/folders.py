@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from .errors import UserError
+from .files import sweep, temporary_beside
 from .system import system_error
 
 
@@ -23,9 +23,10 @@ def atomic_folder(path: str | os.PathLike[str], replaceable: str | None = None) 
     """
     target = Path(path)
     check_replaceable(target, replaceable)
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
+    temporary = temporary_beside(target, target.name)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        sweep(target, target.name)
         temporary.mkdir()
     except OSError as error:
         raise UserError(system_error(error, target, "written")) from error

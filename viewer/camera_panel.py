@@ -23,6 +23,21 @@ CLEAR = 0.2
 """Viewer units around the eye in which no camera is drawn: its lines would cross the whole picture."""
 
 
+LARGEST_SHARE = 0.02
+"""Of the picture that a drawn camera may cover."""
+_SCALE = 0.12
+
+
+def _share(camera: Camera, distance: float, fov: float, aspect: float) -> float:
+    """Returns which share of a picture the base of a drawn camera covers at a distance, seen from the front."""
+    tall = 0.5 * camera.height / camera.K[1, 1]
+    wide = tall * camera.width / camera.height
+    # viser keeps the volume of frustums of all shapes the same.
+    scale = _SCALE / (wide * tall / 3.0) ** (1.0 / 3.0)
+    half = distance * math.tan(0.5 * fov)
+    return (scale * tall / half) * (scale * wide / (half * aspect))
+
+
 class CameraPanel:
     """Frustums of cameras, and controls to hide them, to look through one, and to go back to the first view."""
 
@@ -77,14 +92,22 @@ class CameraPanel:
         if id in self.frustums:
             self.frustums[id].image = picture
 
-    def keep_clear(self, eye: np.ndarray) -> None:
-        """Hides the cameras that stand at `eye` [3] in viewer units: their lines would cross the whole picture."""
+    def keep_clear(self, eye: np.ndarray, fov: float, aspect: float) -> None:
+        """Hides the cameras that would stand in the way of a view from `eye` [3], viewer units.
+
+        Those are cameras at that very place, and those that would take more than `LARGEST_SHARE` of the picture.
+
+        Args:
+            eye: where the view stands.
+            fov: vertical field of view in radians.
+            aspect: width over height of the picture.
+        """
         units = self._session.painter.units
-        near = {
-            camera.id
-            for camera in self._cameras
-            if np.linalg.norm(units.viewer_from_world(camera.position) - eye) < CLEAR
-        }
+        near = set()
+        for camera in self._cameras:
+            distance = float(np.linalg.norm(units.viewer_from_world(camera.position) - eye))
+            if distance < CLEAR or _share(camera, distance, fov, aspect) > LARGEST_SHARE:
+                near.add(camera.id)
         for id in near ^ self._near:
             self.frustums[id].visible = self._shown and id not in near
         self._near = near
@@ -114,7 +137,7 @@ def add_frustum(
         name,
         fov=2.0 * math.atan(0.5 * camera.height / camera.K[1, 1]),
         aspect=camera.width / camera.height,
-        scale=0.12,
+        scale=_SCALE,
         thickness=0.006,
         color=color,
         image=picture,

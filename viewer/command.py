@@ -44,6 +44,10 @@ class View:
         # others use it too, such as the fit that is looked at (docs/viewer.md).
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
         require("viser")
+        from .door import free_port, is_loopback
+
+        # Before a large model is loaded for nothing.
+        free_port(self.host, self.port)
         from gaussian4d.cli.opened import open_model
         from gaussian4d.cli.placing import placed
 
@@ -68,8 +72,9 @@ class View:
         for note in opened.notes:
             print(f"note    {note}")
         print(f"open    {server.url}   (Ctrl-C ends)")
-        if self.host not in ("127.0.0.1", "localhost", "::1"):
-            print(f"public  everyone who reaches {self.host}:{server.port} can look, and can write films into the run")
+        if not is_loopback(self.host):
+            reach = f"{self.host}:{server.port}"
+            print(f"public  whoever reaches {reach} and has the token can look, and can write films into the run")
         print(
             f"remote  ssh -L {server.port}:localhost:{server.port} THIS_MACHINE, then open the same address", flush=True
         )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
 import shlex
 import threading
 import time
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,6 +27,8 @@ from .film import Film
 if TYPE_CHECKING:
     from .session import Session
 
+UNSAVED = ".unsaved.json"
+"""Name of the file, in the folder of paths, that holds the keyframes nobody has saved."""
 _LARGEST_UPLOAD = 1_000_000
 _CURVE_POINTS = 12
 _NEW: str = "(new)"
@@ -36,7 +41,9 @@ class PathPanel:
     def __init__(self, session: Session) -> None:
         self._session = session
         self.keyframes: list[Keyframe] = []
-        self._lock = threading.RLock()
+        self._earlier: list[list[Keyframe]] = []
+        """What the keyframes were before each of the last changes."""
+        self.lock = threading.RLock()
         self._drawn: list[tuple[viser.SceneNodeHandle, np.ndarray]] = []
         """What is drawn in the scene, and the points [P, 3] it goes through, viewer units."""
         self._eye: np.ndarray | None = None
@@ -52,7 +59,7 @@ class PathPanel:
             self.fov = gui.add_slider("fov of keyframe", 5.0, 120.0, 0.5, 50.0, hint="vertical, degrees")
             edit = gui.add_button_group(
                 "change",
-                ("go to", "set to view", "remove", "clear", "spread times"),
+                ("go to", "set to view", "remove", "clear", "undo", "spread times"),
                 hint="spread times: from the clip's start to its end, evenly",
             )
             self.smoothness = gui.add_slider("smoothness", 0.0, 1.0, 0.05, 1.0)
@@ -99,7 +106,8 @@ class PathPanel:
     def add(self) -> None:
         """Adds the present view after the chosen keyframe."""
         index = self._index()
-        with self._lock:
+        self._remember()
+        with self.lock:
             at = len(self.keyframes) if index is None else index + 1
             self.keyframes.insert(at, self._present())
         self._listed(at)
@@ -110,10 +118,22 @@ class PathPanel:
         "spread times" gives all of them times that go evenly from the clip's start to its end.
         """
         index = self._index()
+        if what == "undo":
+            if not self._earlier:
+                raise UserError("there is nothing to undo")
+            with self.lock:
+                self.keyframes = self._earlier.pop()
+            self._listed(None)
+            return
         if what == "clear":
+            self._remember()
+            count = len(self.keyframes)
             self.keyframes = []
+            if count:
+                self._session.tell("Keyframes removed", f"{count} in all; undo brings them back")
         elif what == "spread times":
-            with self._lock:
+            self._remember()
+            with self.lock:
                 # On the way home of a loop the clip goes on to its end.
                 first, last = self._session.playback.span
                 times = np.linspace(first, last, len(self.keyframes), endpoint=not self.loop.value).round(3).tolist()
@@ -124,14 +144,16 @@ class PathPanel:
             self._go(self.keyframes[index])
             return
         elif what == "set to view":
+            self._remember()
             self.keyframes[index] = self._present()
         elif what == "remove":
+            self._remember()
             del self.keyframes[index]
         self._listed(index if index is not None and index < len(self.keyframes) else None)
 
     def path(self) -> KeyframePath:
         """Returns the path as its file says it; raises `UserError` without keyframes."""
-        with self._lock:
+        with self.lock:
             keys = tuple(self.keyframes)
         if not keys:
             raise UserError("add a keyframe first")
@@ -183,7 +205,7 @@ class PathPanel:
     def show(self, path: KeyframePath) -> None:
         """Takes a path as the present one."""
         path = path.relative_to(np.array(self._offset())).over(self._session.playback.span)
-        with self._lock:
+        with self.lock:
             self.keyframes = list(path.keyframes)
         self.smoothness.value, self.loop.value = path.smoothness, path.loop
         self.width.value, self.height.value = path.width, path.height
@@ -245,7 +267,7 @@ class PathPanel:
         return single.cameras(1)[0][0]
 
     def _replace(self, index: int, **changes: float) -> None:
-        with self._lock:
+        with self.lock:
             self.keyframes[index] = dataclasses.replace(self.keyframes[index], **changes)
         self._listed(index)
 
@@ -255,8 +277,45 @@ class PathPanel:
         index = int(value) - 1 if value.isdigit() else -1
         return index if 0 <= index < len(self.keyframes) else None
 
+    def _remember(self) -> None:
+        """Keeps the keyframes as they are, for undo."""
+        with self.lock:
+            self._earlier = [*self._earlier[-49:], list(self.keyframes)]
+
+    def put_back(self, keyframes: Sequence[Keyframe]) -> None:
+        """Takes the keyframes that this browser had before its page was loaded anew."""
+        if keyframes:
+            with self.lock:
+                self.keyframes = list(keyframes)
+            self._listed(None)
+
+    def take_up(self) -> None:
+        """Takes the keyframes that nobody saved before the viewer was ended, if there are any."""
+        file = self._unsaved()
+        if file is None or not file.is_file():
+            return
+        with contextlib.suppress(UserError, OSError):
+            self.show(KeyframePath.load(file))
+
+    def _unsaved(self) -> Path | None:
+        folder = self._session.workspace.folder
+        return None if folder is None else folder / "paths" / UNSAVED
+
+    def _autosave(self) -> None:
+        """Keeps the path beside the saved ones, so that it is there when the viewer is started again."""
+        file = self._unsaved()
+        if file is None:
+            return
+        # A run that cannot be written to can be looked at all the same.
+        with contextlib.suppress(UserError, OSError):
+            if self.keyframes:
+                self.path().save(file)
+            else:
+                file.unlink(missing_ok=True)
+
     def _listed(self, chosen: int | None) -> None:
         """Shows the keyframes as they are now."""
+        self._autosave()
         keys = self.keyframes
         options = tuple(str(k + 1) for k in range(len(keys))) or (_NEW,)
         self.chosen.options = options
@@ -282,7 +341,7 @@ class PathPanel:
     def _redraw(self) -> None:
         """Draws the path and its keyframes into the scene of this browser."""
         scene, units, colour = self._session.client.scene, self._session.painter.units, (60, 130, 220)
-        with self._lock:
+        with self.lock:
             for node, _ in self._drawn:
                 node.remove()
             self._drawn = []
@@ -302,7 +361,7 @@ class PathPanel:
 
     def _show_drawn(self) -> None:
         """Shows what of the path is not in the way; nothing during the preview."""
-        with self._lock:
+        with self.lock:
             for node, points in self._drawn:
                 near = self._eye is not None and np.linalg.norm(points - self._eye, axis=1).min() < CLEAR
                 node.visible = not near and not self._preview.is_set()

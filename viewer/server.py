@@ -18,6 +18,8 @@ from gaussian4d.cameras import Camera
 from gaussian4d.clip_length import LEAST_SECONDS, clip_length
 from gaussian4d.model import DynamicGaussians
 
+from .door import Door, free_port, guarded
+from .memory import Memory
 from .painter import FIRST_FOV, Painter
 from .session import BrowserGone, Session
 from .workspace import Workspace
@@ -77,9 +79,14 @@ class ViewerServer:
         """Browsers that left before their session was there."""
         self._lock = threading.Lock()
         self._ended = threading.Event()
+        self._memory = Memory()
+        self._browsers: dict[int, str | None] = {}
         self._duration = clip_length(model).played or LEAST_SECONDS
         self.host = host
-        with _quiet():
+        self.door = Door(host)
+        # viser tries ports until one is free, and for ever where none can be.
+        port = free_port(host, port)
+        with _quiet(), guarded(self.door):
             self.server = viser.ViserServer(host=host, port=port, label="gaussian4d", verbose=False)
         self.server.gui.configure_theme(control_layout="floating", show_logo=False, show_share_button=False)
         self._place_first_view()
@@ -95,7 +102,7 @@ class ViewerServer:
     @property
     def url(self) -> str:
         """Address to open in a browser on this machine."""
-        return f"http://{'localhost' if self.host in ('0.0.0.0', '127.0.0.1') else self.host}:{self.port}"
+        return self.door.url(self.host, self.port)
 
     @property
     def sessions(self) -> list[Session]:
@@ -155,7 +162,10 @@ class ViewerServer:
             with self._lock:
                 self._gone.discard(client.client_id)
             return
+        browser = self.door.browser_of(client.client_id)
+        session.restore(self._memory.of(browser))
         with self._lock:
+            self._browsers[client.client_id] = browser
             gone = client.client_id in self._gone
             self._gone.discard(client.client_id)
             if not gone:
@@ -175,7 +185,9 @@ class ViewerServer:
                 self._gone.add(client.client_id)
             else:
                 self._leaving.append(session)
+            browser = self._browsers.pop(client.client_id, None)
         if session is not None:
+            self._memory.keep(browser, session.kept())
             session.close()
 
     def _thumbnail(self, id: str, picture: np.ndarray) -> None:

@@ -17,6 +17,7 @@ from gaussian4d.clip_length import recorded_span
 
 from .camera_panel import CameraPanel
 from .crop_panel import CropPanel
+from .memory import Kept
 from .painter import FIRST_FOV, Painter
 from .path_panel import PathPanel
 from .picture_panel import PicturePanel
@@ -59,6 +60,7 @@ class Session:
         self.workspace = workspace or Workspace()
         self.rig = painter.rig
         self.failed = False
+        self._framed = self._arrived = False
         self.closed = False
         self.loop = RenderLoop(self._draw, self._show, self._fail)
         self._node: SplatNode | None = None
@@ -78,6 +80,8 @@ class Session:
         self.playback.start()
         self.loop.start()
         self.request()
+        # The browser told its view before anyone listened.
+        self._moved()
 
     def close(self, wait: bool = False) -> None:
         """Ends the threads of this browser; with `wait`, what they are drawing is finished when it returns.
@@ -88,6 +92,33 @@ class Session:
         self.path.stop(wait)
         self.playback.stop()
         self.loop.stop(wait)
+
+    def kept(self) -> Kept:
+        """Returns where this browser is."""
+        camera, pose = self.client.camera, None
+        if self.view() is not None:
+            pose = tuple(
+                tuple(float(x) for x in vector) for vector in (camera.position, camera.look_at, camera.up_direction)
+            )
+        with self.path.lock:
+            keyframes = tuple(self.path.keyframes)
+        return Kept(self.playback.now(), str(self.picture.output.value), pose, float(camera.fov), keyframes)
+
+    def restore(self, kept: Kept | None) -> None:
+        """Goes back to where the browser was before its page was loaded anew; else takes up unsaved keyframes."""
+        if kept is None:
+            self.path.take_up()
+            return
+        self._arrived = True
+        self.timeline.go(kept.time)
+        self.picture.output.value = kept.output
+        if kept.pose is not None:
+            mine = self.client.camera
+            with self.client.atomic():
+                mine.position, mine.look_at, mine.up_direction = (np.array(vector) for vector in kept.pose)
+                mine.fov = kept.fov
+        self.path.put_back(kept.keyframes)
+        self.request()
 
     def view(self) -> View | None:
         """Returns what the browser looks at now, None before it told us its size, or when it tells nonsense."""
@@ -136,11 +167,15 @@ class Session:
     def first_view(self) -> None:
         """Goes back to where the page began."""
         mine = self.client.camera
+        position = self.painter.begins_at(self.rig)
+        fov, aside = framed(mine.image_width, mine.image_height)
+        right = np.cross(-position, self.rig.up)
+        right *= aside * np.linalg.norm(position) / max(float(np.linalg.norm(right)), 1e-9)
         with self.client.atomic():
-            mine.position = self.painter.begins_at(self.rig)
-            mine.look_at = np.zeros(3)
+            mine.position = position + right
+            mine.look_at = right
             mine.up_direction = self.rig.up
-            mine.fov = FIRST_FOV
+            mine.fov = fov
 
     def set_up(self, up: str | None) -> None:
         """Turns this browser's world so that `up` is up, one of `framing.UPS`; None takes what the model says."""
@@ -170,10 +205,27 @@ class Session:
     def _moved(self) -> None:
         view = self.view()
         if view is not None:
+            self._frame_first(view)
             eye = np.array(view.position)
-            self.cameras.keep_clear(eye)
+            self.cameras.keep_clear(eye, view.fov, view.width / view.height)
             self.path.keep_clear(eye)
             self.request()
+
+    def _frame_first(self, view: View) -> None:
+        """Moves the view where the page begins so that the scene lies in the free part of the window.
+
+        The page takes its first view, which knows no window, as often as it is built; whoever came with a view of
+        their own, or has turned it, keeps theirs.
+        """
+        if self._arrived:
+            return
+        fov, aside = framed(self.client.camera.image_width, self.client.camera.image_height)
+        at_first = np.allclose(view.position, self.painter.first_position, atol=1e-3)
+        if at_first and abs(view.fov - FIRST_FOV) < 1e-4 and (aside > 0 or fov > FIRST_FOV + 1e-4):
+            self._framed = True
+            self.first_view()
+        elif not at_first and self._framed:
+            self._arrived = True
 
     def _draw(self, view: View, scale: float) -> np.ndarray | None:
         node = self._node
@@ -202,6 +254,24 @@ class Session:
             self.failed = True
             traceback.print_exception(error, file=sys.stderr)
         self.picture.stats.content = f"the picture failed: {error}"
+
+
+PANEL = 320
+"""Pixels that the panel takes from the width of a window; below `NARROW` it is folded away."""
+NARROW = 900
+
+
+def framed(width: int, height: int) -> tuple[float, float]:
+    """Returns (vertical field of view, step aside) with which a window shows the first view in the part that is free.
+
+    The field of view is `FIRST_FOV` along the shorter side of that part. The step is to the right, in shares of the
+    distance to the middle.
+    """
+    if width <= 0 or height <= 0:
+        return FIRST_FOV, 0.0
+    free = width - PANEL if width >= NARROW else width
+    half = math.tan(0.5 * FIRST_FOV) * max(1.0, height / free)
+    return min(2.0 * math.atan(half), math.radians(120.0)), half * (width - free) / height
 
 
 def _orbit_up(camera: Camera, up: np.ndarray) -> np.ndarray:

@@ -51,7 +51,7 @@ class Workspace:
         """Returns the names of the files there are."""
         if self.folder is None:
             return []
-        return sorted(file.name.removesuffix(ending) for file in (self.folder / kind).glob(f"*{ending}"))
+        return sorted(file.name.removesuffix(ending) for file in (self.folder / kind).glob(f"[!.]*{ending}"))
 
     def drawn_cameras(self, cameras: Sequence[Camera]) -> list[Camera]:
         """Returns the cameras that browsers draw: of many, an even choice."""

@@ -252,7 +252,7 @@ def save_model(
 def _without_near(
     model: DynamicGaussians, space: NearSpace, times: Sequence[float], title: str, keep: bool
 ) -> tuple[DynamicGaussians, bool]:
-    """Returns (model without what stands in `space` at `times`, itself with `keep`; whether there is any), and says it."""
+    """Returns (model without what `space` has at `times`, or itself with `keep`; whether there is any), and says it."""
     from ..io.near_plane import emptied
 
     without, found = emptied(model, space, times)

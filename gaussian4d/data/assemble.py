@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
 import re
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ import numpy as np
 from ..cameras import Camera
 from ..errors import UserError
 from .frames import FrameJob
-from .images import check_end, read_header
+from .images import ImageHeader, check_end, read_header
 from .problems import ProblemList
 from .records import FrameRecord, ImagePicture, Lens, Picture, SceneRecord, Split, VideoPicture
 from .resample import Resampling, automatic_factor
@@ -73,8 +74,8 @@ def assemble(
     )
     factor = _factor([frame.lens for frame, _ in chosen], record.downscale if downscale is None else downscale)
     alpha = _alpha([frame for frame, _ in chosen], problems)
-    _check_pictures([frame for frame, _ in chosen], problems)
-    _check_masks([frame for frame, _ in chosen], problems)
+    checked = _checked([frame for frame, _ in chosen], record.format, problems)
+    chosen = [(frame, k) for frame, (_, k) in zip(checked, chosen)]
     _check_names(chosen, splits, problems)
     plans = _plans(chosen, splits, factor, alpha, problems)
     order = {"train": 0, "test": 1, "val": 2}
@@ -192,33 +193,83 @@ def _alpha(frames: list[FrameRecord], problems: ProblemList) -> bool:
     return bool(found) and all(found.values())
 
 
-def _check_pictures(frames: list[FrameRecord], problems: ProblemList) -> None:
-    """Notes picture files that end early, now rather than in the middle of a fit."""
-    for path in dict.fromkeys(frame.picture.path for frame in frames if isinstance(frame.picture, ImagePicture)):
-        try:
-            check_end(path)
-        except UserError as error:
-            problems.take(path, error)
+@dataclasses.dataclass(frozen=True)
+class _Seen:
+    """What the headers of a frame's files say."""
+
+    picture: ImageHeader | None = None
+    mask: ImageHeader | None = None
+    fault: tuple[Path, UserError] | None = None
 
 
-def _check_masks(frames: list[FrameRecord], problems: ProblemList) -> None:
-    """Notes cameras whose first mask is of another size than its picture."""
-    seen: set[str] = set()
-    for frame in frames:
-        if frame.mask is None or frame.camera_id in seen:
-            continue
-        seen.add(frame.camera_id)
-        try:
-            header = read_header(frame.mask)
-        except UserError as error:
-            problems.take(frame.mask, error)
-            continue
-        if (header.width, header.height) != (frame.lens.width, frame.lens.height):
+def _look(frame: FrameRecord) -> _Seen:
+    """Returns what the files of a frame say before they are decoded; a picture that ends early is a fault."""
+    path = frame.mask
+    try:
+        mask = None if path is None else read_header(path)
+        if not isinstance(frame.picture, ImagePicture):
+            return _Seen(mask=mask)
+        path = frame.picture.path
+        check_end(path)
+        return _Seen(read_header(path), mask)
+    except UserError as error:
+        assert path is not None
+        return _Seen(fault=(path, error))
+
+
+def _checked(frames: list[FrameRecord], format: str, problems: ProblemList) -> list[FrameRecord]:
+    """Returns the frames, pictures turned upright where their cameras are those of the upright ones.
+
+    Notes what is wrong with any picture or mask now rather than in the middle of a fit; one cause is one problem.
+    """
+    with concurrent.futures.ThreadPoolExecutor(8, thread_name_prefix="gaussian4d-headers") as pool:
+        seen = list(pool.map(_look, frames))
+    checked, sizes, masks, lying, turned = [], [], [], [], []
+    faults: dict[Path, UserError] = {}
+    for frame, files in zip(frames, seen):
+        expected = (frame.lens.width, frame.lens.height)
+        if files.fault is not None:
+            faults.setdefault(*files.fault)
+        picture, upright = files.picture, False
+        if picture is not None and picture.orientation > 1:
+            upright = (picture.upright.width, picture.upright.height) == expected != (picture.width, picture.height)
+            (turned if upright else lying).append(frame.picture.source)
+        if upright:
+            assert isinstance(frame.picture, ImagePicture)
+            frame = dataclasses.replace(frame, picture=dataclasses.replace(frame.picture, upright=True))
+        elif picture is not None and (picture.width, picture.height) != expected:
+            sizes.append((frame.picture.source, picture, expected))
+        mask = files.mask.upright if files.mask is not None and upright else files.mask
+        if mask is not None and (mask.width, mask.height) != expected:
+            masks.append((str(frame.mask), mask, expected))
+        checked.append(frame)
+    alike: dict[str, list[tuple[Path, str]]] = {}
+    for path, error in faults.items():
+        message = str(error).removeprefix(f"{path}: ")
+        alike.setdefault(message.replace(str(path), ""), []).append((path, message))
+    for found in alike.values():
+        more = f" ({len(found)} files in all, {found[-1][0].name} too)" if len(found) > 1 else ""
+        problems.error(found[0][0], found[0][1] + more)
+    for what, wrong in (("picture", sizes), ("mask", masks)):
+        if wrong:
+            source, header, (w, h) = wrong[0]
+            more = f"; so are {len(wrong) - 1} more, such as {Path(wrong[-1][0]).name}" if len(wrong) > 1 else ""
+            other = "its camera says" if what == "picture" else "its picture is"
             problems.error(
-                frame.mask,
-                f"the mask is {header.width}x{header.height}, its picture {frame.lens.width}x{frame.lens.height}; make"
-                " them the same size",
+                source,
+                f"the {what} is {header.width}x{header.height}, {other} {w}x{h}{more}; make them the same size",
             )
+    if turned:
+        problems.warning(turned[0], _many(turned, "turned as its EXIF orientation says, to the size of its camera"))
+    if lying and format not in ("colmap", "llff"):
+        problems.warning(
+            lying[0], _many(lying, "read as stored: its EXIF orientation is not applied, for its camera has that size")
+        )
+    return checked
+
+
+def _many(sources: list[str], what: str) -> str:
+    return f"{what} ({len(sources)} pictures in all)" if len(sources) > 1 else what
 
 
 def _check_names(chosen: list[tuple[FrameRecord, int]], splits: list[Split], problems: ProblemList) -> None:

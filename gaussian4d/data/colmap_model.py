@@ -20,7 +20,7 @@ from scipy.spatial.transform import Rotation
 from ..errors import UserError
 from ..files import decoded
 from .point_files import read_points
-from .records import Lens, PointCloud
+from .records import FARTHEST, Lens, PointCloud
 
 _Content = TypeVar("_Content")
 
@@ -299,8 +299,8 @@ def _points_txt(path: Path) -> PointCloud:
 
 
 def _cloud(xyz: np.ndarray, rgb: np.ndarray) -> PointCloud:
-    if not np.isfinite(xyz).all():
-        raise ValueError("positions hold NaN or Inf")
+    if not (np.abs(xyz) < FARTHEST).all():
+        raise ValueError("positions hold NaN or Inf, or lie beyond all numbers")
     return PointCloud(xyz, rgb)
 
 

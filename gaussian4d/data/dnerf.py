@@ -1,12 +1,11 @@
 """D-NeRF scenes: `transforms_{train,val,test}.json` with a time per frame, camera-to-world matrices with OpenGL axes.
 
-Besides D-NeRF's own keys (Pumarola et al. 2021) a file may state `w, h, fl_x, fl_y, cx, cy` and, per frame,
-`camera_id` and `time_index`, as synchronised multi-camera renderings do.
+Besides D-NeRF's own keys (Pumarola et al. 2021) a file, or a frame of it, may state a lens as `transforms.json`
+does (`stated_lens`) and, per frame, `camera_id` and `time_index`, as synchronised multi-camera renderings do.
 """
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,10 @@ import numpy as np
 from ..conventions import invert_rigid, opencv_from_opengl
 from ..errors import UserError
 from ..files import read_json
-from .images import read_header
 from .named_files import SceneFiles
 from .problems import ProblemList
 from .records import FrameRecord, ImagePicture, Lens, SceneRecord, Split
+from .stated_lens import LENS_KEYS, lens_of_picture, say_what_is_not_read
 from .values import number, pose
 
 looked_for = "transforms_train.json (D-NeRF)"
@@ -47,6 +46,7 @@ def read(folder: Path, problems: ProblemList) -> SceneRecord:
         problems.warning(folder, 'no frame has a "time": taken as one instant')
     for split, path, content in files:
         named = SceneFiles(folder, problems, path)
+        say_what_is_not_read(path, [content, *content["frames"]], problems)
         lens: Lens | None = None
         for index, entry in enumerate(content["frames"]):
             try:
@@ -74,40 +74,25 @@ def _read_frame(
     lens: Lens | None,
     poses: dict[str, np.ndarray],
     timed: bool,
-) -> tuple[FrameRecord, Lens]:
+) -> tuple[FrameRecord, Lens | None]:
+    """Returns one frame, and the lens of the file once it is known."""
     if not isinstance(entry, dict) or not isinstance(entry.get("file_path"), str):
         raise UserError('expected an object with "file_path", "time" and "transform_matrix"')
     picture = named.picture(entry["file_path"])
     viewmat = invert_rigid(opencv_from_opengl(pose(entry.get("transform_matrix"), "transform_matrix")))
-    if lens is None or "camera_id" not in entry:
-        lens = _lens(content, picture)
+    own = None
+    if LENS_KEYS & entry.keys():
+        own = lens_of_picture({**content, **entry}, picture)
+    elif lens is None or "camera_id" not in entry:
+        lens = lens_of_picture(content, picture)
+    used = own or lens
+    assert used is not None
     if timed and "time" not in entry:
         raise UserError('expected "time" (0 to 1), as other frames have; add it')
     time = number(entry["time"], "time") if timed else 0.0
     camera_id = _camera_id(entry, picture, split, viewmat, poses)
-    record = FrameRecord(camera_id, viewmat, lens, ImagePicture(picture), time, split, stated_in=str(path))
+    record = FrameRecord(camera_id, viewmat, used, ImagePicture(picture), time, split, stated_in=str(path))
     return record, lens
-
-
-def _lens(content: dict[str, Any], picture: Path) -> Lens:
-    """Returns the lens the file states, its size taken from the picture and compared with `w`, `h`."""
-    header = read_header(picture)
-    w, h = header.width, header.height
-    stated = (int(number(content.get("w", w), "w")), int(number(content.get("h", h), "h")))
-    if stated != (w, h):
-        raise UserError(f"{picture} is {w}x{h}, the file says {stated[0]}x{stated[1]}; correct w and h or the picture")
-    if "fl_x" in content:
-        fx = number(content["fl_x"], "fl_x")
-    elif "camera_angle_x" in content:
-        angle = number(content["camera_angle_x"], "camera_angle_x")
-        if not 0 < angle < math.pi:
-            raise UserError(f"camera_angle_x must lie between 0 and pi (radians), got {angle:g}")
-        fx = 0.5 * w / math.tan(0.5 * angle)
-    else:
-        raise UserError('expected "camera_angle_x" or "fl_x"; add the field of view or the focal length')
-    fy = number(content.get("fl_y", fx), "fl_y")
-    cx, cy = number(content.get("cx", w / 2), "cx"), number(content.get("cy", h / 2), "cy")
-    return Lens(fx, fy, cx, cy, w, h)
 
 
 def _camera_id(

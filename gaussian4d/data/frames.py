@@ -21,7 +21,7 @@ import scipy.sparse
 
 from ..errors import UserError
 from .images import read_image, read_mask
-from .records import Picture, VideoPicture
+from .records import ImagePicture, Picture, VideoPicture
 from .resample import Resampling
 from .sources import GivenPicture
 from .spill import Pixels, SpillFile, own_pages
@@ -108,7 +108,9 @@ class FrameStore:
                 if isinstance(job.picture, GivenPicture):
                     pixels = job.picture.read()
                 else:
-                    pixels = self._finish(job, read_image(job.picture.path, alpha=job.alpha))
+                    pixels = self._finish(
+                        job, read_image(job.picture.path, alpha=job.alpha, upright=job.picture.upright)
+                    )
                 self._keep(key, pixels)
             return pixels
 
@@ -212,7 +214,7 @@ class FrameStore:
         return Pixels(held, None if job.mask is None else self._resampled_mask(job, job.mask))
 
     def _resampled_mask(self, job: FrameJob, path: Path) -> np.ndarray:
-        stated = read_mask(path)
+        stated = read_mask(path, upright=isinstance(job.picture, ImagePicture) and job.picture.upright)
         lens = job.resampling.lens
         if stated.shape != (lens.height, lens.width):
             raise UserError(

@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from ..errors import UserError
 
@@ -25,34 +25,77 @@ class ImageHeader:
     """What an image file says before its pixels are decoded."""
 
     width: int
+    """As stored."""
     height: int
     alpha: bool
+    orientation: int = 1
+    """EXIF's: 1 stands upright as stored, 2 to 8 are mirrored or turned; 5 to 8 swap width and height."""
+
+    @property
+    def upright(self) -> ImageHeader:
+        """The header of the picture turned as its orientation says."""
+        swap = self.orientation >= 5
+        width, height = (self.height, self.width) if swap else (self.width, self.height)
+        return ImageHeader(width, height, self.alpha)
 
 
 def read_header(path: Path) -> ImageHeader:
     """Returns the header of an image file; raises `UserError` naming the file when it is missing or no image."""
     with _open(path) as image:
         alpha = image.mode in _WITH_ALPHA or "transparency" in image.info
-        return ImageHeader(image.width, image.height, alpha)
+        return ImageHeader(image.width, image.height, alpha, _orientation(image))
 
 
-def read_image(path: Path, *, alpha: bool) -> np.ndarray:
-    """Returns the pixels uint8 [H, W, 4] with `alpha`, else [H, W, 3].
+def header_for(path: Path, stated: tuple[int, int] | None) -> ImageHeader:
+    """Returns the header of the picture that a calibration means: as it is stored, or turned upright.
+
+    Viewers, OpenCV and most exporters show the upright picture, COLMAP and Pillow the stored one. What has the stated
+    (width, height) is meant; where both have it the stored one, where none is stated the upright one.
+    """
+    header = read_header(path)
+    if header.orientation == 1 or stated == (header.width, header.height):
+        return header
+    upright = header.upright
+    return upright if stated is None or _nearer(stated, upright, header) else header
+
+
+def _nearer(size: tuple[int, int], a: ImageHeader, b: ImageHeader) -> bool:
+    """Returns whether a size is nearer to the shape of `a` than to that of `b`."""
+    return abs(size[0] * a.height - size[1] * a.width) < abs(size[0] * b.height - size[1] * b.width)
+
+
+def _orientation(image: Image.Image) -> int:
+    # Asking a PNG without the tag would decode it.
+    if image.format in ("JPEG", "MPO", "TIFF", "WEBP") or "exif" in image.info:
+        try:
+            value = image.getexif().get(0x0112, 1)
+        except (OSError, SyntaxError, ValueError, KeyError, TypeError):
+            return 1
+        return value if isinstance(value, int) and 1 <= value <= 8 else 1
+    return 1
+
+
+def read_image(path: Path, *, alpha: bool, upright: bool = False) -> np.ndarray:
+    """Returns the pixels uint8 [H, W, 4] with `alpha`, else [H, W, 3]; turned as EXIF says with `upright`.
 
     Raises `UserError` naming the file when it is missing, truncated or no image.
     """
     with _open(path) as image:
         _decode(image, path)
+        if upright:
+            image = ImageOps.exif_transpose(image)
         if image.mode in _WIDE:
             gray = _eight_bits(image)
             return np.stack([gray] * 3 + [np.full_like(gray, 255)] * alpha, axis=-1)
         return np.array(image.convert("RGBA" if alpha else "RGB"))
 
 
-def read_mask(path: Path) -> np.ndarray:
+def read_mask(path: Path, *, upright: bool = False) -> np.ndarray:
     """Returns a mask uint8 [H, W], 255 wherever the file is not black (or not transparent), else 0."""
     with _open(path) as image:
         _decode(image, path)
+        if upright:
+            image = ImageOps.exif_transpose(image)
         if image.mode in _WITH_ALPHA:
             values = np.asarray(image.convert("RGBA"))[..., 3]
             if values.min() == 255:

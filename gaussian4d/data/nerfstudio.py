@@ -8,7 +8,6 @@ or `file_path` is a video stands for all of its frames, or for the one that `fra
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
 from pathlib import Path
 from typing import Any, cast
@@ -20,20 +19,16 @@ from ..errors import UserError
 from ..files import read_json
 from ..frame_numbers import FrameNumbers
 from .clips import common_instants, fit_lens
-from .images import IMAGE_ENDINGS, read_header
+from .images import IMAGE_ENDINGS
 from .named_files import SceneFiles
 from .point_files import read_points
 from .problems import ProblemList
 from .records import FrameRecord, ImagePicture, Lens, PointCloud, SceneRecord, Split, VideoPicture
+from .stated_lens import lens_of, lens_of_picture, say_what_is_not_read
 from .values import number, pose
 from .video import VIDEO_ENDINGS, Video, probe_all
 
 looked_for = "transforms.json (nerfstudio)"
-
-_BROWN_MODELS = {"OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "FULL_OPENCV", "PERSPECTIVE"}
-_FISHEYE_MODELS = {"OPENCV_FISHEYE", "FISHEYE", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE"}
-_BROWN_KEYS = ("k1", "k2", "p1", "p2", "k3", "k4", "k5", "k6")
-_FISHEYE_KEYS = ("k1", "k2", "k3", "k4")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +68,7 @@ def read(folder: Path, problems: ProblemList) -> SceneRecord:
             entries.append(_entry(named, content, item, where))
         except UserError as error:
             problems.entry(path, where, error)
+    say_what_is_not_read(path, [content, *listed], problems)
     fps = _rate(path, content, problems)
     frames, fps, duration = _frames(path, entries, fps, problems)
     frames = _with_splits(folder, path, content, frames, problems)
@@ -135,40 +131,6 @@ def _entry(named: SceneFiles, content: dict[str, Any], item: Any, where: str) ->
     return _Entry(where, fields, item, path, viewmat, mask)
 
 
-def _lens(fields: dict[str, Any], width: int, height: int) -> Lens:
-    """Returns the lens that the fields state; its size is `w`, `h`, else that of the picture."""
-    w, h = (int(number(fields.get(key, size), key)) for key, size in (("w", width), ("h", height)))
-    if "fl_x" in fields:
-        fx = number(fields["fl_x"], "fl_x")
-    elif "camera_angle_x" in fields:
-        angle = number(fields["camera_angle_x"], "camera_angle_x")
-        if not 0 < angle < math.pi:
-            raise UserError(f"camera_angle_x must lie between 0 and pi (radians), got {angle:g}")
-        fx = 0.5 * w / math.tan(0.5 * angle)
-    else:
-        raise UserError('expected "fl_x" or "camera_angle_x"; add the focal length')
-    fy = number(fields.get("fl_y", fx), "fl_y")
-    if fx <= 0 or fy <= 0:
-        raise UserError(f"fl_x and fl_y must be positive, got {fx:g} and {fy:g}; restore the calibration")
-    cx, cy = number(fields.get("cx", w / 2), "cx"), number(fields.get("cy", h / 2), "cy")
-    kind = str(fields.get("camera_model", "OPENCV")).upper()
-    fisheye = kind in _FISHEYE_MODELS or bool(fields.get("is_fisheye"))
-    if not fisheye and kind not in _BROWN_MODELS:
-        raise UserError(f"camera_model {kind} is not supported; expected OPENCV, OPENCV_FISHEYE or PINHOLE")
-    keys = _FISHEYE_KEYS if fisheye else _BROWN_KEYS
-    coefficients = tuple(number(fields.get(key, 0.0), key) for key in keys)
-    if not fisheye and kind != "FULL_OPENCV":
-        # Files of OPENCV lenses often carry k3 and k4 of zero; k4 is a denominator only in the full model.
-        if any(coefficients[5:]):
-            raise UserError(
-                "k4, k5 and k6 belong to camera_model FULL_OPENCV (k4 also to OPENCV_FISHEYE); name the model"
-            )
-        coefficients = coefficients[:5]
-    if fisheye or any(coefficients):
-        return Lens(fx, fy, cx, cy, w, h, "fisheye" if fisheye else "brown", coefficients)
-    return Lens(fx, fy, cx, cy, w, h)
-
-
 def _frames(
     path: Path, entries: list[_Entry], fps: float | None, problems: ProblemList
 ) -> tuple[list[FrameRecord], float | None, float | None]:
@@ -190,7 +152,7 @@ def _frames(
                 continue
             with _reporting(path, entry, problems):
                 video = named[name]
-                lens, video = fit_lens(_lens(entry.fields, video.width, video.height), video, problems)
+                lens, video = fit_lens(lens_of(entry.fields, video.width, video.height), video, problems)
                 frames += [
                     FrameRecord(
                         name, entry.viewmat, lens, VideoPicture(video, int(indices[name][k])), float(times[k]),
@@ -242,22 +204,16 @@ def _single(
         index = int(number(entry.own["frame_index"], "frame_index"))
         if not 0 <= index < video.count:
             raise UserError(f"frame_index {index} is outside {entry.path.name} of {video.count} frames; correct it")
-        lens, video = fit_lens(_lens(entry.fields, video.width, video.height), video, problems)
+        lens, video = fit_lens(lens_of(entry.fields, video.width, video.height), video, problems)
         picture = VideoPicture(video, index)
         return FrameRecord(name, entry.viewmat, lens, picture, time, mask=entry.mask, stated_in=str(path))
     if "w" in entry.fields and "h" in entry.fields:
-        lens = _lens(entry.fields, 0, 0)
+        lens = lens_of(entry.fields, 0, 0)
         if (name, lens) not in seen:
             seen.add((name, lens))
-            header = read_header(entry.path)
-            if (header.width, header.height) != (lens.width, lens.height):
-                raise UserError(
-                    f"{entry.path} is {header.width}x{header.height}, the file says {lens.width}x{lens.height};"
-                    " correct w and h (and the intrinsics with them) or restore the picture"
-                )
+            lens_of_picture(entry.fields, entry.path)
     else:
-        header = read_header(entry.path)
-        lens = _lens(entry.fields, header.width, header.height)
+        lens = lens_of_picture(entry.fields, entry.path)
     return FrameRecord(name, entry.viewmat, lens, ImagePicture(entry.path), time, mask=entry.mask, stated_in=str(path))
 
 

@@ -17,7 +17,7 @@ from ..errors import UserError
 from ..files import read_json
 from ..frame_numbers import FrameNumbers
 from .arrays import read_archived
-from .images import read_header
+from .images import header_for
 from .named_files import SceneFiles
 from .problems import ProblemList
 from .records import FrameRecord, ImagePicture, Lens, PointCloud, SceneRecord, Split
@@ -115,7 +115,7 @@ def _read_frame(
     key = str(camera_id)
     if key not in seen:
         seen.add(key)
-        header = read_header(picture)
+        header = header_for(picture, (w, h))
         if (header.width, header.height) != (w, h):
             raise UserError(f"{picture} is {header.width}x{header.height}, the file says {w}x{h}; restore one of them")
     mask = folder / "seg" / picture.relative_to(named.folder).with_suffix(".png")

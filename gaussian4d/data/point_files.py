@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import UserError
 from ..files import atomic_write
-from .records import PointCloud
+from .records import FARTHEST, PointCloud
 
 _TYPES = {
     "char": "i1", "int8": "i1", "uchar": "u1", "uint8": "u1", "short": "i2", "int16": "i2", "ushort": "u2",
@@ -31,8 +31,8 @@ def read_points(path: Path) -> PointCloud:
         xyz = np.stack([vertices[axis] for axis in "xyz"], axis=-1)
         # Doubles stay: where places are those of a map, 32-bit floats hold only steps of half a metre.
         xyz = xyz.astype(np.float64 if xyz.dtype.itemsize == 8 else np.float32)
-        if not np.isfinite(xyz).all():
-            raise ValueError("positions hold NaN or Inf")
+        if not (np.abs(xyz) < FARTHEST).all():
+            raise ValueError("positions hold NaN or Inf, or lie beyond all numbers")
         rgb = _colours(vertices, count)
         times = vertices["time"].astype(np.float64) if "time" in (vertices.dtype.names or ()) else None
     except (OSError, ValueError, KeyError, IndexError, UnicodeDecodeError) as error:

@@ -48,6 +48,8 @@ class ImagePicture:
     """A picture in an image file of its own."""
 
     path: Path
+    upright: bool = False
+    """Whether it is turned as its EXIF orientation says; its camera is that of the turned picture then."""
 
     @property
     def source(self) -> str:
@@ -88,6 +90,10 @@ class FrameRecord:
     """Image that is not zero where training frames saw what this test frame shows (DyCheck)."""
     stated_in: str = ""
     """The file that states this frame's camera, for error messages."""
+
+
+FARTHEST = 1e15
+"""Coordinates of points beyond this are damaged, whatever the unit: squares of them must be numbers."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,7 +19,23 @@ import numpy as np
 from ..errors import UserError
 from .packets import packet_check
 
-VIDEO_ENDINGS = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".mts")
+VIDEO_ENDINGS = (
+    ".mp4",
+    ".mov",
+    ".m4v",
+    ".avi",
+    ".mkv",
+    ".webm",
+    ".mpg",
+    ".mpeg",
+    ".wmv",
+    ".flv",
+    ".ts",
+    ".mts",
+    ".m2ts",
+    ".mxf",
+    ".vob",
+)
 
 # MPEG-4 part 2 packs skipped and paired frames into odd packets, so only decoding tells how many frames there are;
 # it is also the cheapest to decode. VP8, VP9 and AV1 hide frames in packets too, and refuse damaged ones, which nothing
@@ -92,7 +108,7 @@ def probe(path: Path) -> Video:
     if path.stat().st_size == 0:
         raise UserError(f"{path}: the video is empty; copy it again from its source")
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), metadata_errors="replace") as container:
             if not container.streams.video:
                 raise UserError(f"{path}: expected a video, found no pictures in it; copy it again from its source")
             stream = container.streams.video[0]
@@ -209,7 +225,7 @@ class Decoder:
 def _open(path: Path) -> tuple[Any, Iterator[Any]]:
     import av.error
 
-    container = av.open(str(path))
+    container = av.open(str(path), metadata_errors="replace")
     stream = container.streams.video[0]
     stream.thread_type = "AUTO"
     return container, iter(container.decode(stream))
@@ -304,16 +320,32 @@ def _check_end(path: Path, packets: list[tuple[int | None, bool, bool]]) -> None
     keys = [pts for pts, key, _ in packets if key and pts is not None]
     if not stamps or not keys:
         return
-    container, _ = _open(path)
-    with container:
-        stream = container.streams.video[0]
-        container.seek(keys[-1], stream=stream, backward=True)
-        last = max((frame.pts for frame in container.decode(stream) if frame.pts is not None), default=None)
+    last = _last_stamp(path, keys[-1])
+    if last is None or last < max(stamps):
+        # Where the container has no index, as in transport streams, seeking lands somewhere behind the key frame.
+        last = _last_stamp(path, None)
     if last is None or last < max(stamps):
         raise UserError(
             f"{path}: the last frames of the video cannot be decoded: it is truncated or damaged;"
             " copy it again from its source, or export it anew"
         )
+
+
+def _last_stamp(path: Path, start: int | None) -> int | None:
+    """Returns the last time stamp that decoding from the key frame at `start`, or from the beginning, comes to."""
+    import av.error
+
+    container, _ = _open(path)
+    with container:
+        stream = container.streams.video[0]
+        try:
+            if start is not None:
+                container.seek(start, stream=stream, backward=True)
+            return max((frame.pts for frame in container.decode(stream) if frame.pts is not None), default=None)
+        except av.error.FFmpegError:
+            if start is None:
+                raise
+            return None
 
 
 def _damaged(path: Path, frame: int, reason: str) -> str:

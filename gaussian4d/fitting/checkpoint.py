@@ -30,6 +30,9 @@ def save_checkpoint(
     """Writes a checkpoint whole or not at all, then removes all but the newest `keep`; returns its path."""
     path = checkpoint_path(folder, step)
     header = {"schema_version": str(SCHEMA_VERSION), "state": json.dumps({"step": step, **state})}
+    # The library writes to a name of its own first, which stays where a process is killed; only this one writes here.
+    for left in folder.glob(".tmp*"):
+        left.unlink(missing_ok=True)
     with atomic_write(path) as temporary:
         try:
             save_file(

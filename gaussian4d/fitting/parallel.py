@@ -7,6 +7,8 @@ comes from generators that all processes advance alike. The process of rank 0 al
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import datetime
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -50,6 +52,9 @@ class Team:
             raise UserError(f"torch.distributed knows no way between {device} devices; start one process") from None
         try:
             dist.init_process_group(exchange, timeout=_PATIENCE)
+            # Left to the interpreter's own end, its threads outlive what they use, and now and then abort a process
+            # that had done its work or had said why it stopped.
+            atexit.register(_leave)
         except (RuntimeError, ValueError) as error:
             raise UserError(
                 f"WORLD_SIZE says that {size} processes fit together, but they did not find each other"
@@ -130,6 +135,13 @@ class Team:
         _together(lambda: dist.broadcast(buffer, src=0))
         # The order in which safetensors lists names differs from process to process.
         return dict(sorted(tensors_from_bytes(buffer.numpy().tobytes()).items()))
+
+
+def _leave() -> None:
+    """Ends what `torch.distributed` has going in this process; others may be gone already."""
+    if dist.is_initialized():
+        with contextlib.suppress(RuntimeError):
+            dist.destroy_process_group()
 
 
 def own_device(device: torch.device) -> torch.device:

@@ -212,8 +212,9 @@ def graceful_interrupt(trainer: AnyTrainer | Stoppable, reporter: Narrator, team
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    # torchrun takes Ctrl-C for itself and passes on SIGTERM or SIGINT, sometimes both to one process.
-    numbers: list[int] = [signal.SIGINT, signal.SIGTERM] if team.size > 1 else [signal.SIGINT]
+    # Batch systems send SIGTERM before they kill. torchrun takes Ctrl-C for itself and passes on SIGTERM or SIGINT,
+    # sometimes both to one process.
+    numbers: list[int] = [signal.SIGINT, signal.SIGTERM]
     previous: dict[int, Any] = {number: signal.getsignal(number) for number in numbers}
 
     def request(number: int, frame: FrameType | None) -> None:

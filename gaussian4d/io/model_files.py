@@ -43,17 +43,18 @@ def read_model(path: str | os.PathLike[str]) -> DynamicGaussians:
     stated = _Manifest(source, manifest)
     try:
         motion = make_motion(*stated.motion())
+        columns, shared_shapes = motion.columns(), motion.shared_shapes()
     except UserError as error:
         raise UserError(f"{source}: {error}") from None
     except STUMBLES as error:
         raise UserError(f"{source}: its manifest states impossible settings of its motion ({error})") from error
     rows = len(arrays.get("means", ()))
-    shapes = {"means": (3,), "quats": (4,), "scales": (3,), "opacities": (), "sh0": (1, 3), **motion.columns()}
+    shapes = {"means": (3,), "quats": (4,), "scales": (3,), "opacities": (), "sh0": (1, 3), **columns}
     if "shN" not in arrays or arrays["shN"].ndim != 3 or arrays["shN"].shape[::2] != (rows, 3):
         raise UserError(f"{source} lacks spherical harmonics shN [N, K, 3]; restore it from its source")
     expected = {name: (rows, *shape) for name, shape in shapes.items()}
     _check_shapes(source, "column", arrays, expected)
-    _check_shapes(source, "array", arrays, motion.shared_shapes())
+    _check_shapes(source, "array", arrays, shared_shapes)
     rows_of = {name: value for name, value in arrays.items() if not is_shared(name)}
     shared = {name: value for name, value in arrays.items() if is_shared(name)}
     for name, value in shared.items():

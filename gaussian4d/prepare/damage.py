@@ -46,7 +46,7 @@ def first_damage(video: Video) -> tuple[int, str] | None:
     import av
     import av.error
 
-    with av.open(str(video.path)) as container:
+    with av.open(str(video.path), metadata_errors="replace") as container:
         stream = container.streams.video[0]
         codec = stream.codec_context
         if codec.name in COUNTED_BY_DECODING:

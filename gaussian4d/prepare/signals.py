@@ -71,7 +71,7 @@ def audio_signal(recording: Recording) -> Signal | None:
     if recording.video is None:
         return None
     try:
-        with av.open(str(recording.path)) as container:
+        with av.open(str(recording.path), metadata_errors="replace") as container:
             if not container.streams.audio:
                 return None
             begin = container.streams.video[0].start_time or 0

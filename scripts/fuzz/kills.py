@@ -98,9 +98,12 @@ class Fit:
         """Raises `Lost` when a step before the last checkpoint but one interval is gone."""
         lines = (out / "metrics.jsonl").read_text().splitlines() if (out / "metrics.jsonl").exists() else []
         steps = [json.loads(line)["step"] for line in lines if line.endswith("}")]
-        kept = [int(path.stem[5:]) for path in out.glob("checkpoints/step_*.safetensors")]
-        if steps and max(steps) - max(kept, default=0) > CHECKPOINT_EVERY + LOG_EVERY:
-            raise Lost(f"step {max(steps)} was reached, the newest checkpoint is {max(kept, default=0)}")
+        # Of windows, the lines go on counting where the checkpoints of each begin anew.
+        kept = 0
+        for folder in [out, *out.glob("windows/*")]:
+            kept += max((int(path.stem[5:]) for path in folder.glob("checkpoints/step_*.safetensors")), default=0)
+        if steps and max(steps) - kept > CHECKPOINT_EVERY + LOG_EVERY:
+            raise Lost(f"step {max(steps)} was reached, the newest checkpoint is {kept}")
 
     def finished(self, out: Path) -> None:
         """Raises `Lost` unless the result is that of the undisturbed run."""

@@ -38,7 +38,7 @@ def main() -> int:
         int(sys.argv[4]),
         Path(sys.argv[5]),
     )
-    from gaussian4d.errors import UserError
+    from gaussian4d.errors import UnforeseenError, UserError
 
     torch.set_num_threads(1)
     target = targets()[name]
@@ -59,6 +59,9 @@ def main() -> int:
         outcome, detail = "read", ""
         try:
             quiet(target.read, path)
+        except UnforeseenError as error:
+            # Users see one line; that a reader stumbled instead of finding what is wrong is a fault all the same.
+            outcome, detail = "failed: unforeseen content", str(error)
         except UserError as error:
             outcome, detail = "refused", str(error)
             if len(detail) > 4000 or (path.name not in detail and str(work) not in detail):

@@ -282,3 +282,93 @@ def test_live_training_updates_pauses_and_stops(launch: Callable[..., Any], tmp_
         hook.stopping = True
         thread.join(60)
         hook.close()
+
+
+def test_keys_work_whatever_was_clicked(launch: Callable[..., Any]) -> None:
+    """A box or a button that was clicked gives the keys back to the view; a text field keeps them."""
+    server = served(moving_blobs(), 8331)
+    try:
+        page, session = opened(launch, server)
+        page.get_by_label("loop").first.click()
+        assert not session.playback.playing
+        at = session.cameras._at
+        page.keyboard.press("f")
+        assert wait(page, lambda: session.cameras._at == at + 1, 20)
+        page.keyboard.press("End")
+        assert wait(page, lambda: session.playback.now() == 1.0, 20)
+    finally:
+        server.stop()
+
+
+def test_a_reload_loses_nothing(launch: Callable[..., Any]) -> None:
+    server = served(moving_blobs(), 8334)
+    try:
+        page, session = opened(launch, server)
+        session.timeline.go(0.75)
+        session.picture.output.value = "depth"
+        session.path.add()
+        session.cameras.next()
+        assert rested(page, session)
+        before = session.view()
+        page.reload()
+        assert wait(page, lambda: server.sessions and server.sessions[0] is not session)
+        again = server.sessions[0]
+        assert wait(
+            page, lambda: again.view() is not None and np.allclose(again.view().position, before.position, atol=1e-3)
+        )
+        assert again.playback.now() == pytest.approx(0.75) and again.picture.output.value == "depth"
+        assert [key.time for key in again.path.keyframes] == [0.75]
+    finally:
+        server.stop()
+
+
+def test_no_recorded_camera_takes_more_than_its_share_of_any_turn(launch: Callable[..., Any]) -> None:
+    """Drawn cameras cover little of the picture, from wherever the scene is looked at on the orbit."""
+    from viewer.camera_panel import LARGEST_SHARE, _share
+
+    server = served(moving_blobs(), 8337)
+    try:
+        page, session = opened(launch, server)
+        middle = np.array([SIZE["width"] / 3, SIZE["height"] / 2])
+        hidden = 0
+        for turn in range(6):
+            page.mouse.move(*middle)
+            page.mouse.down()
+            page.mouse.move(middle[0] + 60, middle[1] - 10 * turn, steps=4)
+            page.mouse.up()
+            assert rested(page, session)
+            view = session.view()
+            for camera in ring():
+                distance = np.linalg.norm(session.painter.units.viewer_from_world(camera.position) - view.position)
+                share = _share(camera, float(distance), view.fov, view.width / view.height)
+                if session.cameras.frustums[camera.id].visible:
+                    assert share <= LARGEST_SHARE
+                hidden += not session.cameras.frustums[camera.id].visible
+        assert hidden > 0
+    finally:
+        server.stop()
+
+
+@pytest.mark.parametrize(("width", "height"), [(1440, 900), (700, 900), (390, 844)])
+def test_the_subject_begins_in_the_free_part_of_the_window(launch: Callable[..., Any], width: int, height: int) -> None:
+    """No panel lies over it, and it is in the picture as a whole."""
+    server = served(moving_blobs(), 8341)
+    try:
+        page, session = opened(launch, server, size={"width": width, "height": height})
+        page.wait_for_timeout(1500)
+        assert rested(page, session)
+        view = session.view()
+        alpha = render(server._painter.model, session.painter.camera(view, 1.0), view.time, ["alpha"]).alpha
+        assert alpha is not None
+        rows, columns = np.nonzero(alpha.numpy()[..., 0] > 0.1 if alpha.ndim == 3 else alpha.numpy() > 0.1)
+        scale = width / alpha.shape[1]
+        assert rows.min() > 0 and columns.min() > 0 and rows.max() < alpha.shape[0] - 1
+        free = width - 320 if width >= 900 else width
+        assert columns.max() * scale < free
+        panel = page.evaluate(
+            """() => Math.max(0, ...[...document.querySelectorAll('button')].filter((b) => b.offsetParent
+            && b.textContent.includes('Screenshot')).map((b) => b.getBoundingClientRect().height))"""
+        )
+        assert (panel > 0) == (width >= 900)
+    finally:
+        server.stop()

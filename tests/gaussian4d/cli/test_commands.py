@@ -342,7 +342,8 @@ def test_export_in_every_format_states_its_loss_and_is_read_by_info(
 ) -> None:
     assert main(["export", str(run), "--to", str(tmp_path / name), "--time", "0.5"]) == 0
     out = capsys.readouterr().out
-    assert ("dB PSNR" in out) == (name not in ("a.glb",))
+    # Of a still glTF nothing is lost but the last bits of numbers.
+    assert "dB PSNR" in out or name == "a.glb"
     assert ("this is the instant 0.5" in out) == (motion == "static")
     assert ("holds no motion" in out) == (motion == "static" and name != "a.glb")
     assert load_model(tmp_path / name).motion.name == motion
