@@ -28,13 +28,15 @@ pytestmark = pytest.mark.usefixtures("cpu_backend")
 PATIENCE = 600
 
 
-def meeting_place() -> dist.TCPStore:
+def meeting_place() -> dist.TCPStore:  # pyright: ignore[reportPrivateImportUsage]
     """Returns where the processes of a team find each other, at a port that stays taken while it lives.
 
     As with torchrun it is held by who starts them: a port that is only looked up, for rank 0 to open seconds later,
     may be another program's by then.
     """
-    return dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    return dist.TCPStore(  # pyright: ignore[reportPrivateImportUsage]
+        "127.0.0.1", 0, is_master=True, wait_for_workers=False
+    )
 
 
 def team_of_two(*arguments: str | Path) -> list[tuple[int, str]]:
@@ -171,3 +173,17 @@ def test_processes_that_do_not_find_each_other_are_told(monkeypatch: pytest.Monk
     monkeypatch.delenv("MASTER_PORT", raising=False)
     with pytest.raises(UserError, match="start them with torchrun"):
         Team.join()
+
+
+def test_a_port_that_another_program_has_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        place = f"127.0.0.1:{other.getsockname()[1]}"
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        monkeypatch.setenv("RANK", "0")
+        monkeypatch.delenv("TORCHELASTIC_USE_AGENT_STORE", raising=False)
+        monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+        monkeypatch.setenv("MASTER_PORT", place.split(":")[1])
+        with pytest.raises(UserError, match=f"did not find each other at {place}"):
+            Team.join()
