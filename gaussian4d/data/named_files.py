@@ -19,6 +19,7 @@ from ..errors import UserError
 from .images import IMAGE_ENDINGS
 from .problems import MissingFile, ProblemList
 
+_ADDRESS = re.compile(r"file://(?:localhost(?=/))?", re.IGNORECASE)
 _DRIVE = re.compile(r"^(?:[A-Za-z]:[\\/]|\\\\|//)")
 _SMALLER = re.compile(r"_(\d+)")
 
@@ -94,6 +95,12 @@ class SceneFiles:
     def _readings(self, name: str) -> Iterator[tuple[tuple[str, ...], str]]:
         """Yields the ways to read a name: its parts, and what kind of name that makes it."""
         slashes = name.replace("\\", "/").strip()
+        if address := _ADDRESS.match(slashes):
+            inner = urllib.parse.unquote(slashes[address.end() :])
+            # Of file:///C:/clip/a.png the path is C:/clip/a.png.
+            inner = inner[1:] if _DRIVE.match(inner[1:]) else inner
+            yield from ((parts, "as addresses with file://") for parts, _ in self._readings(inner))
+            return
         how = "with backslashes" if "\\" in name else ""
         if _DRIVE.match(name) or name.startswith("/"):
             # Of another computer: the end of the path says which file it is, the longest end that is there.
