@@ -87,7 +87,9 @@ def check_writable(path: str | os.PathLike[str], *, folder: bool | None = None) 
         # Temporary names are somewhat longer than what they become.
         if any(len(os.fsencode(part)) > longest - 20 for part in missing):
             raise UserError(f"{target} cannot be written: its name is too long for this disk; give it a shorter name")
-        if shutil.disk_usage(place).free < _LEAST_FREE:
+        usage = shutil.disk_usage(place)
+        # /proc and its like have no size at all; what is wrong with them is said when they are written to.
+        if usage.total and usage.free < _LEAST_FREE:
             raise UserError(f"{target} cannot be written: no space is left on the disk of {place}; make room there")
     except OSError as error:
         raise UserError(system_error(error, target, "written")) from None

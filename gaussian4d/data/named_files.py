@@ -21,6 +21,7 @@ from ..files import hidden
 from .images import IMAGE_ENDINGS
 from .problems import MissingFile, ProblemList
 
+_ADDRESS = re.compile(r"file://(?:localhost(?=/))?", re.IGNORECASE)
 _DRIVE = re.compile(r"^(?:[A-Za-z]:[\\/]|\\\\|//)")
 # Copies of a folder of pictures at another size, as the programs of Mip-NeRF 360, LLFF and nerfstudio make them.
 _SIZED = re.compile(r"(images?|imgs|rgb|input|masks?)(?:_(2|4|8|16|32))?", re.IGNORECASE)
@@ -109,6 +110,12 @@ class SceneFiles:
     def _readings(self, name: str) -> Iterator[tuple[tuple[str, ...], str]]:
         """Yields the ways to read a name: its parts, and what kind of name that makes it."""
         slashes = name.replace("\\", "/").strip()
+        if address := _ADDRESS.match(slashes):
+            inner = urllib.parse.unquote(slashes[address.end() :])
+            # Of file:///C:/clip/a.png the path is C:/clip/a.png.
+            inner = inner[1:] if _DRIVE.match(inner[1:]) else inner
+            yield from ((parts, "as addresses with file://") for parts, _ in self._readings(inner))
+            return
         how = "with backslashes" if "\\" in name else ""
         if _is_absolute(name):
             slashes = urllib.parse.unquote(slashes[5:]) if slashes.startswith("file:") else slashes

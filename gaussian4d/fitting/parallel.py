@@ -56,9 +56,11 @@ class Team:
             # that had done its work or had said why it stopped.
             atexit.register(_leave)
         except (RuntimeError, ValueError) as error:
+            place = ":".join(os.environ[name] for name in ("MASTER_ADDR", "MASTER_PORT") if name in os.environ)
             raise UserError(
                 f"WORLD_SIZE says that {size} processes fit together, but they did not find each other"
-                f" ({_first_sentence(error)}); start them with torchrun, or unset WORLD_SIZE and RANK for one process"
+                f"{' at ' + place if place else ''} ({_first_sentence(error)});"
+                " start them with torchrun, or unset WORLD_SIZE and RANK for one process"
             ) from None
         return cls(dist.get_rank(), dist.get_world_size())
 

@@ -130,7 +130,7 @@ def read_header(source: Path) -> PlyHeader:
     newline = head.find(b"\n", end + 1) if end >= 0 else -1
     if newline < 0:
         raise UserError(f"{source}: the header has no end_header line in its first {len(head)} bytes; it was cut short")
-    lines = [line.strip().decode("ascii", "replace") for line in head[:newline].split(b"\n")]
+    lines = [line.strip().decode("utf-8", "replace") for line in head[:newline].split(b"\n")]
     return _parse(source, lines, newline + 1, total)
 
 

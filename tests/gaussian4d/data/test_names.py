@@ -57,6 +57,10 @@ def warned(folder: Path, *words: str) -> None:
         (lambda name: name.upper(), "in other letters"),
         (lambda name: name.replace(".png", ".jpg"), "with another ending"),
         (lambda name: name.replace("cam", "%63am"), "web address"),
+        (lambda name: "file:///home/me/clip/" + name.replace("cam", "%63am"), "file://"),
+        (lambda name: "file:///C:/clip/" + name, "file://"),
+        (lambda name: "FILE://localhost/clip/" + name, "file://"),
+        (lambda name: "file://" + name, "file://"),
     ],
 )
 def test_names_of_other_systems_are_understood_and_said_once(

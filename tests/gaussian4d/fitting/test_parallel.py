@@ -7,11 +7,11 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from team_child import main as fit_here
 
 from gaussian4d.errors import UserError
@@ -24,21 +24,31 @@ CHILD = Path(__file__).parent / "team_child.py"
 pytestmark = pytest.mark.usefixtures("cpu_backend")
 
 
+# Ends what hangs; on a busy machine two processes that only import torch have taken a minute.
+PATIENCE = 600
+
+
+def meeting_place() -> dist.TCPStore:  # pyright: ignore[reportPrivateImportUsage]
+    """Returns where the processes of a team find each other, at a port that stays taken while it lives.
+
+    As with torchrun it is held by who starts them: a port that is only looked up, for rank 0 to open seconds later,
+    may be another program's by then.
+    """
+    return dist.TCPStore(  # pyright: ignore[reportPrivateImportUsage]
+        "127.0.0.1", 0, is_master=True, wait_for_workers=False
+    )
+
+
 def team_of_two(*arguments: str | Path) -> list[tuple[int, str]]:
     """Runs two processes as torchrun would; returns the exit code and the output of each."""
-    for _ in range(3):
-        found = _two_on_a_port(arguments)
-        # The port is free when it is chosen, and may be another test's when the processes take it.
-        if not any("address already in use" in output.lower() or "EADDRINUSE" in output for _, output in found):
-            break
-    return found
-
-
-def _two_on_a_port(arguments: Sequence[str | Path]) -> list[tuple[int, str]]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    store = meeting_place()
+    shared = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(store.port),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "WORLD_SIZE": "2",
+        "OMP_NUM_THREADS": "1",
+    }
     children = [
         subprocess.Popen(
             [sys.executable, *map(str, arguments)],
@@ -49,8 +59,15 @@ def _two_on_a_port(arguments: Sequence[str | Path]) -> list[tuple[int, str]]:
         )
         for rank in range(2)
     ]
+    outputs = []
     try:
-        outputs = [child.communicate(timeout=240)[0] for child in children]
+        for child in children:
+            try:
+                outputs.append(child.communicate(timeout=PATIENCE)[0])
+            except subprocess.TimeoutExpired:
+                # What it said until then tells where it hung.
+                child.kill()
+                outputs.append(f"{child.communicate()[0]}\nstill there after {PATIENCE} s")
     finally:
         for child in children:
             child.kill()
@@ -95,14 +112,14 @@ def test_two_processes_agree_with_one_of_the_doubled_batch(ball_scene: Path, tmp
 
 def test_a_stopped_team_resumes_and_a_failing_one_stops(ball_scene: Path, tmp_path: Path) -> None:
     broken = team_of_two(CHILD, ball_scene, tmp_path / "run", "--short", "--break")
-    assert [code for code, _ in broken] == [2, 2]
-    assert "error: frame 3 of camera 2 cannot be read" in broken[1][1]
-    assert "another process of this fit stopped" in broken[0][1] and "Traceback" not in broken[0][1]
+    assert [code for code, _ in broken] == [2, 2], broken
+    assert "error: frame 3 of camera 2 cannot be read" in broken[1][1], broken
+    assert "another process of this fit stopped" in broken[0][1] and "Traceback" not in broken[0][1], broken
     stopped = team_of_two(CHILD, ball_scene, tmp_path / "run", "--short", "--resume", "--stop")
     assert [code for code, _ in stopped] == [0, 0], stopped
     # A hook of rank 0 asked; both stopped after the same step.
-    assert "rank 1 leads False interrupted True" in stopped[1][1]
-    assert "resumed at step 10" in stopped[0][1] and "stopped at step 25" in stopped[0][1]
+    assert "rank 1 leads False interrupted True" in stopped[1][1], stopped
+    assert "resumed at step 10" in stopped[0][1] and "stopped at step 25" in stopped[0][1], stopped
     # One process alone goes on with what two began.
     assert fit_here(ball_scene, tmp_path / "run", "--short", "--resume") == 0
     assert fit_here(ball_scene, tmp_path / "whole", "--short") == 0
@@ -112,13 +129,19 @@ def test_a_stopped_team_resumes_and_a_failing_one_stops(ball_scene: Path, tmp_pa
         torch.testing.assert_close(two[name].double(), value.double(), rtol=1e-4, atol=1e-6, msg=name)
 
 
+def test_the_port_of_a_team_stays_taken() -> None:
+    store = meeting_place()
+    with socket.socket() as other, pytest.raises(OSError, match="in use"):
+        other.bind(("127.0.0.1", store.port))
+
+
 def test_torchrun_starts_the_command_line(ball_scene: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     fit = ["-m", "gaussian4d", "fit", ball_scene, "--out", tmp_path / "run"]
     # Per-frame: a fit of fits, whose processes have to agree on where each ends.
     arguments = [*fit, "--motion", "per-frame", "--max-steps", "10", "--max-minutes", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*command, *arguments], env=environment, capture_output=True, text=True, timeout=240)
+    done = subprocess.run([*command, *arguments], env=environment, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("model.g4d") == 1
     fitted = json.loads((tmp_path / "run" / "config.json").read_text())["fit"]
@@ -150,3 +173,17 @@ def test_processes_that_do_not_find_each_other_are_told(monkeypatch: pytest.Monk
     monkeypatch.delenv("MASTER_PORT", raising=False)
     with pytest.raises(UserError, match="start them with torchrun"):
         Team.join()
+
+
+def test_a_port_that_another_program_has_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        place = f"127.0.0.1:{other.getsockname()[1]}"
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        monkeypatch.setenv("RANK", "0")
+        monkeypatch.delenv("TORCHELASTIC_USE_AGENT_STORE", raising=False)
+        monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+        monkeypatch.setenv("MASTER_PORT", place.split(":")[1])
+        with pytest.raises(UserError, match=f"did not find each other at {place}"):
+            Team.join()

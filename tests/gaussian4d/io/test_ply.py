@@ -51,6 +51,10 @@ def test_layout_is_the_one_other_programs_read(tmp_path: Path) -> None:
     assert row["nx"] == row["ny"] == row["nz"] == 0
     header = read_ply_header(tmp_path / "a.ply")
     assert header.comment("vertical axis") == "z" and header.comment("nothing") is None
+    # Other programs write what people are called as it is.
+    foreign = (tmp_path / "a.ply").read_bytes().replace(b"mip\n", "mip\ncomment by J\u00fcrgen\n".encode(), 1)
+    (tmp_path / "b.ply").write_bytes(foreign)
+    assert read_ply_header(tmp_path / "b.ply").comments[-1] == "by J\u00fcrgen"
 
 
 def build(path: Path, names: list[str], rows: np.ndarray, *, types: str = "float", extra: str = "", tail: bytes = b""):
