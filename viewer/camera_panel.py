@@ -41,6 +41,9 @@ def _share(camera: Camera, distance: float, fov: float, aspect: float) -> float:
 class CameraPanel:
     """Frustums of cameras, and controls to hide them, to look through one, and to go back to the first view."""
 
+    LASTING = ("show", "up")
+    """Controls whose values outlast a reload of the page."""
+
     def __init__(self, session: Session, cameras: Sequence[Camera], thumbnails: Mapping[str, np.ndarray]) -> None:
         self._session, self._cameras = session, list(cameras)
         self._at = -1
@@ -48,14 +51,16 @@ class CameraPanel:
         self._near: set[str] = set()
         gui = session.client.gui
         with gui.add_folder("Cameras"):
-            visible = gui.add_checkbox("show", True)
+            visible = self.show = gui.add_checkbox("show", True)
             # Of a file that names no cameras there are none to choose from.
             names = tuple(camera.id for camera in cameras) or ("none recorded",)
             chosen = self.chosen = gui.add_dropdown(
                 "camera", names, initial_value=names[0], hint="F for the next", disabled=not cameras
             )
             reset = gui.add_button("Reset view")
-            up = gui.add_dropdown("up", (AS_STATED, *UPS), initial_value=AS_STATED, hint="which way is up in the scene")
+            up = self.up = gui.add_dropdown(
+                "up", (AS_STATED, *UPS), initial_value=AS_STATED, hint="which way is up in the scene"
+            )
         self.frustums = {camera.id: self._frustum(camera, thumbnails.get(camera.id)) for camera in cameras}
 
         @visible.on_update

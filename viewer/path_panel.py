@@ -38,10 +38,13 @@ _CHOOSE: str = "(choose)"
 class PathPanel:
     """Keyframes and their controls. The same file goes to `gaussian4d render --path` and gives the same pictures."""
 
+    LASTING = ("smoothness", "loop", "seconds", "fps", "width", "height", "name")
+    """Controls whose values outlast a reload of the page."""
+
     def __init__(self, session: Session) -> None:
         self._session = session
         self.keyframes: list[Keyframe] = []
-        self._earlier: list[list[Keyframe]] = []
+        self.earlier: list[list[Keyframe]] = []
         """What the keyframes were before each of the last changes."""
         self.lock = threading.RLock()
         self._drawn: list[tuple[viser.SceneNodeHandle, np.ndarray]] = []
@@ -119,10 +122,10 @@ class PathPanel:
         """
         index = self._index()
         if what == "undo":
-            if not self._earlier:
+            if not self.earlier:
                 raise UserError("there is nothing to undo")
             with self.lock:
-                self.keyframes = self._earlier.pop()
+                self.keyframes = self.earlier.pop()
             self._listed(None)
             return
         if what == "clear":
@@ -280,10 +283,11 @@ class PathPanel:
     def _remember(self) -> None:
         """Keeps the keyframes as they are, for undo."""
         with self.lock:
-            self._earlier = [*self._earlier[-49:], list(self.keyframes)]
+            self.earlier = [*self.earlier[-49:], list(self.keyframes)]
 
-    def put_back(self, keyframes: Sequence[Keyframe]) -> None:
-        """Takes the keyframes that this browser had before its page was loaded anew."""
+    def put_back(self, keyframes: Sequence[Keyframe], earlier: Sequence[Sequence[Keyframe]]) -> None:
+        """Takes the keyframes that this browser had before its page was loaded anew, and those for undo."""
+        self.earlier = [list(each) for each in earlier]
         if keyframes:
             with self.lock:
                 self.keyframes = list(keyframes)
