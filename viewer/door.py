@@ -212,7 +212,7 @@ class Door:
         del response.headers["Content-Length"]
         response.headers["Content-Length"] = str(len(response.body))
 
-    def enter(self, connection: Any) -> int:
+    def enter(self, connection: websockets.asyncio.server.ServerConnection) -> int:
         """Takes note of the browser behind a connection, and returns the connection's number.
 
         Called for every one in their order, which is how the server numbers its clients.
@@ -220,9 +220,10 @@ class Door:
         with self._numbering:
             number = self._count
             self._count += 1
-            browser = None if connection.request is None else _cookie(connection.request, _BROWSER)
-            if browser is not None:
-                self._visitors[number] = Visitor(browser, (_asked(connection.request, "tab") or "")[:64])
+            request = connection.request
+            browser = None if request is None else _cookie(request, _BROWSER)
+            if request is not None and browser is not None:
+                self._visitors[number] = Visitor(browser[:64], (_asked(request, "tab") or "")[:64])
             return number
 
     def leave(self, number: int) -> None:

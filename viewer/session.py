@@ -245,9 +245,8 @@ class Session:
         view = self.view()
         if view is not None:
             self._frame_first(view)
-            eye = np.array(view.position)
-            self.cameras.keep_clear(eye, view.fov, view.width / view.height)
-            self.path.keep_clear(eye)
+            self.cameras.keep_clear(view)
+            self.path.keep_clear(view)
             self.request()
 
     def _frame_first(self, view: View) -> None:

@@ -346,7 +346,7 @@ def test_what_a_browser_did_is_there_when_it_comes_back(tmp_path: Path) -> None:
             assert wait_until(lambda: again.sessions)
             path = again.sessions[0].path
             assert [key.time for key in path.keyframes] == [0.25]
-            path.edit("clear")
+            path.clear()
             assert not path.keyframes and not (tmp_path / "paths" / ".unsaved.json").exists()
             path.edit("undo")
             assert [key.time for key in path.keyframes] == [0.25]
