@@ -43,7 +43,8 @@ def outline(camera: Camera, units: Units) -> np.ndarray:
 def in_the_way(outlines: np.ndarray, view: View) -> np.ndarray:
     """Returns which of drawn cameras [C, 5, 3] stand in the way of a view, bool [C].
 
-    Those are cameras at that very place, and those that would cover more than `LARGEST_SHARE` of the picture.
+    Those are cameras at that very place, and those that would cover more than `LARGEST_SHARE` of the picture,
+    if they are in it.
     """
     turn = viser.transforms.SO3(np.array(view.wxyz)).as_matrix()
     places = (outlines - np.array(view.position)) @ turn
@@ -55,8 +56,9 @@ def in_the_way(outlines: np.ndarray, view: View) -> np.ndarray:
     begin, end = flat[:, 1:] - flat[:, :1], np.roll(flat[:, 1:], -1, axis=1) - flat[:, :1]
     areas = 0.5 * (begin[..., 0] * end[..., 1] - begin[..., 1] * end[..., 0])
     areas *= np.sign(areas.sum(axis=1, keepdims=True))
-    picture = 4.0 * math.tan(0.5 * view.fov) ** 2 * view.width / view.height
-    large = np.maximum(areas, 0.0).sum(axis=1) > LARGEST_SHARE * picture
+    edges = math.tan(0.5 * view.fov) * np.array([view.width / view.height, 1.0])
+    large = np.maximum(areas, 0.0).sum(axis=1) > LARGEST_SHARE * 4.0 * edges.prod()
+    large &= ((flat.min(axis=1) < edges) & (flat.max(axis=1) > -edges)).all(axis=1)
     # What reaches from before the eye to behind it is beside the picture, unless it is near.
     return (distances < CLEAR) | np.where(ahead.all(axis=1), large, ahead.any(axis=1) & (distances < 1.0))
 
