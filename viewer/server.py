@@ -167,11 +167,11 @@ class ViewerServer:
             kept = self._last_of(visitor)
         session.restore(kept)
         with self._lock:
-            self._visitors[client.client_id] = visitor
             gone = client.client_id in self._gone
             self._gone.discard(client.client_id)
             if not gone:
                 self._sessions[client.client_id] = session
+                self._visitors[client.client_id] = visitor
             known = dict(self._thumbnails)
         if gone:
             session.close()
