@@ -14,6 +14,8 @@ from gaussian4d.cameras import Camera
 from gaussian4d.framing import UPS
 
 if TYPE_CHECKING:
+    from .painter import Units
+    from .render_loop import View
     from .session import Session
 
 
@@ -28,34 +30,64 @@ LARGEST_SHARE = 0.02
 _SCALE = 0.12
 
 
-def _share(camera: Camera, distance: float, fov: float, aspect: float) -> float:
-    """Returns which share of a picture the base of a drawn camera covers at a distance, seen from the front."""
+def outline(camera: Camera, units: Units) -> np.ndarray:
+    """Returns the points [5, 3] of a camera as it is drawn, viewer units: its place, then its corners in turn."""
     tall = 0.5 * camera.height / camera.K[1, 1]
     wide = tall * camera.width / camera.height
     # viser keeps the volume of frustums of all shapes the same.
     scale = _SCALE / (wide * tall / 3.0) ** (1.0 / 3.0)
-    half = distance * math.tan(0.5 * fov)
-    return (scale * tall / half) * (scale * wide / (half * aspect))
+    corners = [(0.0, 0.0, 0.0), (-wide, -tall, 1.0), (wide, -tall, 1.0), (wide, tall, 1.0), (-wide, tall, 1.0)]
+    return units.viewer_from_world(camera.position) + scale * np.array(corners) @ camera.viewmat[:3, :3]
+
+
+def in_the_way(outlines: np.ndarray, view: View) -> np.ndarray:
+    """Returns which of drawn cameras [C, 5, 3] stand in the way of a view, bool [C].
+
+    Those are cameras at that very place, and those that would cover more than `LARGEST_SHARE` of the picture,
+    if they are in it.
+    """
+    turn = viser.transforms.SO3(np.array(view.wxyz)).as_matrix()
+    places = (outlines - np.array(view.position)) @ turn
+    distances = np.linalg.norm(places, axis=2).min(axis=1)
+    ahead = places[..., 2] > 1e-3
+    flat = places[..., :2] / np.where(ahead, places[..., 2], 1.0)[..., None]
+    # What is covered is the hull of the place and the four corners: the triangles of the place with those sides that it
+    # sees from within, in the turning sense of the corners.
+    begin, end = flat[:, 1:] - flat[:, :1], np.roll(flat[:, 1:], -1, axis=1) - flat[:, :1]
+    areas = 0.5 * (begin[..., 0] * end[..., 1] - begin[..., 1] * end[..., 0])
+    areas *= np.sign(areas.sum(axis=1, keepdims=True))
+    edges = math.tan(0.5 * view.fov) * np.array([view.width / view.height, 1.0])
+    large = np.maximum(areas, 0.0).sum(axis=1) > LARGEST_SHARE * 4.0 * edges.prod()
+    large &= ((flat.min(axis=1) < edges) & (flat.max(axis=1) > -edges)).all(axis=1)
+    # What reaches from before the eye to behind it is beside the picture, unless it is near.
+    return (distances < CLEAR) | np.where(ahead.all(axis=1), large, ahead.any(axis=1) & (distances < 1.0))
 
 
 class CameraPanel:
     """Frustums of cameras, and controls to hide them, to look through one, and to go back to the first view."""
+
+    LASTING = ("show", "up")
+    """Controls whose values outlast a reload of the page."""
 
     def __init__(self, session: Session, cameras: Sequence[Camera], thumbnails: Mapping[str, np.ndarray]) -> None:
         self._session, self._cameras = session, list(cameras)
         self._at = -1
         self._shown = True
         self._near: set[str] = set()
+        units = session.painter.units
+        self._outlines = np.array([outline(camera, units) for camera in cameras]).reshape(-1, 5, 3)
         gui = session.client.gui
         with gui.add_folder("Cameras"):
-            visible = gui.add_checkbox("show", True)
+            visible = self.show = gui.add_checkbox("show", True)
             # Of a file that names no cameras there are none to choose from.
             names = tuple(camera.id for camera in cameras) or ("none recorded",)
             chosen = self.chosen = gui.add_dropdown(
                 "camera", names, initial_value=names[0], hint="F for the next", disabled=not cameras
             )
             reset = gui.add_button("Reset view")
-            up = gui.add_dropdown("up", (AS_STATED, *UPS), initial_value=AS_STATED, hint="which way is up in the scene")
+            up = self.up = gui.add_dropdown(
+                "up", (AS_STATED, *UPS), initial_value=AS_STATED, hint="which way is up in the scene"
+            )
         self.frustums = {camera.id: self._frustum(camera, thumbnails.get(camera.id)) for camera in cameras}
 
         @visible.on_update
@@ -92,22 +124,9 @@ class CameraPanel:
         if id in self.frustums:
             self.frustums[id].image = picture
 
-    def keep_clear(self, eye: np.ndarray, fov: float, aspect: float) -> None:
-        """Hides the cameras that would stand in the way of a view from `eye` [3], viewer units.
-
-        Those are cameras at that very place, and those that would take more than `LARGEST_SHARE` of the picture.
-
-        Args:
-            eye: where the view stands.
-            fov: vertical field of view in radians.
-            aspect: width over height of the picture.
-        """
-        units = self._session.painter.units
-        near = set()
-        for camera in self._cameras:
-            distance = float(np.linalg.norm(units.viewer_from_world(camera.position) - eye))
-            if distance < CLEAR or _share(camera, distance, fov, aspect) > LARGEST_SHARE:
-                near.add(camera.id)
+    def keep_clear(self, view: View) -> None:
+        """Hides the cameras that would stand in the way of a view, and shows the others."""
+        near = {camera.id for camera, hidden in zip(self._cameras, in_the_way(self._outlines, view)) if hidden}
         for id in near ^ self._near:
             self.frustums[id].visible = self._shown and id not in near
         self._near = near

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 class CropPanel:
     """A box with handles to move and turn it."""
 
+    LASTING = ("on", "size")
+    """Controls whose values outlast a reload of the page."""
+
     def __init__(self, session: Session) -> None:
         self._session = session
         gui, scene = session.client.gui, session.client.scene

@@ -7,6 +7,7 @@ where others on the network can reach the server, one without the token of the a
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import gzip
@@ -14,6 +15,7 @@ import hmac
 import http
 import ipaddress
 import logging
+import re
 import secrets
 import socket
 import threading
@@ -21,8 +23,9 @@ import urllib.parse
 from collections.abc import Callable, Iterator
 from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import viser
 import websockets.asyncio.server
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
@@ -30,45 +33,86 @@ from websockets.http11 import Request, Response
 from gaussian4d.errors import UserError
 
 _TRIED_PORTS = 100
-_COOKIE = "gaussian4d_view"
+_NAME_SECONDS = 2.0
+_TOKEN = "gaussian4d_view"
 _BROWSER = "gaussian4d_browser"
 
 Handler = Callable[[Any, Request], Response | None]
 
 
 def free_port(host: str, port: int) -> int:
-    """Returns the port that can be served on `host`: `port`, or the next free one; 0 takes any.
+    """Returns the port that can be served on `host`: `port`, or the next free one; 0 stays 0. Raises as `listening`."""
+    with listening(host, port) as line:
+        return port and line.getsockname()[1]
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """Returns a socket that listens on `host` at `port`, or at the next free one; 0 takes any.
 
     Raises `UserError` at once where an address can never be served: a port that does not exist or may not be used, a
     name that is not known, an address that is not this machine's.
     """
     if not 0 <= port <= 65535:
         raise UserError(f"--port must lie between 1 and 65535 (or be 0 for any free one), got {port}")
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host or "0.0.0.0", port, type=socket.SOCK_STREAM)[0]
-    except (OSError, UnicodeError) as error:
-        raise UserError(
-            f"--host {host} is no address that this machine knows ({error}); take 127.0.0.1 for this machine only, or"
-            " 0.0.0.0 for everyone on its network"
-        ) from None
-    for candidate in [port] if port == 0 else range(port, min(port + _TRIED_PORTS, 65535) + 1):
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            # As the server itself does: an address that was just given up can be taken again.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    reason = None
+    for family, address in _addresses(host, port):
+        for candidate in [port] if port == 0 else range(port, min(port + _TRIED_PORTS, 65535) + 1):
             try:
-                probe.bind((address[0], candidate, *address[2:]))
-                return candidate
+                return _bound(family, (address[0], candidate, *address[2:]))
             except PermissionError:
                 raise UserError(
                     f"port {candidate} may not be used without special rights; take one from 1024 on"
                 ) from None
             except OSError as error:
                 if error.errno != errno.EADDRINUSE:
-                    raise UserError(
-                        f"{host} cannot be served: {error.strerror}; it is no address of this machine; take 127.0.0.1"
-                        " for this machine only, or 0.0.0.0 for everyone on its network"
-                    ) from None
-    raise UserError(f"no port from {port} on is free on {host}; close another program or name another --port")
+                    reason = error
+                    break
+    if reason is None:
+        raise UserError(f"no port from {port} on is free on {host}; close another program or name another --port")
+    foreign = "; it is no address of this machine" if reason.errno == errno.EADDRNOTAVAIL else ""
+    raise UserError(f"{host} cannot be served: {reason.strerror or reason}{foreign}; {_ADVICE}")
+
+
+_ADVICE = "take 127.0.0.1 for this machine only, or 0.0.0.0 for everyone on its network"
+
+
+def _addresses(host: str, port: int) -> list[tuple[int, tuple[Any, ...]]]:
+    """Returns the (family, address) pairs that a name stands for; one that is not answered in time is not known."""
+    name = host[1:-1] if host.startswith("[") and host.endswith("]") else host or "0.0.0.0"
+    found: list[tuple[int, tuple[Any, ...]]] = []
+    errors: list[Exception] = []
+
+    def ask() -> None:
+        try:
+            answers = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
+            found.extend((int(family), address) for family, _, _, _, address in answers)
+        except (OSError, UnicodeError) as error:
+            errors.append(error)
+
+    # A name server that is out of reach is waited for much longer than anyone who mistyped an address wants to.
+    asking = threading.Thread(target=ask, name="viewer-name", daemon=True)
+    asking.start()
+    asking.join(_NAME_SECONDS)
+    if not found:
+        why = errors[0] if errors else "no name server answers"
+        raise UserError(f"--host {host} is no address that this machine knows ({why}); {_ADVICE}")
+    return list(found)
+
+
+def _bound(family: int, address: tuple[Any, ...]) -> socket.socket:
+    line = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        # An address that was just given up can be taken again.
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            # "::" is everything there is, also of the older kind.
+            line.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, address[0] != "::")
+        line.bind(address)
+        line.listen(100)
+    except BaseException:
+        line.close()
+        raise
+    return line
 
 
 def is_loopback(host: str) -> bool:
@@ -82,6 +126,13 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+class Visitor(NamedTuple):
+    """Who looks: a browser, by the cookie it was given, and one of its tabs."""
+
+    browser: str
+    tab: str
+
+
 class Door:
     """Decides which requests of a server are answered."""
 
@@ -90,12 +141,15 @@ class Door:
         """What a request needs where others can reach the server; None where only this machine can."""
         self._numbering = threading.Lock()
         self._count = 0
-        self._browsers: dict[int, str] = {}
+        self._visitors: dict[int, Visitor] = {}
+        self._pages: dict[bool, bytes] = {}
+        """The page with our script, packed and not."""
 
     def url(self, host: str, port: int) -> str:
         """Returns the address to open in a browser on this machine."""
-        name = "localhost" if host in ("0.0.0.0", "127.0.0.1", "") else "[::1]" if host == "::" else host
-        name = f"[{name}]" if ":" in name and not name.startswith("[") else name
+        name = "localhost" if host in ("0.0.0.0", "127.0.0.1", "") else host.strip("[]")
+        name = "::1" if name == "::" else name
+        name = f"[{name}]" if ":" in name else name
         return f"http://{name}:{port}" + (f"/?token={self.token}" if self.token else "")
 
     def refusal(self, request: Request) -> str | None:
@@ -106,7 +160,7 @@ class Door:
         if self.token is None and not is_loopback(_name(stated)):
             return f"this server is for this machine only, not for {stated[:100]!r}; open the address that is printed"
         origin = _one(request.headers, "Origin", "")
-        if origin is None or (origin and urllib.parse.urlsplit(origin).netloc.lower() != stated.lower()):
+        if origin is None or (origin and origin.lower().partition("://")[2] != stated.lower()):
             return "another web page may not use this server"
         if self.token is not None and not self._has_token(request):
             return "the token is missing or wrong; open the whole address that is printed where the viewer was started"
@@ -114,10 +168,14 @@ class Door:
 
     def _has_token(self, request: Request) -> bool:
         assert self.token is not None
-        given = urllib.parse.parse_qs(urllib.parse.urlsplit(request.path).query).get("token", [])
-        cookie = _cookie(request, _COOKIE)
-        given = given if cookie is None else [*given, cookie]
+        asked, cookie = _asked(request, "token"), _cookie(request, self._token_cookie(request))
+        given = [each for each in (asked, cookie) if each is not None]
         return any(hmac.compare_digest(each.encode(), self.token.encode()) for each in given)
+
+    def _token_cookie(self, request: Request) -> str:
+        """Returns the name of the cookie for the token: browsers share theirs between all ports of a machine."""
+        port = (_one(request.headers, "Host") or "").rpartition(":")[2]
+        return f"{_TOKEN}_{port}" if port.isdigit() else _TOKEN
 
     def guard(self, inner: Handler | None) -> Handler:
         """Returns `inner` for the requests that may be answered, and a refusal (403) for the others."""
@@ -130,9 +188,10 @@ class Door:
             response = None if inner is None else inner(connection, request)
             if response is not None and self.token is not None:
                 # The page asks for more with it, and opens its socket.
-                response.headers["Set-Cookie"] = f"{_COOKIE}={self.token}; Path=/; HttpOnly; SameSite=Strict"
-            if response is not None and urllib.parse.urlsplit(request.path).path in ("/", "/index.html"):
-                _with_script(response)
+                name = self._token_cookie(request)
+                response.headers["Set-Cookie"] = f"{name}={self.token}; Path=/; HttpOnly; SameSite=Strict"
+            if response is not None and request.path.partition("?")[0] in ("/", "/index.html"):
+                self._add_script(response)
                 if _cookie(request, _BROWSER) is None:
                     lasting = "Path=/; HttpOnly; SameSite=Strict; Max-Age=31536000"
                     response.headers["Set-Cookie"] = f"{_BROWSER}={secrets.token_urlsafe(12)}; {lasting}"
@@ -140,18 +199,47 @@ class Door:
 
         return answer
 
-    def note(self, connection: Any) -> None:
-        """Takes note of the browser behind a connection; called for every one, in their order, which numbers them."""
-        with self._numbering:
-            browser = None if connection.request is None else _cookie(connection.request, _BROWSER)
-            if browser is not None:
-                self._browsers[self._count] = browser
-            self._count += 1
+    def _add_script(self, response: Response) -> None:
+        """Adds our script to the page that is answered; a page that is not as expected stays as it is."""
+        packed = response.headers.get("Content-Encoding") == "gzip"
+        if packed not in self._pages:
+            page = gzip.decompress(response.body) if packed else bytes(response.body)
+            if page.count(b"</head>") == 1:
+                script = (Path(__file__).parent / "page_script.js").read_bytes()
+                page = page.replace(b"</head>", b"<script>\n" + script + b"</script></head>")
+            self._pages[packed] = gzip.compress(page) if packed else page
+        response.body = self._pages[packed]
+        del response.headers["Content-Length"]
+        response.headers["Content-Length"] = str(len(response.body))
 
-    def browser_of(self, client: int) -> str | None:
-        """Returns the id of the browser that is a client of this number, once; None for programs."""
+    def enter(self, connection: websockets.asyncio.server.ServerConnection) -> int:
+        """Takes note of the browser behind a connection, and returns the connection's number.
+
+        Called for every one in their order, which is how the server numbers its clients.
+        """
         with self._numbering:
-            return self._browsers.pop(client, None)
+            number = self._count
+            self._count += 1
+            request = connection.request
+            browser = None if request is None else _cookie(request, _BROWSER)
+            if request is not None and browser is not None:
+                self._visitors[number] = Visitor(browser[:64], (_asked(request, "tab") or "")[:64])
+            return number
+
+    def leave(self, number: int) -> None:
+        """Forgets a connection that has ended."""
+        with self._numbering:
+            self._visitors.pop(number, None)
+
+    def visitor(self, number: int) -> Visitor | None:
+        """Returns who is behind the connection of a number; None for programs."""
+        with self._numbering:
+            return self._visitors.get(number)
+
+
+def _asked(request: Request, name: str) -> str | None:
+    """Returns a value from the query of a request's address, None without."""
+    return urllib.parse.parse_qs(request.path.partition("?")[2]).get(name, [None])[-1]
 
 
 def _cookie(request: Request, name: str) -> str | None:
@@ -159,19 +247,6 @@ def _cookie(request: Request, name: str) -> str | None:
         cookie = SimpleCookie("; ".join(request.headers.get_all("Cookie"))).get(name)
         return cookie.value if cookie else None
     return None
-
-
-def _with_script(response: Response) -> None:
-    """Adds our script to the page that is answered; a page that is not as expected stays as it is."""
-    packed = response.headers.get("Content-Encoding") == "gzip"
-    page = gzip.decompress(response.body) if packed else bytes(response.body)
-    script = (Path(__file__).parent / "page_script.js").read_bytes()
-    if page.count(b"</head>") != 1:
-        return
-    page = page.replace(b"</head>", b"<script>\n" + script + b"</script></head>")
-    response.body = gzip.compress(page) if packed else page
-    del response.headers["Content-Length"]
-    response.headers["Content-Length"] = str(len(response.body))
 
 
 def _one(headers: Headers, name: str, missing: str | None = None) -> str | None:
@@ -182,20 +257,20 @@ def _one(headers: Headers, name: str, missing: str | None = None) -> str | None:
 
 def _name(host: str) -> str:
     """Returns the name in a Host header, without the port."""
-    if host.startswith("["):
-        return host.partition("]")[0] + "]"
-    return host.rpartition(":")[0] if host.count(":") == 1 else host
+    found = re.fullmatch(r"(\[[^\]]*\]|[^:\[\]]*)(:\d*)?", host)
+    return found[1] if found else ""
 
 
 _lock = threading.Lock()
 
 
 @contextlib.contextmanager
-def guarded(door: Door) -> Iterator[None]:
-    """Puts `door` before the web server that is started inside the block.
+def guarded(door: Door, line: socket.socket) -> Iterator[None]:
+    """Puts `door` before the web server that is started inside the block, and lets it serve on `line`.
 
-    viser starts it in a thread of its own and has no place to hand over a check of requests; it calls the function of
-    the websockets package by its full name, which is replaced until the server is there.
+    viser starts it in a thread of its own, where it tries ports for ever when an address cannot be served, and has no
+    place to hand over a check of requests; it calls the function of the websockets package by its full name, which is
+    replaced until the server is there.
     """
     logger = logging.getLogger("gaussian4d.viewer.door")
     # What strangers send that is no request is no news for whoever looks at a scene.
@@ -204,16 +279,50 @@ def guarded(door: Door) -> Iterator[None]:
     with _lock:
         original = websockets.asyncio.server.serve
 
-        def serve(handler: Any, *args: Any, process_request: Any = None, **options: Any) -> Any:
+        def serve(handler: Any, *address: Any, process_request: Any = None, **options: Any) -> Any:
             async def noted(connection: Any) -> None:
-                door.note(connection)
-                await handler(connection)
+                spoken = (connection.subprotocol or "").removeprefix("viser-v")
+                if spoken != viser.__version__:
+                    # As the server itself does, but without a word to whoever looks at a scene.
+                    reason = f"Version mismatch. Client: {spoken[:40] or 'unknown'}, Server: {viser.__version__}"
+                    await connection.close(1002, reason)
+                    return
+                number = door.enter(connection)
+                try:
+                    await handler(connection)
+                finally:
+                    door.leave(number)
 
+            # The loop is that of this server alone: what comes to its end there is a message that makes no sense.
+            asyncio.get_running_loop().set_exception_handler(
+                lambda _, context: logger.debug("%s", context.get("message"), exc_info=context.get("exception"))
+            )
             options["logger"] = logger
-            return original(noted, *args, process_request=door.guard(process_request), **options)
+            options["create_connection"] = _Connection
+            return original(noted, sock=line, process_request=door.guard(process_request), **options)
 
         websockets.asyncio.server.serve = serve  # type: ignore[misc,assignment]
         try:
             yield
+        except BaseException:
+            line.close()
+            raise
         finally:
             websockets.asyncio.server.serve = original  # type: ignore[misc]
+
+
+class _Connection(websockets.asyncio.server.ServerConnection):
+    """Answers what is asked with other methods than GET, such as `curl -I`, instead of hanging up."""
+
+    _begun = False
+
+    def data_received(self, data: bytes) -> None:
+        """Takes what the other side sent."""
+        if not self._begun and re.match(rb"(?!GET )[A-Z]{3,16} ", data):
+            self.transport.write(
+                b"HTTP/1.1 405 Method Not Allowed\r\nAllow: GET\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            )
+            self.transport.close()
+            return
+        self._begun = True
+        super().data_received(data)

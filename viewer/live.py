@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 
 import viser
 
+from gaussian4d.errors import UserError
 from gaussian4d.fitting.hooks import FitHook
 from gaussian4d.framing import framing_of
 
 from .curves import Curves
+from .door import free_port
 from .server import ViewerServer
 from .workspace import Workspace
 
@@ -33,10 +35,14 @@ class LiveFit:
     Args:
         host: address to serve on.
         port: port to serve on; the next free one is taken when it is busy.
+
+    Raises `UserError` for an address that cannot be served, before the fit begins.
     """
 
     def __init__(self, host: str = "127.0.0.1", port: int = 8080) -> None:
+        free_port(host, port)
         self._host, self._port = host, port
+        self._refused = False
         self.server: ViewerServer | None = None
         self.paused = threading.Event()
         self.stopping = False
@@ -45,9 +51,15 @@ class LiveFit:
     def __call__(self, trainer: Trainer, event: str) -> None:
         """Takes an event of the fit, see `gaussian4d.fitting.hooks`."""
         if event == "after_step":
-            if self.server is None:
-                self._open(trainer)
-            self._step(trainer)
+            if self.server is None and not self._refused:
+                try:
+                    self._open(trainer)
+                except UserError as error:
+                    # The address was free when the fit began; a fit does not end because nobody can look.
+                    self._refused = True
+                    print(f"view     not shown: {error}", file=sys.stderr, flush=True)
+            if self.server is not None:
+                self._step(trainer)
         elif event == "end" and self.server is not None:
             self._show(trainer)
             self._say("stopped; the model is saved" if trainer.progress < 1.0 else "done; the figures are being made")

@@ -21,10 +21,11 @@ from gaussian4d.errors import UserError
 from gaussian4d.keyframes import Keyframe, KeyframePath
 from gaussian4d.offsets import offset_of
 
-from .camera_panel import CLEAR, add_frustum, guarded
+from .camera_panel import CLEAR, add_frustum, guarded, in_the_way, outline
 from .film import Film
 
 if TYPE_CHECKING:
+    from .render_loop import View
     from .session import Session
 
 UNSAVED = ".unsaved.json"
@@ -38,15 +39,18 @@ _CHOOSE: str = "(choose)"
 class PathPanel:
     """Keyframes and their controls. The same file goes to `gaussian4d render --path` and gives the same pictures."""
 
+    LASTING = ("smoothness", "loop", "seconds", "fps", "width", "height", "name")
+    """Controls whose values outlast a reload of the page."""
+
     def __init__(self, session: Session) -> None:
         self._session = session
         self.keyframes: list[Keyframe] = []
-        self._earlier: list[list[Keyframe]] = []
+        self.earlier: list[list[Keyframe]] = []
         """What the keyframes were before each of the last changes."""
         self.lock = threading.RLock()
         self._drawn: list[tuple[viser.SceneNodeHandle, np.ndarray]] = []
-        """What is drawn in the scene, and the points [P, 3] it goes through, viewer units."""
-        self._eye: np.ndarray | None = None
+        """What is drawn in the scene, and where, viewer units: points [P, 3] of the curve, an outline [1, 5, 3]."""
+        self._view: View | None = None
         self._preview = threading.Event()
         self.film = Film(session)
         gui = session.client.gui
@@ -97,6 +101,8 @@ class PathPanel:
         self._list_saved()
         self.smoothness.on_update(lambda _: self._redraw())
         self.loop.on_update(lambda _: self._redraw())
+        for control in (self.seconds, self.fps, self.width, self.height):
+            control.on_update(lambda _: self._autosave())
         add.on_click(guarded(session, self.add))
         edit.on_click(guarded(session, lambda: self.edit(str(edit.value))))
         preview.on_click(guarded(session, self.toggle_preview))
@@ -113,25 +119,22 @@ class PathPanel:
         self._listed(at)
 
     def edit(self, what: str) -> None:
-        """Looks through the chosen keyframe ("go to"), moves it to the view, removes it; "clear" removes all of them.
+        """Looks through the chosen keyframe ("go to"), moves it to the view, removes it; "clear" asks, and removes all.
 
         "spread times" gives all of them times that go evenly from the clip's start to its end.
         """
         index = self._index()
         if what == "undo":
-            if not self._earlier:
+            if not self.earlier:
                 raise UserError("there is nothing to undo")
             with self.lock:
-                self.keyframes = self._earlier.pop()
+                self.keyframes = self.earlier.pop()
             self._listed(None)
             return
         if what == "clear":
-            self._remember()
-            count = len(self.keyframes)
-            self.keyframes = []
-            if count:
-                self._session.tell("Keyframes removed", f"{count} in all; undo brings them back")
-        elif what == "spread times":
+            self._ask_to_clear()
+            return
+        if what == "spread times":
             self._remember()
             with self.lock:
                 # On the way home of a loop the clip goes on to its end.
@@ -150,6 +153,30 @@ class PathPanel:
             self._remember()
             del self.keyframes[index]
         self._listed(index if index is not None and index < len(self.keyframes) else None)
+
+    def _ask_to_clear(self) -> None:
+        count = len(self.keyframes)
+        if not count:
+            raise UserError("there are no keyframes")
+        gui = self._session.client.gui
+        box = gui.add_modal("Remove all keyframes?")
+        with box:
+            gui.add_markdown(f"{count} in all; *undo* brings them back.")
+            remove, keep = gui.add_button("Remove all", color="red"), gui.add_button("Keep them")
+
+        @remove.on_click
+        def _(_: viser.GuiEvent) -> None:
+            box.close()
+            self.clear()
+
+        keep.on_click(lambda _: box.close())
+
+    def clear(self) -> None:
+        """Removes all keyframes; `edit("undo")` brings them back."""
+        self._remember()
+        with self.lock:
+            self.keyframes = []
+        self._listed(None)
 
     def path(self) -> KeyframePath:
         """Returns the path as its file says it; raises `UserError` without keyframes."""
@@ -224,9 +251,9 @@ class PathPanel:
         self._show_drawn()
         threading.Thread(target=self._fly, args=(path,), name="viewer-preview", daemon=True).start()
 
-    def keep_clear(self, eye: np.ndarray) -> None:
-        """Hides what of the path is at `eye` [3] in viewer units, as it would cross the whole picture."""
-        self._eye = eye
+    def keep_clear(self, view: View) -> None:
+        """Hides what of the path would stand in the way of a view."""
+        self._view = view
         self._show_drawn()
 
     def stop(self, wait: bool = False) -> None:
@@ -280,10 +307,11 @@ class PathPanel:
     def _remember(self) -> None:
         """Keeps the keyframes as they are, for undo."""
         with self.lock:
-            self._earlier = [*self._earlier[-49:], list(self.keyframes)]
+            self.earlier = [*self.earlier[-49:], list(self.keyframes)]
 
-    def put_back(self, keyframes: Sequence[Keyframe]) -> None:
-        """Takes the keyframes that this browser had before its page was loaded anew."""
+    def put_back(self, keyframes: Sequence[Keyframe], earlier: Sequence[Sequence[Keyframe]]) -> None:
+        """Takes the keyframes that this browser had before its page was loaded anew, and those for undo."""
+        self.earlier = [list(each) for each in earlier]
         if keyframes:
             with self.lock:
                 self.keyframes = list(keyframes)
@@ -315,7 +343,6 @@ class PathPanel:
 
     def _listed(self, chosen: int | None) -> None:
         """Shows the keyframes as they are now."""
-        self._autosave()
         keys = self.keyframes
         options = tuple(str(k + 1) for k in range(len(keys))) or (_NEW,)
         self.chosen.options = options
@@ -340,6 +367,7 @@ class PathPanel:
 
     def _redraw(self) -> None:
         """Draws the path and its keyframes into the scene of this browser."""
+        self._autosave()
         scene, units, colour = self._session.client.scene, self._session.painter.units, (60, 130, 220)
         with self.lock:
             for node, _ in self._drawn:
@@ -350,7 +378,7 @@ class PathPanel:
             for k, key in enumerate(self.keyframes):
                 camera = self._camera(key)
                 frustum = add_frustum(self._session, f"/path/{k}", camera, colour)
-                self._drawn.append((frustum, units.viewer_from_world(camera.position)[None]))
+                self._drawn.append((frustum, outline(camera, units)[None]))
             path = self.path()
             if path.legs > 0:
                 cameras = path.cameras(path.legs * _CURVE_POINTS)
@@ -363,5 +391,9 @@ class PathPanel:
         """Shows what of the path is not in the way; nothing during the preview."""
         with self.lock:
             for node, points in self._drawn:
-                near = self._eye is not None and np.linalg.norm(points - self._eye, axis=1).min() < CLEAR
+                near = self._view is not None and (
+                    bool(in_the_way(points, self._view).any())
+                    if points.ndim == 3
+                    else np.linalg.norm(points - np.array(self._view.position), axis=1).min() < CLEAR
+                )
                 node.visible = not near and not self._preview.is_set()

@@ -26,6 +26,9 @@ _ALONE = "  \nnothing was recorded from here to compare with; F looks through a 
 class PicturePanel:
     """Controls of the picture and a line of statistics."""
 
+    LASTING = ("output", "resolution", "behind", "colour", "compare", "split", "splats")
+    """Controls whose values outlast a reload of the page."""
+
     def __init__(self, session: Session) -> None:
         self._session = session
         self._shown: deque[float] = deque(maxlen=60)

@@ -18,8 +18,8 @@ from gaussian4d.cameras import Camera
 from gaussian4d.clip_length import LEAST_SECONDS, clip_length
 from gaussian4d.model import DynamicGaussians
 
-from .door import Door, free_port, guarded
-from .memory import Memory
+from .door import Door, Visitor, guarded, listening
+from .memory import Kept, Memory
 from .painter import FIRST_FOV, Painter
 from .session import BrowserGone, Session
 from .workspace import Workspace
@@ -60,6 +60,7 @@ class ViewerServer:
     ) -> None:
         # A browser that leaves while a picture is on its way is nothing to report.
         warnings.filterwarnings("ignore", message="Queued a .* on a closed connection")
+        warnings.filterwarnings("ignore", message=r"(?s)\[viser\] .* does not match annotation")
         self.workspace = workspace or Workspace()
         self._painter = Painter(
             model,
@@ -80,14 +81,13 @@ class ViewerServer:
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._memory = Memory()
-        self._browsers: dict[int, str | None] = {}
+        self._visitors: dict[int, Visitor | None] = {}
         self._duration = clip_length(model).played or LEAST_SECONDS
         self.host = host
         self.door = Door(host)
-        # viser tries ports until one is free, and for ever where none can be.
-        port = free_port(host, port)
-        with _quiet(), guarded(self.door):
-            self.server = viser.ViserServer(host=host, port=port, label="gaussian4d", verbose=False)
+        line = listening(host, port)
+        with _quiet(), guarded(self.door, line):
+            self.server = viser.ViserServer(host=host, port=line.getsockname()[1], label="gaussian4d", verbose=False)
         self.server.gui.configure_theme(control_layout="floating", show_logo=False, show_share_button=False)
         self._place_first_view()
         self.server.on_client_connect(self._connect)
@@ -162,14 +162,16 @@ class ViewerServer:
             with self._lock:
                 self._gone.discard(client.client_id)
             return
-        browser = self.door.browser_of(client.client_id)
-        session.restore(self._memory.of(browser))
+        visitor = self.door.visitor(client.client_id)
         with self._lock:
-            self._browsers[client.client_id] = browser
+            kept = self._last_of(visitor)
+        session.restore(kept)
+        with self._lock:
             gone = client.client_id in self._gone
             self._gone.discard(client.client_id)
             if not gone:
                 self._sessions[client.client_id] = session
+                self._visitors[client.client_id] = visitor
             known = dict(self._thumbnails)
         if gone:
             session.close()
@@ -185,10 +187,21 @@ class ViewerServer:
                 self._gone.add(client.client_id)
             else:
                 self._leaving.append(session)
-            browser = self._browsers.pop(client.client_id, None)
+            visitor = self._visitors.pop(client.client_id, None)
+            # A dropped line is noticed late, often after the same tab has come back on another.
+            if session is not None and visitor is not None and visitor not in self._visitors.values():
+                self._memory.keep(visitor, session.kept())
         if session is not None:
-            self._memory.keep(browser, session.kept())
             session.close()
+
+    def _last_of(self, visitor: Visitor | None) -> Kept | None:
+        """Returns where a visitor was last: also on a line that has dropped and was not noticed yet."""
+        if visitor is None:
+            return None
+        for number, other in reversed(self._visitors.items()):
+            if other == visitor and number in self._sessions:
+                return self._sessions[number].kept()
+        return self._memory.of(visitor)
 
     def _thumbnail(self, id: str, picture: np.ndarray) -> None:
         with self._lock:

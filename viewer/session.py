@@ -8,6 +8,7 @@ import tempfile
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import viser
@@ -15,7 +16,7 @@ import viser
 from gaussian4d.cameras import Camera
 from gaussian4d.clip_length import recorded_span
 
-from .camera_panel import CameraPanel
+from .camera_panel import AS_STATED, CameraPanel
 from .crop_panel import CropPanel
 from .memory import Kept
 from .painter import FIRST_FOV, Painter
@@ -61,6 +62,8 @@ class Session:
         self.rig = painter.rig
         self.failed = False
         self._framed = self._arrived = False
+        self._pose: Kept | None = None
+        """Where the browser was before its page was loaded anew, until it is there again."""
         self.closed = False
         self.loop = RenderLoop(self._draw, self._show, self._fail)
         self._node: SplatNode | None = None
@@ -100,24 +103,47 @@ class Session:
             pose = tuple(
                 tuple(float(x) for x in vector) for vector in (camera.position, camera.look_at, camera.up_direction)
             )
+        handle = self.crop.handle
         with self.path.lock:
-            keyframes = tuple(self.path.keyframes)
-        return Kept(self.playback.now(), str(self.picture.output.value), pose, float(camera.fov), keyframes)
+            keyframes, earlier = tuple(self.path.keyframes), tuple(map(tuple, self.path.earlier))
+        return Kept(
+            time=self.playback.now(),
+            playing=self.playback.playing,
+            pose=pose,
+            fov=float(camera.fov),
+            controls={name: control.value for name, control in self.lasting().items()},
+            crop=(tuple(map(float, handle.position)), tuple(map(float, handle.wxyz))),
+            keyframes=keyframes,
+            earlier=earlier,
+        )
+
+    def lasting(self) -> dict[str, Any]:
+        """Returns the controls whose values are kept, by a name of their own."""
+        panels = {"time": self.timeline, "picture": self.picture, "cameras": self.cameras, "crop": self.crop}
+        return {
+            f"{name}.{field}": getattr(panel, field)
+            for name, panel in {**panels, "path": self.path}.items()
+            for field in panel.LASTING
+        }
 
     def restore(self, kept: Kept | None) -> None:
         """Goes back to where the browser was before its page was loaded anew; else takes up unsaved keyframes."""
         if kept is None:
             self.path.take_up()
             return
-        self._arrived = True
         self.timeline.go(kept.time)
-        self.picture.output.value = kept.output
+        self.crop.handle.position, self.crop.handle.wxyz = (np.array(value) for value in kept.crop)
+        for name, control in self.lasting().items():
+            if name in kept.controls:
+                control.value = kept.controls[name]
+        if self.cameras.up.value != AS_STATED:
+            self.set_up(str(self.cameras.up.value))
         if kept.pose is not None:
-            mine = self.client.camera
-            with self.client.atomic():
-                mine.position, mine.look_at, mine.up_direction = (np.array(vector) for vector in kept.pose)
-                mine.fov = kept.fov
-        self.path.put_back(kept.keyframes)
+            self._arrived, self._pose = False, kept
+            self._stand(kept)
+        self.path.put_back(kept.keyframes, kept.earlier)
+        if kept.playing and not self.playback.playing:
+            self.timeline.toggle()
         self.request()
 
     def view(self) -> View | None:
@@ -164,8 +190,21 @@ class Session:
             mine.up_direction = _orbit_up(camera, self.rig.up)
             mine.fov = 2.0 * math.atan(0.5 * camera.height / camera.K[1, 1])
 
+    def _stand(self, kept: Kept) -> None:
+        """Goes to where a browser was."""
+        assert kept.pose is not None
+        mine = self.client.camera
+        with self.client.atomic():
+            mine.position, mine.look_at, mine.up_direction = (np.array(vector) for vector in kept.pose)
+            mine.fov = kept.fov
+
     def first_view(self) -> None:
         """Goes back to where the page began."""
+        self._arrived = True
+        self._begin()
+
+    def _begin(self) -> None:
+        """Frames the scene in the free part of the window."""
         mine = self.client.camera
         position = self.painter.begins_at(self.rig)
         fov, aside = framed(mine.image_width, mine.image_height)
@@ -206,24 +245,28 @@ class Session:
         view = self.view()
         if view is not None:
             self._frame_first(view)
-            eye = np.array(view.position)
-            self.cameras.keep_clear(eye, view.fov, view.width / view.height)
-            self.path.keep_clear(eye)
+            self.cameras.keep_clear(view)
+            self.path.keep_clear(view)
             self.request()
 
     def _frame_first(self, view: View) -> None:
-        """Moves the view where the page begins so that the scene lies in the free part of the window.
+        """Moves the view where the page begins: back to where it was, or so that the scene lies in the free part.
 
-        The page takes its first view, which knows no window, as often as it is built; whoever came with a view of
-        their own, or has turned it, keeps theirs.
+        The page takes its first view, which knows no window, as often as it is built; whoever has turned it keeps it.
         """
         if self._arrived:
             return
-        fov, aside = framed(self.client.camera.image_width, self.client.camera.image_height)
         at_first = np.allclose(view.position, self.painter.first_position, atol=1e-3)
+        if self._pose is not None and self._pose.pose is not None:
+            there = np.allclose(view.position, self._pose.pose[0], atol=1e-3)
+            if at_first and not there:
+                self._stand(self._pose)
+            self._arrived = not at_first and not there
+            return
+        fov, aside = framed(self.client.camera.image_width, self.client.camera.image_height)
         if at_first and abs(view.fov - FIRST_FOV) < 1e-4 and (aside > 0 or fov > FIRST_FOV + 1e-4):
             self._framed = True
-            self.first_view()
+            self._begin()
         elif not at_first and self._framed:
             self._arrived = True
 

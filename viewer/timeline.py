@@ -23,6 +23,9 @@ class Timeline:
         span: first and last clip time that was recorded.
     """
 
+    LASTING = ("speed", "loop", "fps")
+    """Controls whose values outlast a reload of the page."""
+
     def __init__(
         self,
         gui: viser.GuiApi,
@@ -40,9 +43,9 @@ class Timeline:
             self.slider = gui.add_slider("time", first, last, min(0.001, (last - first) / 100), first, hint=hint)
             self.button = gui.add_button("Play", hint="space")
             steps = gui.add_button_group("frame", tuple(_STEPS), hint="shift and an arrow key; home; end")
-            speed = gui.add_slider("speed", 0.1, 4.0, 0.1, 1.0)
-            loop = gui.add_checkbox("loop", True)
-            fps = gui.add_slider("fps", 1, 60, 1, 24, hint="pictures asked for per second of playing")
+            speed = self.speed = gui.add_slider("speed", 0.1, 4.0, 0.1, 1.0)
+            loop = self.loop = gui.add_checkbox("loop", True)
+            fps = self.fps = gui.add_slider("fps", 1, 60, 1, 24, hint="pictures asked for per second of playing")
 
         @self.slider.on_update
         def _(event: viser.GuiEvent) -> None:

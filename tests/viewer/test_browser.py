@@ -234,6 +234,11 @@ def test_a_path_is_drawn_saved_loaded_and_rendered(launch: Callable[..., Any], t
         file = tmp_path / "paths" / "path.json"
         assert wait(page, file.exists)
         page.get_by_role("button", name="clear").click()
+        page.get_by_role("button", name="Keep them").click()
+        assert wait(page, lambda: page.get_by_role("dialog").count() == 0)
+        assert len(session.path.keyframes) == 2
+        page.get_by_role("button", name="clear").click()
+        page.get_by_role("button", name="Remove all").click()
         assert wait(page, lambda: not session.path.keyframes)
         page.get_by_role("button", name="load", exact=True).click()
         assert wait(page, lambda: len(session.path.keyframes) == 2)
@@ -285,65 +290,133 @@ def test_live_training_updates_pauses_and_stops(launch: Callable[..., Any], tmp_
 
 
 def test_keys_work_whatever_was_clicked(launch: Callable[..., Any]) -> None:
-    """A box or a button that was clicked gives the keys back to the view; a text field keeps them."""
+    """What was clicked gives the keys back to the view; a text field keeps them until Enter."""
     server = served(moving_blobs(), 8331)
     try:
         page, session = opened(launch, server)
-        page.get_by_label("loop").first.click()
-        assert not session.playback.playing
-        at = session.cameras._at
-        page.keyboard.press("f")
-        assert wait(page, lambda: session.cameras._at == at + 1, 20)
-        page.keyboard.press("End")
-        assert wait(page, lambda: session.playback.now() == 1.0, 20)
+
+        def steps() -> bool:
+            # What the click has set comes from the page a little later.
+            page.wait_for_timeout(700)
+            session.timeline.go(0.0)
+            page.keyboard.press("Shift+ArrowRight")
+            return wait(page, lambda: session.playback.now() == 0.25, 10)
+
+        for role, name in (("checkbox", "loop"), ("checkbox", "show"), ("button", "Reset view"), ("slider", None)):
+            page.get_by_role(role, name=name, exact=True).first.click()
+            assert steps(), f"after a click on {name or role}"
+        output = next(field for field in page.locator("input[role=combobox]").all() if field.input_value() == "rgb")
+        output.click()
+        page.get_by_role("option").nth(1).click()
+        assert wait(page, lambda: session.picture.output.value != "rgb")
+        assert steps(), "after a choice from a list"
+        field = page.get_by_role("textbox").first
+        field.click()
+        page.keyboard.press("Home")
+        page.wait_for_timeout(500)
+        assert session.playback.now() == 0.25, "the key was meant for the text field"
+        page.keyboard.press("Enter")
+        assert steps(), "after Enter in a text field"
+        # The space bar plays; it does not switch what was clicked last.
+        page.get_by_role("checkbox", name="loop", exact=True).first.click()
+        assert wait(page, lambda: session.timeline.loop.value)
+        page.keyboard.press("Space")
+        assert wait(page, lambda: session.playback.playing) and session.timeline.loop.value
     finally:
         server.stop()
 
 
-def test_a_reload_loses_nothing(launch: Callable[..., Any]) -> None:
-    server = served(moving_blobs(), 8334)
+def test_a_reload_a_dropped_line_and_a_restart_lose_nothing(launch: Callable[..., Any], tmp_path: Path) -> None:
+    from viewer.workspace import Workspace
+
+    workspace = Workspace(tmp_path, tmp_path)
+    server = served(moving_blobs(), 8334, workspace)
     try:
         page, session = opened(launch, server)
         session.timeline.go(0.75)
         session.picture.output.value = "depth"
+        session.timeline.speed.value = 0.5
         session.path.add()
+        session.path.seconds.value = 7.5
         session.cameras.next()
         assert rested(page, session)
         before = session.view()
-        page.reload()
-        assert wait(page, lambda: server.sessions and server.sessions[0] is not session)
-        again = server.sessions[0]
-        assert wait(
-            page, lambda: again.view() is not None and np.allclose(again.view().position, before.position, atol=1e-3)
-        )
-        assert again.playback.now() == pytest.approx(0.75) and again.picture.output.value == "depth"
-        assert [key.time for key in again.path.keyframes] == [0.75]
+        for lose in (page.reload, server.server._websock_server.disconnect_all_clients):
+            lose()
+            session = came_back(page, server, session)
+            assert session.playback.now() == pytest.approx(0.75) and session.picture.output.value == "depth"
+            assert session.timeline.speed.value == 0.5 and session.playback.speed == 0.5
+            assert wait(page, lambda session=session: stands_at(session, before))
+            page.wait_for_timeout(1500)
+            assert stands_at(session, before), "the page's own first view came later"
+        port = server.port
+        server.stop()
+        server = served(moving_blobs(), port, workspace)
+        came_back(page, server, session)
     finally:
         server.stop()
 
 
-def test_no_recorded_camera_takes_more_than_its_share_of_any_turn(launch: Callable[..., Any]) -> None:
-    """Drawn cameras cover little of the picture, from wherever the scene is looked at on the orbit."""
-    from viewer.camera_panel import LARGEST_SHARE, _share
+def stands_at(session: Any, view: Any) -> bool:
+    """Returns whether a browser looks from where a view does."""
+    now = session.view()
+    return now is not None and np.allclose(now.position, view.position, atol=1e-3)
 
+
+def came_back(page: Any, server: Any, before: Any) -> Any:
+    """Returns the new session of a browser that was `before`, once it has its keyframe and the seconds of its path."""
+    assert wait(page, lambda: server.sessions and server.sessions[-1] is not before)
+    session = server.sessions[-1]
+    assert wait(page, lambda: [key.time for key in session.path.keyframes] == [0.75])
+    assert session.path.seconds.value == 7.5
+    return session
+
+
+def test_a_second_tab_has_a_time_of_its_own_and_comes_back_to_it(launch: Callable[..., Any]) -> None:
+    server = served(moving_blobs(), 8345)
+    try:
+        context = launch().new_context(viewport=SIZE)
+        page, other = context.new_page(), context.new_page()
+        page.goto(server.url)
+        assert wait(page, lambda: server.sessions)
+        first = server.sessions[0]
+        other.goto(server.url)
+        assert wait(other, lambda: len(server.sessions) == 2)
+        second = next(session for session in server.sessions if session is not first)
+        assert wait(other, lambda: second.view() is not None)
+        first.timeline.go(0.25)
+        second.timeline.go(1.0)
+        for tab, moment in ((page, 0.25), (other, 1.0)):
+            known = list(server.sessions)
+            tab.reload()
+            assert wait(tab, lambda known=known: any(each not in known for each in server.sessions))
+            new = next(each for each in server.sessions if each not in known)
+            assert wait(tab, lambda new=new, moment=moment: new.playback.now() == moment, 20)
+    finally:
+        server.stop()
+
+
+def test_drawn_cameras_stand_in_nobodys_way(launch: Callable[..., Any]) -> None:
+    """They cover little of the picture, from wherever the scene is looked at on the orbit: by its pixels."""
     server = served(moving_blobs(), 8337)
     try:
         page, session = opened(launch, server)
+        page.get_by_role("alert").get_by_role("button").click()
         middle = np.array([SIZE["width"] / 3, SIZE["height"] / 2])
         hidden = 0
-        for turn in range(6):
+        for turn in range(4):
             page.mouse.move(*middle)
             page.mouse.down()
-            page.mouse.move(middle[0] + 60, middle[1] - 10 * turn, steps=4)
+            page.mouse.move(middle[0] + 60, middle[1] + 40 * turn, steps=4)
             page.mouse.up()
             assert rested(page, session)
-            view = session.view()
-            for camera in ring():
-                distance = np.linalg.norm(session.painter.units.viewer_from_world(camera.position) - view.position)
-                share = _share(camera, float(distance), view.fov, view.width / view.height)
-                if session.cameras.frustums[camera.id].visible:
-                    assert share <= LARGEST_SHARE
-                hidden += not session.cameras.frustums[camera.id].visible
+            hidden += sum(not frustum.visible for frustum in session.cameras.frustums.values())
+            pictures = []
+            for _ in range(2):
+                pictures.append(shot(page, (0, 0, 560, 640)))
+                page.get_by_role("checkbox", name="show", exact=True).click()
+                page.wait_for_timeout(1000)
+            assert 0.0 < float((np.abs(pictures[0] - pictures[1]).max(axis=2) > 8).mean()) < 0.05
         assert hidden > 0
     finally:
         server.stop()

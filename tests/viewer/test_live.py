@@ -116,6 +116,23 @@ def test_a_fit_without_a_terminal_ends_its_server(
     assert "Traceback" not in capfd.readouterr().err
 
 
+def test_an_address_that_cannot_be_served_is_said_before_the_fit_and_never_ends_it(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for address in ({"port": 99999}, {"host": "192.0.2.1"}):
+        with pytest.raises(UserError):
+            LiveFit(**address)
+    hook = LiveFit(port=free_port())
+
+    def taken(*_: object) -> None:
+        raise UserError("no port is free")
+
+    monkeypatch.setattr("viewer.server.listening", taken)
+    fit(scene, out=tmp_path / "run", max_steps=5, callbacks=[hook])
+    assert (tmp_path / "run" / "model.g4d").exists() and hook.server is None
+    assert capfd.readouterr().err.count("no port is free") == 1
+
+
 def test_a_paused_fit_can_be_stopped(scene: Scene, tmp_path: Path) -> None:
     running = RunningFit(scene, tmp_path / "run")
     running.hook.pause(True)

@@ -12,11 +12,13 @@ import av
 import numpy as np
 import pytest
 import torch
+from test_painter import view_through
 from viewer_fakes import FakeClient, FakeControl
 from viewer_helpers import coloured_blobs, ring, wait_until
 
 pytest.importorskip("viser")
 
+from gaussian4d.cameras import Camera
 from gaussian4d.crop import CropBox
 from gaussian4d.desk import Desk, Shot, render_to
 from gaussian4d.motion import FreeTime
@@ -136,6 +138,8 @@ def test_keyframes_are_edited_and_loaded(session: Session) -> None:
     assert session.path.path().loop and json.loads(file.read_text())["loop"] is False
     nodes = session.client.nodes  # type: ignore[attr-defined]
     control(session, "change").by_hand("clear")
+    assert len(session.path.keyframes) == 3
+    control(session, "Remove all").by_hand()
     assert session.path.keyframes == [] and nodes["/path/curve"].removed
 
 
@@ -159,9 +163,42 @@ def test_saved_paths_are_offered_and_the_line_that_renders_them_can_be_read(sess
     run = session.workspace.folder
     assert f"gaussian4d render {run} --out path.mp4 --path {file}" in session.path.note.content
     assert session.path.note.visible and session.path.saved.options == ("(choose)", "path")
-    control(session, "change").by_hand("clear")
+    session.path.clear()
     control(session, "saved paths").by_hand("path")
     assert [key.time for key in session.path.keyframes] == [0.0, 0.5, 1.0]
+
+
+def test_a_drawn_camera_is_hidden_from_the_share_of_the_picture_it_covers() -> None:
+    from scipy.spatial import ConvexHull
+
+    from viewer.camera_panel import LARGEST_SHARE, in_the_way, outline
+
+    painter, dice = Painter(coloured_blobs(), ring(), backend="reference"), np.random.default_rng(0)
+    recorded, found = ring(24), []
+    for _ in range(600):
+        eye = dice.normal(size=3) * 1.5
+        target = dice.normal(size=3) * 0.5
+        seen = Camera.look_at(eye, target, np.array([0.0, 0.0, 1.0]), width=160, height=90, focal=100.0)
+        view = view_through(painter, seen, width=160, height=90)
+        outlines = np.array([outline(camera, painter.units) for camera in recorded])
+        for points, hidden in zip(outlines, in_the_way(outlines, view)):
+            world = np.array([painter.units.world_from_viewer(point) for point in points])
+            if np.linalg.norm(points - np.array(view.position), axis=1).min() < 0.25:
+                continue
+            places = world @ seen.viewmat[:3, :3].T + seen.viewmat[:3, 3]
+            if places[:, 2].min() > 0.01:
+                pixels = places @ seen.K.T
+                pixels = pixels[:, :2] / pixels[:, 2:]
+                share = ConvexHull(pixels).volume / (160 * 90)
+                inside = ((pixels > 0) & (pixels < (160, 90))).all()
+                if inside and abs(share - LARGEST_SHARE) > 1e-4:
+                    assert hidden == (share > LARGEST_SHARE)
+                    found.append(hidden)
+                if (pixels[:, 0] < 0).all() or (pixels[:, 1] > 90).all():
+                    assert not hidden
+            elif places[:, 2].max() < 0.0:
+                assert not hidden
+    assert 10 < sum(found) < len(found) - 10
 
 
 def test_what_of_the_path_is_at_the_eye_is_not_drawn(session: Session) -> None:

@@ -38,6 +38,9 @@ class FakeControl:
             self._value = value
         self.callback(SimpleNamespace(client=object()))
 
+    def close(self) -> None:
+        self.removed = True
+
     def remove(self) -> None:
         self.removed = True
 
