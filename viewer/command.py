@@ -32,7 +32,10 @@ class View:
     port: int = 8080
     """Port of the web server; the next free one is taken when it is busy."""
     host: str = "127.0.0.1"
-    """Address to serve on. 127.0.0.1 serves this machine only; 0.0.0.0 lets everyone on the network look."""
+    """Address to serve on. 127.0.0.1 serves this machine only; 0.0.0.0 lets everyone on the network look who has the
+    token of the printed address."""
+    allow_origin: tuple[str, ...] = ()
+    """Other places whose pages may use the viewer, such as https://hub.example.org of a proxy before it."""
     device: str = "auto"
     """Where to draw: auto is a GPU where a backend works there, else cpu; also cuda, cuda:1."""
     backend: Backend = "auto"
@@ -44,10 +47,11 @@ class View:
         # others use it too, such as the fit that is looked at (docs/viewer.md).
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
         require("viser")
-        from .door import free_port, is_loopback
+        from .door import free_port, is_loopback, origin_of
 
         # Before a large model is loaded for nothing.
         free_port(self.host, self.port)
+        origins = [origin_of(text) for text in self.allow_origin]
         from gaussian4d.cli.opened import open_model
         from gaussian4d.cli.placing import placed
 
@@ -63,6 +67,7 @@ class View:
             rig=opened.framing.rig,
             host=self.host,
             port=self.port,
+            allow_origins=origins,
             background=opened.background,
             backend=place.backend,
             device=place.device,
@@ -75,8 +80,11 @@ class View:
         if not is_loopback(self.host):
             reach = f"{self.host}:{server.port}"
             print(f"public  whoever reaches {reach} and has the token can look, and can write films into the run")
+        # A server on one address of this machine is not reached by the name localhost.
+        there = "localhost" if self.host in ("127.0.0.1", "0.0.0.0", "") else server.door.name(self.host)
         print(
-            f"remote  ssh -L {server.port}:localhost:{server.port} THIS_MACHINE, then open the same address", flush=True
+            f"remote  ssh -L {server.port}:{there}:{server.port} THIS_MACHINE, then open {server.remote_url}",
+            flush=True,
         )
         follower = Follower(server, self.source, opened.scene) if opened.is_run and opened.scene is not None else None
         try:

@@ -3,6 +3,10 @@
 The viewer writes films and files, and can stop a fit; a web page that is open in another tab must not be able to. So a
 request is refused that names another machine (`Host`, against DNS rebinding) or comes from another page (`Origin`), and
 where others on the network can reach the server, one without the token of the address that is printed.
+
+A page that is let in is believed, so nobody else may speak in it: its address can name another server or a recording
+(viser's page takes both, and shows HTML that they send), which browsers are told not to follow, and pages of other
+places cannot put it in a frame.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ import secrets
 import socket
 import threading
 import urllib.parse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,6 +40,7 @@ _TRIED_PORTS = 100
 _NAME_SECONDS = 2.0
 _TOKEN = "gaussian4d_view"
 _BROWSER = "gaussian4d_browser"
+_ORIGIN = re.compile(r"https?://(\[[0-9a-f:.]+\]|[^\s/?#@:;,'*\[\]]+)(:[0-9]{1,5})?", re.IGNORECASE)
 
 Handler = Callable[[Any, Request], Response | None]
 
@@ -126,6 +131,15 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def origin_of(text: str) -> str:
+    """Returns an origin such as `https://hub.example.org` in small letters; raises `UserError` where it is none."""
+    if not _ORIGIN.fullmatch(text.rstrip("/")):
+        raise UserError(
+            f"--allow-origin must be how the address of a page begins, such as https://hub.example.org, got {text!r}"
+        )
+    return text.rstrip("/").lower()
+
+
 class Visitor(NamedTuple):
     """Who looks: a browser, by the cookie it was given, and one of its tabs."""
 
@@ -134,9 +148,15 @@ class Visitor(NamedTuple):
 
 
 class Door:
-    """Decides which requests of a server are answered."""
+    """Decides which requests of a server are answered.
 
-    def __init__(self, host: str) -> None:
+    Args:
+        host: name or address that is served.
+        origins: other places whose pages may use the server, such as a proxy's `https://hub.example.org`.
+    """
+
+    def __init__(self, host: str, origins: Sequence[str] = ()) -> None:
+        self.origins = frozenset(origin_of(text) for text in origins)
         self.token = None if is_loopback(host) else secrets.token_urlsafe(16)
         """What a request needs where others can reach the server; None where only this machine can."""
         self._numbering = threading.Lock()
@@ -147,24 +167,38 @@ class Door:
 
     def url(self, host: str, port: int) -> str:
         """Returns the address to open in a browser on this machine."""
+        return f"http://{self.name(host)}:{port}" + (f"/?token={self.token}" if self.token else "")
+
+    def name(self, host: str) -> str:
+        """Returns what the addresses of pages call `host`."""
         name = "localhost" if host in ("0.0.0.0", "127.0.0.1", "") else host.strip("[]")
         name = "::1" if name == "::" else name
-        name = f"[{name}]" if ":" in name else name
-        return f"http://{name}:{port}" + (f"/?token={self.token}" if self.token else "")
+        return f"[{name}]" if ":" in name else name
 
     def refusal(self, request: Request) -> str | None:
         """Returns why a request is not answered, None where it is."""
         stated = _one(request.headers, "Host")
         if stated is None:
             return "the request names no host, or several"
-        if self.token is None and not is_loopback(_name(stated)):
-            return f"this server is for this machine only, not for {stated[:100]!r}; open the address that is printed"
+        proxied = stated.lower() in {origin.partition("://")[2] for origin in self.origins}
+        if self.token is None and not proxied and not is_loopback(_name(stated)):
+            return (
+                f"this server is for this machine only, not for {stated[:100]!r}; open the address that is printed"
+                " (of a proxy: start the viewer with --allow-origin and the proxy's address)"
+            )
         origin = _one(request.headers, "Origin", "")
-        if origin is None or (origin and origin.lower().partition("://")[2] != stated.lower()):
-            return "another web page may not use this server"
+        if origin is None or (origin and not self._is_own(origin.lower(), stated.lower())):
+            return (
+                "another web page may not use this server"
+                " (of a proxy: start the viewer with --allow-origin and the proxy's address)"
+            )
         if self.token is not None and not self._has_token(request):
             return "the token is missing or wrong; open the whole address that is printed where the viewer was started"
         return None
+
+    def _is_own(self, origin: str, stated: str) -> bool:
+        """Returns whether a page of `origin` comes from this server, or from a place that may use it."""
+        return origin in self.origins or (bool(_ORIGIN.fullmatch(origin)) and origin.partition("://")[2] == stated)
 
     def _has_token(self, request: Request) -> bool:
         assert self.token is not None
@@ -186,11 +220,14 @@ class Door:
                 headers = Headers({"Content-Type": "text/plain; charset=utf-8", "Connection": "close"})
                 return Response(http.HTTPStatus.FORBIDDEN, "Forbidden", headers, f"{refusal}\n".encode())
             response = None if inner is None else inner(connection, request)
-            if response is not None and self.token is not None:
+            if response is None:
+                return None
+            self._seal(response, _one(request.headers, "Host") or "")
+            if self.token is not None:
                 # The page asks for more with it, and opens its socket.
                 name = self._token_cookie(request)
                 response.headers["Set-Cookie"] = f"{name}={self.token}; Path=/; HttpOnly; SameSite=Strict"
-            if response is not None and request.path.partition("?")[0] in ("/", "/index.html"):
+            if request.path.partition("?")[0] in ("/", "/index.html"):
                 self._add_script(response)
                 if _cookie(request, _BROWSER) is None:
                     lasting = "Path=/; HttpOnly; SameSite=Strict; Max-Age=31536000"
@@ -198,6 +235,17 @@ class Door:
             return response
 
         return answer
+
+    def _seal(self, response: Response, stated: str) -> None:
+        """Tells the browser with whom a page may talk, and who may frame it."""
+        places = [stated, *(origin.partition("://")[2] for origin in sorted(self.origins))]
+        own = " ".join(f"ws://{place} wss://{place}" for place in places if _ORIGIN.fullmatch(f"http://{place}"))
+        around = " ".join(["'self'", *sorted(self.origins)])
+        response.headers["Content-Security-Policy"] = (
+            f"connect-src 'self' {own} data: blob:; object-src 'none'; base-uri 'none'; frame-ancestors {around}"
+        )
+        response.headers["Referrer-Policy"] = "no-referrer"
+        response.headers["X-Content-Type-Options"] = "nosniff"
 
     def _add_script(self, response: Response) -> None:
         """Adds our script to the page that is answered; a page that is not as expected stays as it is."""

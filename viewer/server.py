@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import viser
+from viser._messages import ShareUrlDisconnect, ShareUrlRequest
 
 from gaussian4d.cameras import Camera
 from gaussian4d.clip_length import LEAST_SECONDS, clip_length
@@ -39,6 +40,7 @@ class ViewerServer:
         rig: gives the first view, the up direction and the unit; None finds it from `cameras`, or the Gaussians.
         host: address to serve on.
         port: port to serve on; the next free one is taken when it is busy.
+        allow_origins: other places whose pages may use the server, such as a proxy's `https://hub.example.org`.
         background: [3] colour behind the Gaussians; None takes the model's own.
         backend: rasterizer.
         device: where to draw, see `gaussian4d.devices.choose_device`; None draws where the model is.
@@ -53,6 +55,7 @@ class ViewerServer:
         rig: Rig | None = None,
         host: str = "127.0.0.1",
         port: int = 8080,
+        allow_origins: Sequence[str] = (),
         background: Sequence[float] | None = None,
         backend: str = "auto",
         device: str | torch.device | None = None,
@@ -84,10 +87,14 @@ class ViewerServer:
         self._visitors: dict[int, Visitor | None] = {}
         self._duration = clip_length(model).played or LEAST_SECONDS
         self.host = host
-        self.door = Door(host)
+        self.door = Door(host, allow_origins)
         line = listening(host, port)
         with _quiet(), guarded(self.door, line):
             self.server = viser.ViserServer(host=host, port=line.getsockname()[1], label="gaussian4d", verbose=False)
+        # Any page could have us open a tunnel through somebody else's machine.
+        for kind in (ShareUrlRequest, ShareUrlDisconnect):
+            with contextlib.suppress(AssertionError):
+                self.server._websock_server.unregister_handler(kind)
         self.server.gui.configure_theme(control_layout="floating", show_logo=False, show_share_button=False)
         self._place_first_view()
         self.server.on_client_connect(self._connect)
@@ -103,6 +110,11 @@ class ViewerServer:
     def url(self) -> str:
         """Address to open in a browser on this machine."""
         return self.door.url(self.host, self.port)
+
+    @property
+    def remote_url(self) -> str:
+        """Address to open on another machine, at the end of a tunnel."""
+        return self.door.url("127.0.0.1", self.port)
 
     @property
     def sessions(self) -> list[Session]:

@@ -26,7 +26,7 @@ from websockets.typing import Origin, Subprotocol
 
 from gaussian4d.cli import main
 from gaussian4d.errors import UserError
-from viewer.door import free_port, is_loopback, listening
+from viewer.door import free_port, is_loopback, listening, origin_of
 from viewer.server import ViewerServer
 from viewer.session import FIRST_FOV, framed
 
@@ -114,6 +114,57 @@ def test_a_public_server_wants_its_token() -> None:
         connect(f"ws://127.0.0.1:{server.port}{query(server)}", subprotocols=PROTOCOL, open_timeout=20).close()
     finally:
         server.stop()
+
+
+def head_of(server: ViewerServer, headers: dict[str, str]) -> http.client.HTTPResponse:
+    """Returns the answer to a request for the page."""
+    line = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    line.putrequest("GET", query(server), skip_host=True)
+    for name, value in headers.items():
+        line.putheader(name, value)
+    line.endheaders()
+    answer = line.getresponse()
+    answer.read()
+    line.close()
+    return answer
+
+
+def test_the_page_may_talk_to_its_server_only_and_be_framed_by_nobody(server: ViewerServer) -> None:
+    host = f"localhost:{server.port}"
+    answer = head_of(server, {"Host": host})
+    policy = answer.getheader("Content-Security-Policy") or ""
+    assert f"connect-src 'self' ws://{host} wss://{host} data: blob:;" in policy
+    assert policy.endswith("frame-ancestors 'self'") and answer.getheader("Referrer-Policy") == "no-referrer"
+
+
+def test_a_proxy_is_let_in_by_name() -> None:
+    server = ViewerServer(
+        coloured_blobs(), ring(), port=free_port("127.0.0.1", 8260), backend="reference",
+        allow_origins=["https://Hub.example.org/"],
+    )  # fmt: skip
+    try:
+        for host, origin, wanted in (
+            ("hub.example.org", "https://hub.example.org", 200),
+            (f"localhost:{server.port}", "https://hub.example.org", 200),
+            ("hub.example.org", "https://evil.example", 403), ("evil.example", "https://evil.example", 403),
+            (f"localhost:{server.port}", "http://hub.example.org", 403),
+        ):  # fmt: skip
+            assert status(server, {"Host": host, "Origin": origin}) == wanted, (host, origin)
+        policy = head_of(server, {"Host": "hub.example.org"}).getheader("Content-Security-Policy") or ""
+        assert "wss://hub.example.org" in policy and "frame-ancestors 'self' https://hub.example.org" in policy
+    finally:
+        server.stop()
+    for wrong in ("hub.example.org", "https://", "https://a/b", "ftp://a", "https://a:b", "*", "null", "https://u@a"):
+        with pytest.raises(UserError, match="--allow-origin"):
+            origin_of(wrong)
+
+
+def test_no_page_can_have_a_tunnel_opened(server: ViewerServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(server.server, "request_share_url", lambda *_: asked.append(1))
+    with connect(f"ws://127.0.0.1:{server.port}{query(server)}", subprotocols=PROTOCOL, open_timeout=20) as line:
+        line.send(msgspec.msgpack.encode({"type": "ShareUrlRequest"}))
+        assert not wait_until(lambda: bool(asked), 2.0)
 
 
 def test_other_methods_are_told_so(server: ViewerServer) -> None:
