@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .data.placing import note as offset_note
 from .fitting.config import FitConfig
 from .fitting.hooks import FitHook, load_hook
 from .fitting.opening import OpenFit, open_fit, register_objects
@@ -120,11 +119,11 @@ def fit(
     with Reporter(out) if opened.team.leads else contextlib.nullcontext(Silence()) as reporter:
         for note in opened.notes:
             reporter.say(note)
+        # What could be worked around while reading, and what was chosen, as `info` says it.
         for problem in scene.problems:
-            # What could be worked around while reading, as `info` says it.
             reporter.say(str(problem))
-        if scene.offset.any():
-            reporter.say(offset_note(scene.offset))
+        for note in scene.notes:
+            reporter.say(note)
         trained = train(opened, reporter, hooks, began)
         if trained.progress >= 1.0:
             opened, trained = run_stages(functions, opened, trained, reporter, hooks)

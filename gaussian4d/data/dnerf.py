@@ -16,14 +16,17 @@ from ..conventions import invert_rigid, opencv_from_opengl
 from ..errors import UserError
 from ..files import read_json
 from .named_files import SceneFiles
+from .point_files import stated_points
 from .problems import ProblemList
-from .records import FrameRecord, ImagePicture, SceneRecord, Split
+from .records import FrameRecord, ImagePicture, PointCloud, SceneRecord, Split
 from .stated_lens import StatedLenses, merged, say_what_is_not_read
 from .values import number, pose
 
 looked_for = "transforms_train.json (D-NeRF)"
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
+_READ = ("frames", "file_path", "time", "transform_matrix", "camera_id", "mask_path", "ply_file_path")
 
 
 def recognises(folder: Path) -> bool:
@@ -47,11 +50,14 @@ def read(folder: Path, problems: ProblemList) -> SceneRecord:
     timed = any(isinstance(entry, dict) and "time" in entry for _, _, content in files for entry in content["frames"])
     if not timed:
         problems.warning(folder, 'no frame has a "time": taken as one instant')
-    say_what_is_not_read(
-        files[0][1], [entry for _, _, content in files for entry in (content, *content["frames"])], problems
+    notes = say_what_is_not_read(
+        files[0][1], [entry for _, _, content in files for entry in (content, *content["frames"])], _READ, problems
     )
+    points: PointCloud | None = None
     for split, path, content in files:
         named = SceneFiles(folder, problems, path)
+        if points is None:
+            points = stated_points(named, path, content, problems)
         lenses = StatedLenses(path, problems)
         shared = {key: value for key, value in content.items() if key != "frames"}
         for index, entry in enumerate(content["frames"]):
@@ -61,7 +67,7 @@ def read(folder: Path, problems: ProblemList) -> SceneRecord:
                 problems.entry(path, f"frame {index}", error)
                 continue
             frames.append(record)
-    return SceneRecord(format="dnerf", frames=_drop_repeated(frames))
+    return SceneRecord(format="dnerf", frames=_drop_repeated(frames), points=points, notes=notes)
 
 
 def _content(path: Path, required: bool) -> dict[str, Any]:

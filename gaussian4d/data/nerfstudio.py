@@ -21,14 +21,20 @@ from ..frame_numbers import FrameNumbers
 from .clips import common_instants
 from .images import IMAGE_ENDINGS
 from .named_files import SceneFiles
-from .point_files import read_points
+from .point_files import stated_points
 from .problems import ProblemList
-from .records import FrameRecord, ImagePicture, PointCloud, SceneRecord, Split, VideoPicture
+from .records import FrameRecord, ImagePicture, SceneRecord, Split, VideoPicture
 from .stated_lens import StatedLenses, merged, say_what_is_not_read
 from .values import number, pose
 from .video import VIDEO_ENDINGS, Video, probe_all
 
 looked_for = "transforms.json (nerfstudio)"
+
+_READ = (
+    "frames", "cameras", "fps", "duration_seconds", "ply_file_path", "train_filenames", "val_filenames",
+    "test_filenames", "file_path", "video", "transform_matrix", "mask_path", "time", "frame_index", "camera_id",
+    "camera", "id", "name",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,17 +74,13 @@ def read(folder: Path, problems: ProblemList) -> SceneRecord:
             entries.append(_entry(named, content, item, where))
         except UserError as error:
             problems.entry(path, where, error)
-    say_what_is_not_read(path, [content, *listed], problems)
+    notes = say_what_is_not_read(path, [content, *listed], _READ, problems)
     fps = _rate(path, content, problems)
     frames, fps, duration = _frames(path, entries, fps, problems)
     frames = _with_splits(folder, path, content, frames, problems)
     duration = _stated_duration(path, content, problems) or duration
-    notes = []
-    if "applied_transform" in content:
-        notes.append("applied_transform is part of the poses and points as stated; it is not undone")
-    return SceneRecord(
-        "nerfstudio", frames, fps=fps, duration=duration, points=_points(folder, content, problems), notes=notes
-    )
+    points = stated_points(SceneFiles(folder, problems, path), path, content, problems)
+    return SceneRecord("nerfstudio", frames, fps=fps, duration=duration, points=points, notes=notes)
 
 
 def _list(content: dict[str, Any], key: str) -> list[Any]:
@@ -319,17 +321,6 @@ def _with_splits(
     if unlisted:
         problems.warning(path, f"{unlisted} frames are in none of the *_filenames lists and are left out")
     return result
-
-
-def _points(folder: Path, content: dict[str, Any], problems: ProblemList) -> PointCloud | None:
-    name = content.get("ply_file_path")
-    if not isinstance(name, str):
-        return None
-    try:
-        return read_points(SceneFiles(folder, problems, folder / "transforms.json").file(name, "point cloud"))
-    except UserError as error:
-        problems.warning(folder / "transforms.json", f"ply_file_path is left out: {error}")
-        return None
 
 
 class _reporting:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
 from ..errors import UserError
 from ..files import atomic_write
+from .named_files import SceneFiles
+from .problems import ProblemList
 from .records import FARTHEST, PointCloud
 
 _TYPES = {
@@ -17,6 +20,20 @@ _TYPES = {
     "double": "f8", "float64": "f8",
 }  # fmt: skip
 _ORDERS = {"ascii": "", "binary_little_endian": "<", "binary_big_endian": ">"}
+
+
+def stated_points(
+    named: SceneFiles, path: Path, content: Mapping[str, Any], problems: ProblemList
+) -> PointCloud | None:
+    """Returns the points that a `transforms*.json` names (`ply_file_path`), None with a warning when it cannot."""
+    name = content.get("ply_file_path")
+    if not isinstance(name, str):
+        return None
+    try:
+        return read_points(named.file(name, "point cloud"))
+    except UserError as error:
+        problems.warning(path, f"ply_file_path is left out: {error}")
+        return None
 
 
 def read_points(path: Path) -> PointCloud:

@@ -45,15 +45,24 @@ _OTHER_PROJECTIONS = ("orthographic", "equirectangular", "latlong", "ftheta_p0")
 
 _NOT_READ = {
     "depth_file_path": "depth maps",
+    "depth_path": "depth maps",
     "normal_file_path": "normal maps",
     "rolling_shutter_time": "the rolling shutter",
     "rolling_shutter": "the rolling shutter",
     "transform_matrix_start": "motion during the exposure",
     "transform_matrix_end": "motion during the exposure",
     "skew": "a skew",
+    "fisheye_crop_radius": "the circle of a fisheye",
     **dict.fromkeys(("K", "intrinsics", "intrinsic", "intrinsic_matrix", "camera_matrix"), "a matrix of the lens"),
     **dict.fromkeys(("distortion", "dist_coeffs", "distortion_coefficients"), "a list of distortion coefficients"),
 }
+
+# What says nothing of how a picture was taken.
+_HARMLESS = frozenset(
+    {"rotation", "colmap_im_id", "sharpness", "blur_score", "time_index", "seconds", "synchronisation"}
+)
+_POSES_AS_STATED = frozenset({"applied_transform", "applied_scale"})
+_MOST_KEYS = 12
 
 # Focal lengths that differ by less are rounded ones.
 _SAME_FOCAL = 0.01
@@ -61,12 +70,22 @@ _SAME_FOCAL = 0.01
 Say = Callable[[str], None]
 
 
-def say_what_is_not_read(path: Path, listed: Iterable[Mapping[str, Any]], problems: ProblemList) -> None:
-    """Warns once of what a file states of its frames and we do not honour."""
+def say_what_is_not_read(
+    path: Path, listed: Iterable[Mapping[str, Any]], known: Iterable[str], problems: ProblemList
+) -> list[str]:
+    """Warns once of what a file states of its frames and we do not honour; returns notes on keys that we do not know.
+
+    Args:
+        path: The file.
+        listed: All of its content, and its frames one by one.
+        known: The keys that the reader reads beside those of lenses.
+        problems: Takes the warning.
+    """
+    entries = [entry for entry in listed if isinstance(entry, Mapping)]
+    stated = {str(key) for entry in entries for key in entry}
     found = {
         key
-        for entry in listed
-        if isinstance(entry, Mapping)
+        for entry in entries
         for key in entry.keys() & _NOT_READ.keys()
         # A rolling shutter or skew of 0 is none.
         if entry[key] and entry[key] != [0] * 4
@@ -74,6 +93,17 @@ def say_what_is_not_read(path: Path, listed: Iterable[Mapping[str, Any]], proble
     if found:
         words = ", ".join(f"{_NOT_READ[key]} ({key})" for key in sorted(found))
         problems.warning(path, f"{words}: stated, and not used")
+    notes = [
+        f"{key} is part of the poses and points as stated; it is not undone"
+        for key in sorted(stated & _POSES_AS_STATED)
+    ]
+    known_keys = LENS_KEYS | _NOT_READ.keys() | _HARMLESS | _POSES_AS_STATED | {*known}
+    rest = sorted(stated - known_keys)
+    if rest:
+        shown = ", ".join(key if len(key) <= 40 else f"{key[:40]}..." for key in rest[:_MOST_KEYS])
+        more = f" and {len(rest) - _MOST_KEYS} more" if len(rest) > _MOST_KEYS else ""
+        notes.append(f"{path.name} states what is not read: {shown}{more}")
+    return notes
 
 
 def merged(content: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:

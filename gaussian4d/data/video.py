@@ -22,13 +22,16 @@ from .packets import packet_check
 
 VIDEO_ENDINGS = (
     ".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".mts", ".m2ts", ".m2t",
-    ".mxf", ".vob", ".3gp", ".ogv",
+    ".mod", ".tod", ".mxf", ".vob", ".3gp", ".ogv", ".asf", ".h264", ".264", ".h265", ".265", ".hevc",
 )  # fmt: skip
 
 # Streams as they were sent, without an index: seeking lands anywhere, a recording may begin between key frames or end
 # in a torn packet, and two fields of one frame may be two packets. Only decoding them forwards tells what is there.
 _STREAMS = {"mpegts", "mpeg", "mpegvideo", "h264", "hevc"}
 _TS_SYNC = 0x47
+
+# Containers whose time stamps are not those of the frames when some are predicted from later ones.
+_STAMPS_OF_NO_USE = {"avi", "mxf", "mxf_opatom"}
 
 # MPEG-4 part 2 packs skipped and paired frames into odd packets, so only decoding tells how many frames there are;
 # it is also the cheapest to decode. VP8, VP9 and AV1 hide frames in packets too, and refuse damaged ones, which nothing
@@ -273,7 +276,7 @@ def _stated_count(container: Any, stream: Any, fps: float | None) -> int | None:
 def _pts(container: str, packets: list[tuple[int | None, bool, bool]]) -> tuple[int, ...] | None:
     """Returns the time stamps in display order, None unless every frame has one of its own."""
     stamps = sorted(pts for pts, _, _ in packets if pts is not None)
-    if container == "avi" or len(stamps) != len(packets) or len(set(stamps)) != len(stamps):
+    if container in _STAMPS_OF_NO_USE or len(stamps) != len(packets) or len(set(stamps)) != len(stamps):
         return None
     return tuple(stamps)
 
@@ -315,11 +318,16 @@ def _first_frame(path: Path, *, all_frames: bool) -> tuple[np.ndarray, list[int 
         frame = next(frames, None)
         if frame is None:
             raise UserError(f"{path}: no frame of the video can be decoded; copy it again from its source")
-        picture = _rgb(frame)
+        picture, size = _rgb(frame), (frame.width, frame.height)
         transfer = _HDR.get(int(frame.color_trc))
         shown, sound = [frame.pts], True
         try:
             while all_frames and (frame := next(frames, None)) is not None:
+                if (frame.width, frame.height) != size:
+                    raise UserError(
+                        f"{path}: frame {len(shown)} is {frame.width}x{frame.height}, the frames before it are"
+                        f" {size[0]}x{size[1]}; cut the video there, or export it anew in one size"
+                    )
                 shown.append(frame.pts)
                 sound = not frame.is_corrupt
         except av.error.FFmpegError as error:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from layouts import rewrite_json, write_easyvolcap, write_technicolor
+from layouts import ply, rewrite_json, write_easyvolcap, write_technicolor
 from PIL import Image
 from test_lenses_and_headers import TURNS, lying, one_error
 from tiny_scenes import FOCAL, HEIGHT, WIDTH, assert_dots, nerfstudio, nerfstudio_images, write_dnerf
@@ -266,3 +266,18 @@ def test_info_says_all_of_it(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     (tmp_path / "transforms_train.json").write_text(json.dumps(content | {"fl_x": 200.0}))
     assert main(["info", str(tmp_path)]) == 0
     assert "fl_x is used" in capsys.readouterr().out
+
+
+def test_what_is_not_read_is_a_note(written: Any) -> None:
+    scene, problems = read(written({"timestamp": 3.0}, fl_x=70.0, aabb_scale=4, applied_transform=[[1]]))
+    assert not problems
+    assert [note for note in scene.notes if "aabb_scale" in note and "timestamp" in note]
+    assert len([note for note in scene.notes if "applied_transform" in note]) == 1
+    assert not [note for note in read(written(fl_x=70.0))[0].notes if "not read" in note]
+
+
+def test_points_that_a_file_names(written: Any) -> None:
+    folder = written(fl_x=70.0, ply_file_path="cloud.ply")
+    ply(folder / "cloud.ply", [(1, 2, 3, 4, 5, 6)])
+    points = read(folder)[0].points
+    assert points is not None and points.xyz.tolist() == [[1, 2, 3]]
