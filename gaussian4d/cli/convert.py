@@ -11,7 +11,7 @@ from tyro.conf import Positional, arg
 from ..plugins import FORMATS
 from .choices import Unset, listed
 
-FormatName = Annotated[str | None, arg(metavar=listed(FORMATS, "NAME-sequence"))]
+FormatName = Annotated[Unset[str], arg(metavar=listed(FORMATS, "NAME-sequence"))]
 
 
 @dataclasses.dataclass

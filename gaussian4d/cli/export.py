@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ..model import DynamicGaussians
     from .opened import Opened
 
-FormatName = Annotated[str | None, arg(metavar=listed(FORMATS, "NAME-sequence", *scene_formats()))]
+FormatName = Annotated[Unset[str], arg(metavar=listed(FORMATS, "NAME-sequence", *scene_formats()))]
 
 _TIMED = ("4dgs", "glb", "usd")
 """Formats with a clock, which have to say how long the clip lasts."""

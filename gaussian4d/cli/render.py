@@ -54,7 +54,7 @@ class Render:
     camera: Unset[str] = None
     """For --path still or dataset: the recorded camera to use. Default: the most central one (still), all (dataset)."""
     time: Unset[str] = None
-    """Clip time in [0, 1]: T freezes time, START:STOP plays that part. Default: as recorded, or as the keyframes say."""
+    """Clip time in [0, 1]: T freezes time, START:STOP plays that part. Default: as recorded, or as in the keyframes."""
     buffers: tuple[Buffer, ...] = ("rgb",)
     """What to show."""
     layout: Literal["row", "grid", "files"] = "row"
