@@ -21,7 +21,7 @@ from ..files import hidden
 from .images import IMAGE_ENDINGS
 from .problems import MissingFile, ProblemList
 
-_ADDRESS = re.compile(r"file://(?:localhost(?=/))?", re.IGNORECASE)
+_ADDRESS = re.compile(r"file:(?://(?:localhost(?=/))?)?(?=[/\w])", re.IGNORECASE)
 _DRIVE = re.compile(r"^(?:[A-Za-z]:[\\/]|\\\\|//)")
 # Copies of a folder of pictures at another size, as the programs of Mip-NeRF 360, LLFF and nerfstudio make them.
 _SIZED = re.compile(r"(images?|imgs|rgb|input|masks?)(?:_(2|4|8|16|32))?", re.IGNORECASE)
@@ -118,7 +118,6 @@ class SceneFiles:
             return
         how = "with backslashes" if "\\" in name else ""
         if _is_absolute(name):
-            slashes = urllib.parse.unquote(slashes[5:]) if slashes.startswith("file:") else slashes
             # Of another computer: the end of the path says which file it is, the longest end that is there.
             parts = [part for part in PurePosixPath(slashes).parts if part not in ("/", "//", "..")]
             for start in range(len(parts)):
@@ -264,7 +263,7 @@ def folder_of(scene: Path, name: str) -> Path:
 
 def _is_absolute(name: str) -> bool:
     """Returns whether a name is an absolute path, of this computer or another."""
-    return bool(_DRIVE.match(name)) or name.startswith(("/", "~/", "~\\", "file:"))
+    return bool(_DRIVE.match(name)) or name.startswith(("/", "~/", "~\\"))
 
 
 def _decodings(name: str) -> list[str]:
