@@ -10,7 +10,7 @@ from .pipeline.settings import Settings
 
 @dataclasses.dataclass
 class Generate(Settings):
-    """Make a moving 3D asset of an image, words or a video, with embedded priors or published weights."""
+    """Generate a moving 3D asset from an image, a text or a video, with built-in priors or published weights."""
 
     WRITES: ClassVar[dict[str, bool | None]] = {"out": True}
     EXAMPLES: ClassVar[str] = """

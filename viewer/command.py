@@ -9,14 +9,14 @@ from typing import ClassVar
 
 from tyro.conf import Positional
 
-from gaussian4d.cli.choices import Up
+from gaussian4d.cli.choices import Several, Unset, Up
 from gaussian4d.cli.fit import Backend
 from gaussian4d.optional import require
 
 
 @dataclasses.dataclass
 class View:
-    """Look at a run, a .g4d, a .ply or a folder of .ply frames in the browser; a run being fitted is followed."""
+    """View a run, a Gaussian file or a folder of frames in the browser; a running fit is followed live."""
 
     EXAMPLES: ClassVar[str] = """
         gaussian4d view runs/fox
@@ -24,20 +24,19 @@ class View:
     """
 
     source: Positional[Path]
-    """Run folder (finished or not), a file of Gaussians, or a folder of frames."""
-    up: Up | None = None
-    """Which way is up in the scene. Default: what the file or the run says."""
-    scene: Path | None = None
-    """Where the scene of the run lies, when that is not where it was and not beside the run."""
+    """Run folder (finished or not), Gaussian file, or folder of frames."""
+    up: Unset[Up] = None
+    """Up axis of the scene. Default: the one stored in the run or file."""
+    scene: Unset[Path] = None
+    """Scene folder of the run. Only needed if it was moved and is not beside the run folder."""
     port: int = 8080
-    """Port of the web server; the next free one is taken when it is busy."""
+    """Port of the web server; if it is in use, the next free one is taken."""
     host: str = "127.0.0.1"
-    """Address to serve on. 127.0.0.1 serves this machine only; 0.0.0.0 lets everyone on the network look who has the
-    token of the printed address."""
-    allow_origin: tuple[str, ...] = ()
-    """Other places whose pages may use the viewer, such as https://hub.example.org of a proxy before it."""
+    """Address to serve on; 127.0.0.1: this machine only, 0.0.0.0: the network, for anyone with the printed token."""
+    allow_origin: Several[str] = ()
+    """Further origins whose pages may use the viewer, such as that of a reverse proxy: https://hub.example.org."""
     device: str = "auto"
-    """Where to draw: auto is a GPU where a backend works there, else cpu; also cuda, cuda:1."""
+    """Device to render on: auto takes a GPU if a backend works on it, else cpu; or cuda, cuda:1, ..."""
     backend: Backend = "auto"
     """Rasterizer."""
 

@@ -6,12 +6,14 @@ import dataclasses
 from pathlib import Path
 from typing import ClassVar
 
+from .choices import Several, Unset
+
 
 @dataclasses.dataclass
 class Bench:
-    """Measure fixed cases on this machine beside their targets; the figures name their conditions.
+    """Benchmark the rasterizer on fixed cases and compare with the targets.
 
-    The targets are for two cores with AVX-512 that do nothing else.
+    The targets are for two otherwise idle cores with AVX-512.
     """
 
     EXAMPLES: ClassVar[str] = """
@@ -19,10 +21,10 @@ class Bench:
         gaussian4d bench --case cube dense --json bench.json
     """
 
-    case: tuple[str, ...] = ()
+    case: Several[str] = ()
     """Cases to run: dense, cube, memory, threads, instruction-sets, fit-step; default all."""
-    json: Path | None = None
-    """Also write the figures to this file."""
+    json: Unset[Path] = None
+    """Also write the results to this file."""
 
     def run(self) -> None:
         """Runs the cases and prints one table."""

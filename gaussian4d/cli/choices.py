@@ -9,9 +9,17 @@ else:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Optional, TypeVar
+
+from tyro.conf import arg
 
 from ..plugins import Registry
+
+T = TypeVar("T")
+Unset = Annotated[Optional[T], arg(help_behavior_hint="")]  # noqa: UP045 - a generic alias at run time
+"""A flag that is None unless given: its help says what happens then, so `(default: None)` is not shown."""
+Several = Annotated[tuple[T, ...], arg(help_behavior_hint="")]
+"""A flag that takes any number of values, by default none."""
 
 Up = Literal["x", "y", "z", "-x", "-y", "-z"]
 """A direction that can be up; `framing.UPS` has them as vectors."""

@@ -9,14 +9,14 @@ from typing import Annotated, ClassVar, Literal
 from tyro.conf import Positional, arg
 
 from ..plugins import FORMATS
-from .choices import listed
+from .choices import Unset, listed
 
-FormatName = Annotated[str | None, arg(metavar=listed(FORMATS, "NAME-sequence"))]
+FormatName = Annotated[Unset[str], arg(metavar=listed(FORMATS, "NAME-sequence"))]
 
 
 @dataclasses.dataclass
 class Convert:
-    """Convert Gaussians between file formats, which are told by the endings."""
+    """Convert between Gaussian file formats, chosen by the file endings."""
 
     WRITES: ClassVar[dict[str, bool | None]] = {"target": None}
     EXAMPLES: ClassVar[str] = """
@@ -27,17 +27,17 @@ class Convert:
     """
 
     source: Positional[Path]
-    """File of Gaussians, or folder of frames."""
+    """Gaussian file, or folder of frames."""
     target: Positional[Path]
     """File to write, or folder for a sequence."""
     format: FormatName = None
-    """Default: by the ending of the target, ply-sequence without one. docs/splat_formats.md says what each holds."""
-    time: float | None = None
-    """Clip time in [0, 1] of a target that holds one instant. Default: the first that was recorded."""
+    """Output format. Default: from the ending of the target, ply-sequence if it has none. See docs/splat_formats.md."""
+    time: Unset[float] = None
+    """Clip time in [0, 1] for formats that hold a single instant. Default: the first recorded one."""
     spz_version: Literal[2, 3, 4] = 4
-    """Of a .spz: 3 or 2 for older programs."""
+    """Version of a .spz file: 3 or 2 for older programs."""
     device: str = "auto"
-    """Where to draw what a file is compared with: auto is a GPU where a backend works there, else cpu."""
+    """Device for comparing the file with its source: auto takes a GPU if a backend works on it, else cpu."""
 
     def run(self) -> None:
         """Converts, and says what the target format cannot hold."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import UserError
+from .choices import Unset
 from .fit import Backend
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ _WHITE = (1.0, 1.0, 1.0)
 
 @dataclasses.dataclass
 class Demo:
-    """Make a toy scene, reconstruct it, evaluate it on unseen cameras and render an orbit; under three minutes."""
+    """Make a toy scene, reconstruct it, evaluate it on held-out cameras and render an orbit; under three minutes."""
 
     WRITES: ClassVar[dict[str, bool | None]] = {"out": True}
     EXAMPLES: ClassVar[str] = """
@@ -31,16 +32,16 @@ class Demo:
         gaussian4d demo --out my_demo --seed 3
     """
 
-    out: Path | None = None
-    """Folder for everything; default the first free of demo_run, demo_run_2, ..."""
+    out: Unset[Path] = None
+    """Output folder. Default: the first of demo_run, demo_run_2, ... that does not exist."""
     seed: int = 0
-    """Which toy world."""
+    """Random seed of the toy world."""
     max_steps: int = 4000
-    """Steps of the fit."""
+    """Training steps."""
     size: int = 200
-    """Width and height of the pictures."""
+    """Width and height of the images."""
     device: str = "auto"
-    """Where to fit and draw: auto is a GPU where a backend works there, else cpu; also cuda, cuda:1."""
+    """Device to fit and render on: auto takes a GPU if a backend works on it, else cpu; or cuda, cuda:1, ..."""
     backend: Backend = "auto"
     """Rasterizer."""
 

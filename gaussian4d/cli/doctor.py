@@ -8,7 +8,7 @@ from typing import ClassVar
 
 @dataclasses.dataclass
 class Doctor:
-    """Say what works on this machine: versions, backends with reasons, threads, optional packages, codecs."""
+    """Check this machine: versions, which backends work and why not, threads, optional packages, codecs."""
 
     EXAMPLES: ClassVar[str] = """
         gaussian4d doctor
@@ -16,7 +16,7 @@ class Doctor:
     """
 
     plugins: bool = False
-    """List instead everything that other packages can add to, with the package that brings it and what is wrong."""
+    """List everything plugins can extend instead, with the package that provides it and any load errors."""
 
     def run(self) -> None:
         """Prints the report."""

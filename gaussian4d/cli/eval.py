@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from tyro.conf import Positional
 
 from ..plugins import METRICS
-from .choices import choices
+from .choices import Several, Unset, choices
 from .fit import Backend
 from .placing import placed
 
@@ -21,7 +21,7 @@ else:
 
 @dataclasses.dataclass
 class Eval:
-    """Compare a run with recorded pictures, beside trivial baselines; writes RUN/eval/metrics.json."""
+    """Evaluate a run against the recorded images and trivial baselines; writes RUN/eval/metrics.json."""
 
     EXAMPLES: ClassVar[str] = """
         gaussian4d eval runs/fox
@@ -32,13 +32,13 @@ class Eval:
     run_folder: Positional[Path]
     """Run folder."""
     split: Literal["test", "train"] = "test"
-    """Which pictures to compare with."""
-    scene: Path | None = None
-    """Where the scene of the run lies, when that is not where it was and not beside the run."""
-    metrics: tuple[MetricName, ...] = ()
-    """Metrics to take besides the usual figures. Default: those of installed packages that want to be."""
+    """Which split to compare with."""
+    scene: Unset[Path] = None
+    """Scene folder of the run. Only needed if it was moved and is not beside the run folder."""
+    metrics: Several[MetricName] = ()
+    """Further metrics to report besides the usual ones. Default: those that installed plugins enable."""
     device: str = "auto"
-    """Where to draw: auto is a GPU where a backend works there, else cpu; also cuda, cuda:1."""
+    """Device to render on: auto takes a GPU if a backend works on it, else cpu; or cuda, cuda:1, ..."""
     backend: Backend = "auto"
     """Rasterizer."""
 

@@ -12,7 +12,7 @@ from ..devices import choose_device
 from ..errors import UserError
 from ..offsets import offset_of, text_of
 from ..plugins import FORMATS
-from .choices import Up, listed
+from .choices import Unset, Up, listed
 from .scene_exports import scene_formats
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ..model import DynamicGaussians
     from .opened import Opened
 
-FormatName = Annotated[str | None, arg(metavar=listed(FORMATS, "NAME-sequence", *scene_formats()))]
+FormatName = Annotated[Unset[str], arg(metavar=listed(FORMATS, "NAME-sequence", *scene_formats()))]
 
 _TIMED = ("4dgs", "glb", "usd")
 """Formats with a clock, which have to say how long the clip lasts."""
@@ -37,7 +37,7 @@ _FOR_VIEWERS = ("compressed-ply", "splat", "spz", "sog")
 
 @dataclasses.dataclass
 class Export:
-    """Write a fitted scene for other programs: one file with its motion, one instant, or a file per instant."""
+    """Export a fitted scene to other programs: one file with its motion, one instant, or one file per instant."""
 
     WRITES: ClassVar[dict[str, bool | None]] = {"to": None}
     EXAMPLES: ClassVar[str] = """
@@ -45,46 +45,44 @@ class Export:
         gaussian4d export runs/fox --to frames --format sog-sequence  (frame_0000.sog, ...)
         gaussian4d export runs/fox --to fox.ply --time 0.5            (also .compressed.ply .splat .spz .sog .glb)
         gaussian4d export runs/fox --to fox.splatv                    (with the motion; also .4dgs .usda .usdz .g4d)
-        gaussian4d export runs/fox --to fox.html                      (opens in any browser, no program needed)
+        gaussian4d export runs/fox --to fox.html                      (opens in any browser, nothing to install)
         gaussian4d export runs/fox --to part.g4d --crop runs/fox/crop.json
-        gaussian4d export runs/fox --to fox.mesh.glb --time 0.5       (a mesh; .morph.glb moves, see the documentation)
+        gaussian4d export runs/fox --to fox.mesh.glb --time 0.5       (a mesh; .morph.glb is one that moves)
         gaussian4d export runs/fox --to tracks.npz --points 500       (paths of points on the surface)
-        gaussian4d export runs/fox --to fox/transforms.json --pictures   (cameras for nerfstudio, with what they saw)
+        gaussian4d export runs/fox --to fox/transforms.json --pictures   (cameras and images for nerfstudio)
         gaussian4d export runs/fox --to fox --format colmap           (cameras as COLMAP's text files)
     """
 
     source: Positional[Path]
-    """Run folder, folder of frames, or a file of Gaussians."""
+    """Run folder, folder of frames, or Gaussian file."""
     to: Path
-    """File to write, or folder for a sequence."""
+    """File to write, or folder for a sequence; the file ending selects the format."""
     format: FormatName = None
-    """Default: by the ending of --to, ply-sequence without one. docs/splat_formats.md says what each holds."""
-    time: float | None = None
-    """Clip time in [0, 1] of a format that holds one instant. Default: the first that was recorded."""
-    count: int | None = None
-    """Instants of a sequence, of USD, tracks or a moving mesh, over the clip. Default: one per recorded instant."""
+    """Output format. Default: from the ending of --to, ply-sequence if it has none. See docs/splat_formats.md."""
+    time: Unset[float] = None
+    """Clip time in [0, 1] for formats that hold a single instant. Default: the first recorded one."""
+    count: Unset[int] = None
+    """Number of instants to write for sequences, USD, tracks and moving meshes. Default: every recorded instant."""
     axes: Literal["auto", "upright", "recorded"] = "auto"
-    """Of .ply .compressed.ply .splat .spz .sog: upright turns the scene so that viewers, which take y as down, show it
-    upright; recorded keeps the world of the cameras. Default: recorded for .ply, upright for the others where the scene
-    says which way is up."""
+    """Still formats: upright turns up to -y for viewers, recorded keeps the cameras' axes; auto: recorded for .ply."""
     spz_version: Literal[2, 3, 4] = 4
-    """Of a .spz: 3 or 2 for older programs."""
-    up: Up | None = None
-    """Which way is up in the scene. Default: what the file or the run says."""
-    scene: Path | None = None
-    """Where the scene of the run lies, when that is not where it was and not beside the run."""
-    crop: Path | None = None
-    """Only what is in the box of this file; the viewer writes such files."""
+    """Version of a .spz file: 3 or 2 for older programs."""
+    up: Unset[Up] = None
+    """Up axis of the scene. Default: the one stored in the run or file."""
+    scene: Unset[Path] = None
+    """Scene folder of the run. Only needed if it was moved and is not beside the run folder."""
+    crop: Unset[Path] = None
+    """Keep only the Gaussians inside the crop box of this file (RUN/crop.json, saved in the viewer)."""
     points: int = 2000
-    """Points of tracks."""
+    """For tracks: number of points to follow."""
     mesh_detail: int = 128
-    """Of meshes: grid points along the longest side."""
+    """For meshes: grid points along the longest side."""
     keep_near: bool = False
-    """Leave what stands nearer to a recorded camera than anything is drawn where it is: other programs show it."""
+    """Also write Gaussians in front of the near plane of a recorded camera; other programs will show them."""
     pictures: bool = False
-    """Write the pictures beside the cameras too, undistorted and downscaled as the fit saw them."""
+    """With nerfstudio or colmap: also write the images, undistorted and downscaled as in the fit."""
     device: str = "auto"
-    """Where to draw meshes, and what a file is compared with: auto is a GPU where a backend works there, else cpu."""
+    """Device for rendering meshes and comparisons: auto takes a GPU if a backend works on it, else cpu."""
 
     def run(self) -> None:
         """Exports, and prints what was written."""

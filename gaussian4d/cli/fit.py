@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from tyro.conf import Positional, UseAppendAction, arg
 
 from ..plugins import FIT_STAGES, METRICS, MOTIONS, STRATEGIES, backend_choices
-from .choices import choices
+from .choices import Several, Unset, choices
 
 if TYPE_CHECKING:
     from ..fitting.hooks import FitHook
@@ -30,13 +30,13 @@ _BALANCED_MINUTES = 4.0
 
 @dataclasses.dataclass
 class Fit:
-    """Reconstruct a moving scene from its videos or pictures, then evaluate it on what was held out."""
+    """Reconstruct a dynamic scene from its videos or images, then evaluate it on the held-out views."""
 
     WRITES: ClassVar[dict[str, bool | None]] = {"out": True}
     EXAMPLES: ClassVar[str] = """
         gaussian4d fit data/fox --out runs/fox
         gaussian4d fit data/fox --out runs/fox --max-minutes 10
-        gaussian4d fit --out runs/fox --resume             (or data/fox in front, where the scene was moved)
+        gaussian4d fit --out runs/fox --resume             (if the scene was moved: fit data/fox --out ...)
         gaussian4d fit data/fox --out runs/fox --view
         gaussian4d fit data/fox --out runs/b --set densify.grad=2e-4 --set loss.rigidity=0.1
         gaussian4d fit data/dome --out runs/still --motion static --frames 0:1:1 --downscale 2
@@ -44,61 +44,58 @@ class Fit:
         torchrun --nproc-per-node 4 -m gaussian4d fit data/dome --out runs/dome
     """
 
-    scene: Positional[Path | None] = None
-    """Folder of the scene; its format is recognised. May be left out with --resume, or say where the scene is now."""
+    scene: Positional[Unset[Path]] = None
+    """Scene folder; its format is detected. Optional with --resume, unless the scene was moved."""
     out: Path = dataclasses.field(kw_only=True)
     """Run folder to write."""
-    preset: Literal["quick", "balanced", "best"] | None = None
-    """How much effort: a minute or two, about ten minutes, an hour or more. Default: quick, but balanced when
-    --max-minutes grants 4 or more."""
-    motion: MotionName | None = None
-    """How Gaussians move; per-frame fits every instant by itself. Default: what the preset chooses for this scene."""
-    strategy: StrategyName | None = None
-    """How the number of Gaussians changes. Default: densify."""
+    preset: Unset[Literal["quick", "balanced", "best"]] = None
+    """Minutes of fitting: one or two, about ten, over sixty. Default: quick; balanced from --max-minutes 4 on."""
+    motion: Unset[MotionName] = None
+    """Motion model; per-frame fits every instant on its own. Default: chosen by the preset for this scene."""
+    strategy: Unset[StrategyName] = None
+    """Densification strategy: how Gaussians are added and removed. Default: densify."""
     set: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="PATH=VALUE")] = ()
-    """Any setting by its path, such as densify.grad=2e-4, optim.factor=0.5 or, for the weight of a term, loss.NAME=0.1;
-    once for each. RUN/config.json shows all there are."""
-    config: Path | None = None
-    """JSON file of settings, or the config.json of another run; --set and the other flags come after it."""
-    stages: tuple[StageName, ...] = ()
-    """What runs after training and may send it on."""
-    metrics: tuple[MetricName, ...] = ()
-    """Metrics to take besides the usual figures."""
-    max_steps: int | None = None
+    """Override any setting, such as densify.grad=2e-4 or a loss weight, loss.NAME=0.1; docs/settings.md lists all."""
+    config: Unset[Path] = None
+    """JSON file of settings, or the config.json of another run; --set and the other flags override it."""
+    stages: Several[StageName] = ()
+    """Stages to run after training; a stage may add frames and continue the training."""
+    metrics: Several[MetricName] = ()
+    """Further metrics to report besides the usual ones."""
+    max_steps: Unset[int] = None
     """Stop after this many steps."""
-    max_minutes: float | None = None
-    """Stop after this many minutes of fitting. A run limited by time is not repeatable to the bit."""
-    batch: int | None = None
-    """Pictures per step. Default: one for each process that torchrun starts."""
+    max_minutes: Unset[float] = None
+    """Stop after this many minutes of fitting. A run limited by time is not reproducible bit for bit."""
+    batch: Unset[int] = None
+    """Images per training step. Default: one per process started by torchrun."""
     seed: int = 0
-    """Start of all random choices."""
+    """Random seed."""
     resume: bool = False
-    """Go on from the last checkpoint of the run folder."""
+    """Resume from the last checkpoint in the run folder."""
     device: str = "auto"
-    """Where to fit: auto is a GPU where a backend works there, else cpu; also cuda, cuda:1."""
+    """Device to fit on: auto takes a GPU if a backend works on it, else cpu; or cuda, cuda:1, ..."""
     backend: Backend = "auto"
-    """Rasterizer; `gaussian4d doctor` says which there are."""
-    downscale: float | None = None
-    """Fit to pictures this many times smaller."""
-    frames: str | None = None
-    """Use only these instants, START:STOP:STEP as in Python."""
+    """Rasterizer backend; `gaussian4d doctor` shows which ones work here."""
+    downscale: Unset[float] = None
+    """Fit to images downscaled by this factor. Default: depends on the format (docs/formats.md)."""
+    frames: Unset[str] = None
+    """Use only these instants: START:STOP:STEP, a Python slice such as 0:100:2."""
     skip_missing: bool = False
-    """Leave out, and count, the frames whose pictures a list names and the folder lacks; the run keeps this."""
+    """Leave out frames whose image files are missing instead of stopping; eval and render then do so too."""
     cache_mb: int = 1024
-    """Memory for decoded frames."""
-    window: str | None = None
-    """Fit a long clip as overlapping windows of at most so many instants ("50") or seconds ("2s"); "none": as one.
-    Default: windows of 50 where several cameras filmed more than 100 instants."""
-    overlap: str | None = None
-    """Instants (or seconds) that neighbouring windows share, at least. Default: an eighth of a window."""
+    """Memory for decoded frames, in MiB."""
+    window: Unset[str] = None
+    """Fit in overlapping windows of this many instants (50) or seconds (2s), or none. Default: 50 for long clips."""
+    overlap: Unset[str] = None
+    """Minimum overlap of windows, in instants (6) or seconds (0.5s). Default: an eighth of a window."""
     jobs: int = 1
-    """Windows to fit at the same time, in processes of their own; one after the other, still things are stillest."""
-    background: Literal["white", "black", "random", "model"] | None = None
-    """What lies behind the Gaussians. Default: random where the pictures have alpha, else one fitted colour."""
+    """Windows to fit in parallel, one process each; with 1, static parts change least from window to window."""
+    background: Unset[Literal["white", "black", "random", "model"]] = None
+    """Background behind the Gaussians; model fits one colour. Default: random if the images have alpha, else model."""
     keep_checkpoints: int = 2
     """Number of checkpoints to keep."""
     view: bool = False
-    """Show the fit in the browser while it runs: look around, pause, stop and save. Needs the extra viewer."""
+    """Watch the fit in the browser: look around, pause, stop and save. Needs `pip install 'gaussian4d[viewer]'`."""
 
     def run(self) -> int:
         """Fits, and prints where the results lie; returns 130 when it was interrupted."""
@@ -123,7 +120,7 @@ class Fit:
             given = {name: value for name, value in asked.items() if value is not None}
             scene = run.scene(self.scene, **given, cache_mb=self.cache_mb)
         elif self.scene is None:
-            raise UserError("which scene? Expected its folder, or --resume with the --out of a run")
+            raise UserError("no scene given; expected a scene folder, or --resume with the --out of a run")
         else:
             given = {name: value for name, value in asked.items() if value is not None}
             with looking_at_files():

@@ -12,6 +12,7 @@ from tyro.conf import Positional
 from ..errors import UserError
 from ..run_folder import RunFolder
 from ..system import check_ordinary
+from .choices import Unset
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass
 class Info:
-    """Say what a scene folder, a run folder or a file of Gaussians holds, and every problem seen."""
+    """Show what a scene folder, run folder or Gaussian file contains, and list every problem found."""
 
     EXAMPLES: ClassVar[str] = """
         gaussian4d info data/fox
@@ -30,13 +31,13 @@ class Info:
     """
 
     path: Positional[Path]
-    """Scene folder, run folder, folder of frames, or file of Gaussians."""
-    downscale: float | None = None
-    """For a scene: read it as `fit --downscale` would."""
-    frames: str | None = None
-    """For a scene: read it as `fit --frames` would."""
+    """Scene folder, run folder, folder of frames, or Gaussian file."""
+    downscale: Unset[float] = None
+    """For a scene: load it as `fit --downscale` would."""
+    frames: Unset[str] = None
+    """For a scene: load it as `fit --frames` would."""
     skip_missing: bool = False
-    """For a scene: read it as `fit --skip-missing` would."""
+    """For a scene: load it as `fit --skip-missing` would."""
 
     def run(self) -> int:
         """Prints the facts; returns 2 when something is broken."""

@@ -9,10 +9,12 @@ from typing import Annotated, ClassVar, Literal
 import tyro
 from tyro.conf import Positional
 
+from .choices import Several, Unset
+
 
 @dataclasses.dataclass
 class Prepare:
-    """Synchronise, calibrate or solve, and undistort raw videos: one scene folder that `fit` takes, and a report."""
+    """Turn raw videos into a scene folder for `fit`: synchronise, calibrate, undistort, and write a report."""
 
     WRITES: ClassVar[dict[str, bool | None]] = {"out": True}
     EXAMPLES: ClassVar[str] = """
@@ -25,33 +27,33 @@ class Prepare:
     """
 
     source: Positional[Path]
-    """Folder with one video (or one folder of pictures) per camera, or one video of a moving camera."""
+    """Folder with one video (or one folder of images) per camera, or a single video of a moving camera."""
     out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")]
-    """Scene folder to write; one that was interrupted is continued."""
-    calibration: Path | None = None
-    """Calibration file or folder (poses and lenses, or lenses only); by default one beside the videos is used."""
+    """Scene folder to write; an interrupted run is continued."""
+    calibration: Unset[Path] = None
+    """Calibration file or folder (poses and intrinsics, or intrinsics only). Default: one found beside the videos."""
     ignore_calibration: bool = False
-    """Solve the cameras from the pictures although a calibration lies beside them."""
+    """Estimate the cameras from the images even if a calibration lies beside them."""
     sync: Literal["auto", "audio", "motion", "none"] = "auto"
-    """How to find when each camera started; auto: by sound where all cameras have it, else by motion."""
-    offsets: tuple[str, ...] = ()
-    """CAMERA=SECONDS for every camera: when each started, if you know."""
-    fps: float | None = None
-    """Frame rate of picture folders (30 by default), or of videos that state a wrong one."""
+    """How to find each camera's start time; auto uses audio if every camera has it, else motion."""
+    offsets: Several[str] = ()
+    """Known start times, CAMERA=SECONDS for every camera; replaces --sync."""
+    fps: Unset[float] = None
+    """Frame rate of image folders (30 by default), or of videos whose stated rate is wrong."""
     keep_lens: bool = False
-    """Keep videos of bent lenses as they are; they are undistorted whenever the scene is read."""
+    """Do not rewrite videos with lens distortion; they are undistorted each time the scene is loaded."""
     exact_times: bool = False
-    """Give each frame the time it was taken at instead of its instant's."""
+    """Give each frame its own capture time instead of the time of its shared instant."""
     instants: int = 8
-    """Instants looked at for cameras and points."""
+    """Number of instants used to estimate cameras and points."""
     thorough: bool = False
-    """Seek more features and place cameras that share little: slower; the result is doubted as much."""
-    masks: str | None = None
-    """Write foreground masks: 'background' subtracts each camera's usual picture; or a folder with CAMERA/*.png."""
+    """Extract more features and register cameras with little overlap: slower, with the same consistency checks."""
+    masks: Unset[str] = None
+    """Write foreground masks: 'background' subtracts each camera's static background; or a folder with CAMERA/*.png."""
     no_points: bool = False
-    """Do not triangulate sparse points; with a calibration, it is not checked against the pictures either."""
+    """Skip triangulating sparse points; a given calibration is then not checked against the images either."""
     seed: int = 0
-    """Of everything random."""
+    """Random seed."""
 
     def run(self) -> None:
         """Prepares, with progress, and prints where the scene and the report are."""

@@ -11,7 +11,7 @@ from tyro.conf import Positional, arg
 
 from ..errors import UserError
 from ..plugins import PATHS
-from .choices import Up, listed
+from .choices import Unset, Up, listed
 from .fit import Backend
 from .placing import placed
 
@@ -31,62 +31,60 @@ COLOURS = {"white": (1.0, 1.0, 1.0), "black": (0.0, 0.0, 0.0)}
 
 @dataclasses.dataclass
 class Render:
-    """Render a video along a camera path while the clip plays once, or stands, or plays before a camera that stands."""
+    """Render a video along a camera path: a moving or fixed camera, while the clip plays once or is frozen."""
 
     WRITES: ClassVar[dict[str, bool | None]] = {"out": None}
     EXAMPLES: ClassVar[str] = """
         gaussian4d render runs/fox --out orbit.mp4
         gaussian4d render runs/fox --out sides.mp4 --path dataset --truth --buffers rgb depth
         gaussian4d render runs/fox --out mine.mp4 --path path.json --width 1280 --height 720 --fps 30
-        gaussian4d render runs/fox --out bullet.mp4 --time 0.5                   (time stands, the camera moves)
-        gaussian4d render runs/fox --out lapse.mp4 --path still --camera cam03   (the camera stands, time moves)
+        gaussian4d render runs/fox --out bullet.mp4 --time 0.5                   (time frozen, the camera moves)
+        gaussian4d render runs/fox --out lapse.mp4 --path still --camera cam03   (the camera fixed, time runs)
         gaussian4d render runs/fox --out all.mp4 --buffers rgb depth normal alpha flow velocity lifetime --layout grid
         gaussian4d render runs/fox --out cut.webm --transparent
         gaussian4d render runs/fox --out floats --images exr --buffers rgb depth
     """
 
     source: Positional[Path]
-    """Run folder, or a .g4d or .ply file."""
+    """Run folder, folder of frames, or Gaussian file."""
     out: Path
-    """File to write: .mp4, .webm, .gif, or a folder for pictures."""
+    """File to write: .mp4, .webm, .mov or .gif, or a folder for single frames."""
     path: PathName = "orbit"
-    """orbit, spiral or interpolated (derived from the scene's cameras), dataset (the recorded test cameras), still (one
-    recorded camera), a path of another package, or FILE.json with keyframes."""
-    camera: str | None = None
-    """Of the paths still and dataset: the recorded camera of this name. Default: the most central one; all."""
-    time: str | None = None
-    """Clip time of the video: T stops the time (bullet time), START:STOP plays from one to the other. Default: from the
-    first recorded instant to the last, or what the path says."""
+    """Camera path; dataset: the recorded test cameras, still: one recorded camera, FILE.json: keyframes (viewer)."""
+    camera: Unset[str] = None
+    """For --path still or dataset: the recorded camera to use. Default: the most central one (still), all (dataset)."""
+    time: Unset[str] = None
+    """Clip time in [0, 1]: T freezes time, START:STOP plays that part. Default: as recorded, or as in the keyframes."""
     buffers: tuple[Buffer, ...] = ("rgb",)
     """What to show."""
     layout: Literal["row", "grid", "files"] = "row"
-    """Several buffers: side by side, as a grid, or each in its own file (NAME_depth.mp4)."""
+    """For several buffers: side by side, in a grid, or each in its own file (NAME_depth.mp4)."""
     truth: bool = False
-    """Put the recorded picture first; for the paths dataset and still."""
-    width: int | None = None
+    """Show the recorded image beside the rendering; for --path dataset and still."""
+    width: Unset[int] = None
     """Pixels; default as recorded."""
-    height: int | None = None
+    height: Unset[int] = None
     """Pixels; default as recorded."""
-    fps: float | None = None
-    """Frames per second of the video; default as recorded, else 24."""
-    seconds: float | None = None
-    """Length of the video; default the clip's own. Where nothing moves, 4 seconds."""
-    up: Up | None = None
-    """Which way is up in the scene. Default: what the file or the run says."""
-    scene: Path | None = None
-    """Where the scene of the run lies, when that is not where it was and not beside the run."""
-    background: Literal["white", "black"] | None = None
-    """What shows through; default what the scene was fitted with."""
+    fps: Unset[float] = None
+    """Frames per second of the video. Default: as recorded, 24 if unknown."""
+    seconds: Unset[float] = None
+    """Length of the video. Default: that of the clip, or 4 seconds for a static scene."""
+    up: Unset[Up] = None
+    """Up axis of the scene. Default: the one stored in the run or file."""
+    scene: Unset[Path] = None
+    """Scene folder of the run. Only needed if it was moved and is not beside the run folder."""
+    background: Unset[Literal["white", "black"]] = None
+    """Background colour. Default: the one the scene was fitted with."""
     transparent: bool = False
-    """Nothing behind the Gaussians: for .webm, .mov, .gif and folders."""
+    """Write alpha instead of a background; for .webm, .mov, .gif and folders."""
     images: Literal["png", "exr"] = "png"
-    """Of a folder: PNG pictures, or EXR with 32-bit floats and a channel for every number of the buffers."""
-    crop: Path | None = None
-    """Only what is in the box of this file; the viewer writes such files."""
+    """Image format in a folder: PNG, or EXR with 32-bit floats holding all channels of the buffers."""
+    crop: Unset[Path] = None
+    """Keep only the Gaussians inside the crop box of this file (RUN/crop.json, saved in the viewer)."""
     resume: bool = False
-    """Go on with the frames that a stopped render has left behind."""
+    """Continue an interrupted render from the frames it left behind."""
     device: str = "auto"
-    """Where to draw: auto is a GPU where a backend works there, else cpu; also cuda, cuda:1."""
+    """Device to render on: auto takes a GPU if a backend works on it, else cpu; or cuda, cuda:1, ..."""
     backend: Backend = "auto"
     """Rasterizer."""
 

@@ -9,11 +9,12 @@ from typing import ClassVar
 from tyro.conf import Positional
 
 from ..errors import UserError
+from .choices import Unset
 
 
 @dataclasses.dataclass
 class Report:
-    """Write a run as one HTML page that opens anywhere: figures, curves, errors by camera and time, worst views."""
+    """Write a self-contained HTML report of a run: metrics, curves, errors by camera and time, worst views."""
 
     WRITES: ClassVar[dict[str, bool | None]] = {"out": None}
     EXAMPLES: ClassVar[str] = """
@@ -23,14 +24,14 @@ class Report:
 
     run_folder: Positional[Path]
     """Run folder."""
-    out: Path | None = None
+    out: Unset[Path] = None
     """File to write. Default: RUN/report.html."""
-    scene: Path | None = None
-    """Where the scene of the run lies, when that is not where it was and not beside the run."""
+    scene: Unset[Path] = None
+    """Scene folder of the run. Only needed if it was moved and is not beside the run folder."""
     worst: int = 4
     """How many of the worst views to show."""
     device: str = "auto"
-    """Where to draw: auto is a GPU where a backend works there, else cpu; also cuda, cuda:1."""
+    """Device to render on: auto takes a GPU if a backend works on it, else cpu; or cuda, cuda:1, ..."""
 
     def run(self) -> None:
         """Writes the page and prints where it is."""

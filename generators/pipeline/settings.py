@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import arg
 
-from gaussian4d.cli.choices import choices, listed
+from gaussian4d.cli.choices import Several, Unset, choices, listed
 from gaussian4d.cli.fit import Backend
 from gaussian4d.errors import UserError
 from gaussian4d.files import read_json, write_json
@@ -34,50 +34,50 @@ class Settings:
 
     out: Path
     """Run folder to write; with several inputs, the folder for one run folder each."""
-    image: tuple[Path, ...] = ()
-    """Pictures of one object each, best with alpha."""
-    text: tuple[str, ...] = ()
+    image: Several[Path] = ()
+    """Images of one object each, preferably with alpha."""
+    text: Several[str] = ()
     """Descriptions, such as "a red and white striped ball hopping"."""
-    video: tuple[Path, ...] = ()
-    """Videos, animated pictures or folders of frames, seen by a camera that stands still."""
+    video: Several[Path] = ()
+    """Videos, animated images or folders of frames, taken by a fixed camera."""
     prior: PriorName = "embedded"
-    """Multi-view prior: embedded, one of another package, or the folder or hub id of weights (docs/generation.md)."""
+    """Multi-view prior: embedded, one from a plugin, or a folder or hub id of weights (docs/generation.md)."""
     video_prior: PriorName = "embedded"
-    """What makes a picture move, named in the same way."""
+    """Image-to-video prior, named in the same way."""
     image_prior: PriorName = "embedded"
-    """What turns words into a picture, named in the same way."""
+    """Text-to-image prior, named in the same way."""
     elevation: float = 15.0
     """Degrees above the horizon from which the input was taken."""
     fov: float = 35.0
     """Field of view of the input's camera in degrees."""
-    mask: Path | None = None
-    """For an input without alpha: a picture that is white where the object is; for a video a folder of them, too."""
+    mask: Unset[Path] = None
+    """Foreground mask for an input without alpha, white on the object; for a video also a folder of masks."""
     matte: Literal["auto", "color", "rembg"] = "auto"
-    """How to cut out an input without alpha: by its uniform background, or with rembg; auto takes what works."""
+    """How to cut out an input without alpha: by its uniform background colour, or with rembg; auto tries both."""
     fill: float = 0.8
-    """Share of the framed picture that the object fills."""
+    """Fraction of the framed image that the object fills."""
     preset: Literal["quick", "balanced"] = "quick"
-    """How long to fit: a minute and a half, or about six minutes; seconds where the motion is known before."""
-    motion: MotionName | None = None
-    """How Gaussians move. Default: as rigid parts where the video prior says how these move, else free-time."""
+    """Fitting time: a minute and a half, or about six minutes; seconds if the prior supplies the motion."""
+    motion: Unset[MotionName] = None
+    """Motion model. Default: rigid-parts if the video prior predicts their motion, else free-time."""
     static: bool = False
-    """Make an asset that does not move."""
+    """Make a static asset."""
     feedback: bool = False
-    """Send views through a 3D reconstruction while they are sampled (VideoMV): they agree better, and take longer."""
+    """3D-aware denoising (VideoMV): views pass through a 3D reconstruction while sampled; more consistent, slower."""
     frames: int = 16
-    """Instants of the clip; of a video so many are taken, evenly spread."""
-    max_minutes: float | None = None
-    """Give the fit what is left of so many minutes for each input; what needs less stops sooner."""
+    """Number of instants in the clip; a video is sampled evenly at this many frames."""
+    max_minutes: Unset[float] = None
+    """Time limit for each input, in minutes: the fit gets what the earlier stages leave of it."""
     seed: int = 0
-    """Start of all random choices."""
+    """Random seed."""
     seeds: int = 1
-    """Try so many seeds, write them side by side to previews.png, and go on with the most consistent."""
-    pick: int | None = None
-    """Go on with this seed, one of those on previews.png."""
+    """Try this many seeds, show them side by side in previews.png, and continue with the most consistent one."""
+    pick: Unset[int] = None
+    """Continue with this seed, one of those in previews.png."""
     background: Literal["white", "black"] = "white"
-    """Behind the asset in videos and sheets."""
+    """Background colour of videos and contact sheets."""
     resume: bool = False
-    """Go on with the run in --out: its settings hold unless given anew, and only what depends on them is redone."""
+    """Resume the run in --out with its settings; flags given now override them, and only affected stages rerun."""
     device: str = "auto"
     """Where to fit and draw: auto is a GPU where a backend works there, else cpu; also cuda, cuda:1. Published weights
     are loaded there too; the embedded priors compute on the CPU."""
