@@ -78,15 +78,19 @@ function fold() {
   clearInterval(folding);
   if (!narrow.matches) return;
   const until = Date.now() + 30000;
-  let tapped = false;
+  let tapped = 0;
   folding = setInterval(() => {
     const button = document.querySelector('[aria-label="Minimize panel"]');
     const head = [...document.querySelectorAll("div")].find(
       (element) => element.textContent.trim().startsWith("gaussian4d") && getComputedStyle(element).cursor === "pointer",
     );
+    const open = [...document.querySelectorAll("button")].some(
+      (element) => element.textContent.includes("Screenshot") && element.getBoundingClientRect().height > 0,
+    );
     if (button) button.click();
-    else if (head && !tapped) {
-      tapped = true;
+    // A panel that is being folded still shows for a while, on a busy machine for seconds.
+    else if (head && open && Date.now() > tapped + 5000) {
+      tapped = Date.now();
       head.click();
     }
     if (Date.now() > until) clearInterval(folding);

@@ -159,11 +159,11 @@ def test_scrubbing_shows_our_rendering_of_that_instant(launch: Callable[..., Any
 
 
 def test_splats_in_the_browser_show_what_we_render_while_time_and_view_change(launch: Callable[..., Any]) -> None:
-    model, complaints, area = swarm(), [], (0, 0, 330, 300)
+    model, complaints, area = swarm(), [], (0, 0, 560, 300)
     server = served(model, 8431)
     try:
-        # Small, as this browser draws them in software.
-        page, session = opened(launch, server, complaints, {"width": 675, "height": 300})
+        # Small, as this browser draws them in software, and wide enough for the panel.
+        page, session = opened(launch, server, complaints, {"width": 900, "height": 300})
         page.get_by_role("alert").get_by_role("button").click()
         page.get_by_role("checkbox", name="show", exact=True).click()
         session.jump(ring()[1])
@@ -403,21 +403,27 @@ def test_drawn_cameras_stand_in_nobodys_way(launch: Callable[..., Any]) -> None:
         page, session = opened(launch, server)
         page.get_by_role("alert").get_by_role("button").click()
         middle = np.array([SIZE["width"] / 3, SIZE["height"] / 2])
-        hidden = 0
+        camera = ring()[0]
+        behind = 1.15 * session.painter.units.viewer_from_world(camera.position)
         for turn in range(4):
-            page.mouse.move(*middle)
-            page.mouse.down()
-            page.mouse.move(middle[0] + 60, middle[1] + 40 * turn, steps=4)
-            page.mouse.up()
+            if turn < 3:
+                page.mouse.move(*middle)
+                page.mouse.down()
+                page.mouse.move(middle[0] + 60, middle[1] + 40 * turn, steps=4)
+                page.mouse.up()
+            else:
+                # Behind a recorded camera, which would fill much of the picture.
+                with session.client.atomic():
+                    session.client.camera.position, session.client.camera.look_at = behind, (0.0, 0.0, 0.0)
+                assert wait(page, lambda: np.allclose(session.view().position, behind, atol=1e-3))
+                assert wait(page, lambda: not session.cameras.frustums[camera.id].visible)
             assert rested(page, session)
-            hidden += sum(not frustum.visible for frustum in session.cameras.frustums.values())
             pictures = []
             for _ in range(2):
                 pictures.append(shot(page, (0, 0, 560, 640)))
                 page.get_by_role("checkbox", name="show", exact=True).click()
                 page.wait_for_timeout(1000)
             assert 0.0 < float((np.abs(pictures[0] - pictures[1]).max(axis=2) > 8).mean()) < 0.05
-        assert hidden > 0
     finally:
         server.stop()
 
@@ -438,10 +444,14 @@ def test_the_subject_begins_in_the_free_part_of_the_window(launch: Callable[...,
         assert rows.min() > 0 and columns.min() > 0 and rows.max() < alpha.shape[0] - 1
         free = width - 320 if width >= 900 else width
         assert columns.max() * scale < free
-        panel = page.evaluate(
-            """() => Math.max(0, ...[...document.querySelectorAll('button')].filter((b) => b.offsetParent
-            && b.textContent.includes('Screenshot')).map((b) => b.getBoundingClientRect().height))"""
-        )
-        assert (panel > 0) == (width >= 900)
+
+        def panel() -> float:
+            """Returns the height of a button of the panel, 0 while that is folded."""
+            return page.evaluate(
+                """() => Math.max(0, ...[...document.querySelectorAll('button')].filter((b) => b.offsetParent
+                && b.textContent.includes('Screenshot')).map((b) => b.getBoundingClientRect().height))"""
+            )
+
+        assert wait(page, lambda: (panel() > 0) == (width >= 900))
     finally:
         server.stop()
