@@ -251,7 +251,7 @@ def _times(
         found = [re.findall(r"\d+", entry.path.stem) for entry in entries]
         if not all(found):
             problems.warning(
-                path, 'not all frames have a time, frame_index or numbered name: treated as a single instant'
+                path, "not all frames have a time, frame_index or numbered name: treated as a single instant"
             )
             return [0.0] * len(entries), None
         numbers = [int(digits[-1]) for digits in found]
