@@ -414,7 +414,7 @@ def _load(
     if not record.frames:
         # The reasons are listed already; they say more than "no frames" would.
         problems.raise_errors(path)
-        raise UserError(f"{path}: no usable frame in this {record.format} scene; mend the problems named above")
+        raise UserError(f"{path}: no usable frame in this {record.format} scene; fix the problems listed above")
     record, moved = place(record, offset, path, problems)
     assembled = assemble(record, path, problems, downscale=downscale, frames=frames, test_every=test_every)
     options = {

@@ -65,7 +65,7 @@ def assemble(
 ) -> Assembled:
     """Returns the frames of a scene from what its reader found; problems go to `problems`."""
     if not record.frames:
-        raise UserError(f"{folder}: no usable frame in this {record.format} scene; mend the problems named above")
+        raise UserError(f"{folder}: no usable frame in this {record.format} scene; fix the problems listed above")
     record = _without_repeats(_clip_times(record, folder, problems), folder, problems)
     all_times = distinct_times(np.array([frame.time for frame in record.frames]))
     kept = all_times[parse_frames(frames, len(all_times))]
@@ -120,8 +120,7 @@ def _clip_times(record: SceneRecord, folder: Path, problems: ProblemList) -> Sce
     span = high - low or 1.0
     problems.warning(
         folder,
-        f"times run from {low:.10g} to {high:.10g}, expected 0 to 1; read as seconds from the first on and divided by"
-        f" {span:g}",
+        f"times run from {low:.10g} to {high:.10g}, expected 0 to 1; shifted to start at 0 and divided by {span:g}",
     )
     moved = [dataclasses.replace(frame, time=(frame.time - low) / span) for frame in record.frames]
     distinct = distinct_times(times)
@@ -147,11 +146,11 @@ def _without_repeats(record: SceneRecord, folder: Path, problems: ProblemList) -
         elif first is not frame:
             odd.append(frame)
         kept.append(frame)
-    for frames, what in ((repeated, "listed twice; once is enough"), (odd, "listed twice, with cameras that differ")):
+    for frames, what in ((repeated, "listed twice; used once"), (odd, "listed twice, with different cameras")):
         if frames:
             source = Path(frames[0].picture.source).name
             many = "1 picture is" if len(frames) == 1 else f"{len(frames)} pictures are"
-            problems.warning(frames[0].stated_in or folder, f"{many} {what} (the first is {source})")
+            problems.warning(frames[0].stated_in or folder, f"{many} {what} (first: {source})")
     return dataclasses.replace(record, frames=kept) if repeated else record
 
 
@@ -178,9 +177,9 @@ def choose_splits(
         test_every: See `load_scene`.
     """
     if any(split is not None for split in stated):
-        return [split or "train" for split in stated], "training and test frames as the data states them"
+        return [split or "train" for split in stated], "training and test frames as stated by the data"
     if test_every < 1:
-        return ["train"] * len(stated), "every frame trains; no test frames (test_every is 0)"
+        return ["train"] * len(stated), "all frames are for training; no test frames (test_every is 0)"
     if instants == 1:
         note = f"one instant: every {test_every}th picture, from number {test_every // 2} on, is held out as test"
         return ["test" if k % test_every == test_every // 2 else "train" for k in range(len(stated))], note
@@ -216,7 +215,7 @@ def _alpha(frames: list[FrameRecord], problems: ProblemList) -> bool:
         with_alpha, without = (next(path for path, alpha in found.items() if alpha is kind) for kind in (True, False))
         problems.warning(
             with_alpha,
-            f"has an alpha channel, {without} has none: alpha is not used; give every camera one, or none",
+            f"has an alpha channel, {without} has none: alpha is ignored; give every camera one, or none",
         )
     return bool(found) and all(found.values())
 
@@ -281,16 +280,16 @@ def _checked(frames: list[FrameRecord], format: str, problems: ProblemList) -> l
         message = str(error).removeprefix(f"{path}: ")
         alike.setdefault(message.replace(str(path), ""), []).append((path, message))
     for found in alike.values():
-        more = f" ({len(found)} files in all, {found[-1][0].name} too)" if len(found) > 1 else ""
+        more = f" ({len(found)} files in total, also {found[-1][0].name})" if len(found) > 1 else ""
         problems.error(found[0][0], found[0][1] + more)
-    for what, wrong in (("picture", sizes), ("mask", masks)):
+    for what, wrong in (("image", sizes), ("mask", masks)):
         if wrong:
             source, (stored_w, stored_h), _, (w, h) = wrong[0]
-            more = f"; so are {len(wrong) - 1} more, such as {Path(wrong[-1][0]).name}" if len(wrong) > 1 else ""
-            other = "its camera says" if what == "picture" else "its picture is"
+            more = f"; likewise {len(wrong) - 1} more, such as {Path(wrong[-1][0]).name}" if len(wrong) > 1 else ""
+            other = "its camera states" if what == "image" else "its image is"
             problems.error(
                 source,
-                f"the {what} is {stored_w}x{stored_h}, {other} {w}x{h}{more}; make them the same size",
+                f"the {what} is {stored_w}x{stored_h}, {other} {w}x{h}{more}; they must be the same size",
             )
     turns.say(format, problems)
     _check_alpha(frames, seen, problems)
@@ -331,16 +330,18 @@ class _Turns:
         """Warns of what was taken; COLMAP always means the stored picture, which is no news."""
         turned = self._turned + (self._open if self._both else [])
         if turned:
-            problems.warning(turned[0], _many(turned, "turned as its EXIF orientation says, to the size of its camera"))
+            problems.warning(
+                turned[0], _many(turned, "rotated by its EXIF orientation, to match the size of its camera")
+            )
         if format in ("colmap", "llff", "multipleview"):
             return
         if self._stored:
-            what = "read as stored: its EXIF orientation is not applied, for its camera has that size"
+            what = "read as stored: its EXIF orientation is ignored, to match the size of its camera"
             problems.warning(self._stored[0], _many(self._stored, what))
         if self._open and not self._both:
             what = (
-                "read as stored: its EXIF orientation is not applied, and no size tells whether its camera means the"
-                " turned picture; store pictures upright if it does"
+                "read as stored: its EXIF orientation is ignored, as no size shows whether its camera means the rotated"
+                " image; rotate the stored images if it does"
             )
             problems.warning(self._open[0], _many(self._open, what))
 
@@ -373,12 +374,12 @@ def _check_alpha(frames: list[FrameRecord], seen: list[_Seen], problems: Problem
     ]
     if without:
         problems.warning(
-            without[0], _many(without, "has no alpha channel, others of its camera have: taken as opaque everywhere")
+            without[0], _many(without, "has no alpha channel, unlike others of its camera: treated as opaque")
         )
 
 
 def _many(sources: list[str], what: str) -> str:
-    return f"{what} ({len(sources)} pictures in all)" if len(sources) > 1 else what
+    return f"{what} ({len(sources)} images in total)" if len(sources) > 1 else what
 
 
 def _check_names(chosen: list[tuple[FrameRecord, int]], splits: list[Split], problems: ProblemList) -> None:
@@ -391,8 +392,8 @@ def _check_names(chosen: list[tuple[FrameRecord, int]], splits: list[Split], pro
             told.add(frame.camera_id)
             problems.error(
                 frame.stated_in or frame.picture.source,
-                f"camera {frame.camera_id} has two pictures at instant {k} ({first.picture.source} and"
-                f" {frame.picture.source}): every camera needs a name of its own; rename one",
+                f"camera {frame.camera_id} has two images at instant {k} ({first.picture.source} and"
+                f" {frame.picture.source}): every camera needs a unique name; rename one",
             )
 
 
@@ -455,15 +456,14 @@ def _size_notes(
         if downscale is not None:
             how = "as asked"
         elif record.downscale is not None:
-            how = f"as published figures for {record.format} scenes use"
+            how = f"as in published results for {record.format} scenes"
         else:
-            how = "automatic: the smallest factor with at most 720x480 pixels"
-        notes.append(f"pictures are served at 1/{factor:g} of their size ({how})")
+            how = "automatic: the smallest factor that gives at most 720x480 pixels"
+        notes.append(f"images are downscaled by a factor of {factor:g} ({how})")
     bent = {frame.lens for frame, _ in chosen if not frame.lens.straight}
     if bent:
         zooms = sorted(Resampling(lens, 1).pinhole().fx / lens.fx for lens in bent)
         notes.append(
-            f"lens distortion removed; focal lengths times {zooms[0]:.3f} to {zooms[-1]:.3f}, so that every pixel has a"
-            " source"
+            f"lens distortion removed; focal lengths scaled by {zooms[0]:.3f} to {zooms[-1]:.3f} (no empty pixels)"
         )
     return notes

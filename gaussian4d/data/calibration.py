@@ -145,7 +145,7 @@ def read_qualisys(path: Path, problems: ProblemList) -> list[CalibratedCamera]:
             problems.error(path, f"camera {name}: {error}")
             continue
         if camera is not None and any(other.name == name for other in cameras):
-            problems.error(path, f"camera {name} is listed twice; every camera needs a name of its own: rename one")
+            problems.error(path, f"camera {name} is listed twice; every camera needs a unique name: rename one")
         elif camera is not None:
             cameras.append(camera)
     if not cameras and not problems.errors:
@@ -218,7 +218,7 @@ def read_opencv(paths: Iterable[Path], problems: ProblemList, *, centre: float =
             if "K" in fields and "K" in parts.get(name, {}):
                 problems.error(
                     path,
-                    f"camera {name} has intrinsics in {files[name].name} too; every camera needs a name of its own:"
+                    f"camera {name} has intrinsics in {files[name].name} too; every camera needs a unique name:"
                     " rename or remove one",
                 )
                 continue
@@ -339,7 +339,7 @@ def _size(fields: dict[str, Any]) -> tuple[int, int] | None:
             w, h = (float(np.asarray(fields[key]).reshape(())) for key in ("width", "height"))
             return int(w), int(h)
     except (TypeError, ValueError):
-        raise UserError("the picture size must be two numbers; correct it") from None
+        raise UserError("the image size must be two numbers; correct it") from None
     return None
 
 

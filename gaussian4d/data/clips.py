@@ -84,7 +84,7 @@ def fit_lens(lens: Lens, video: Video, problems: ProblemList) -> tuple[Lens, Vid
     calibrated = f"the calibration is for {w}x{h}, the video is {video.width}x{video.height}"
     sx, sy = video.width / w, video.height / h
     if abs(sx / sy - 1) < 2e-3:
-        problems.warning(video.path, f"{calibrated}: intrinsics are scaled with it")
+        problems.warning(video.path, f"{calibrated}: intrinsics are rescaled")
         return _moved(lens, sx, sy, 0.0, 0.0, video.width, video.height), video
     scale = min(sx, sy)
     # Exporters scale to even sizes and pad both sides alike.
@@ -97,19 +97,19 @@ def fit_lens(lens: Lens, video: Video, problems: ProblemList) -> tuple[Lens, Vid
         # One more row or column goes, it may be mixed with the bar.
         left, top = (math.ceil(pad) + 1 if pad > 0 else 0 for pad in (pad_x, pad_y))
         window = video.cropped(left, top, video.width - 2 * left, video.height - 2 * top)
-        problems.warning(video.path, f"{calibrated} with black bars: scaled to {content_w}x{content_h}, bars are cut")
+        problems.warning(video.path, f"{calibrated} with black bars: rescaled to {content_w}x{content_h}, bars cropped")
         fitted = _moved(lens, content_w / w, content_h / h, pad_x - left, pad_y - top, window.width, window.height)
         return fitted, window
     if 0 <= w - video.width <= _CODEC_CUT and 0 <= h - video.height <= _CODEC_CUT:
-        problems.warning(video.path, f"{calibrated}: taken as cut off on the right and at the bottom")
+        problems.warning(video.path, f"{calibrated}: treated as cropped on the right and at the bottom")
         return _moved(lens, 1.0, 1.0, 0.0, 0.0, video.width, video.height), video
     if (w, h) == (video.height, video.width):
         raise UserError(
-            f"{video.path}: {calibrated}: one of them lies on its side; videos are turned upright as their rotation"
-            " metadata says, so calibrate with upright pictures, or remove the rotation from the video"
+            f"{video.path}: {calibrated}: one of them is rotated by 90 degrees; videos are rotated by their rotation"
+            " metadata, so calibrate with upright images, or remove the rotation from the video"
         )
     raise UserError(
-        f"{video.path}: {calibrated}, and neither scaling nor cutting explains it; export the video at {w}x{h} or"
+        f"{video.path}: {calibrated}, which neither scaling nor cropping explains; export the video at {w}x{h} or"
         " calibrate at its size"
     )
 
@@ -124,16 +124,15 @@ def fit_lens_to_picture(lens: Lens, path: Path, problems: ProblemList) -> Lens:
     header = header_for(path, (w, h))
     if (header.width, header.height) == (w, h):
         return lens
-    calibrated = f"the calibration is for {w}x{h}, the picture is {header.width}x{header.height}"
+    calibrated = f"the calibration is for {w}x{h}, the image is {header.width}x{header.height}"
     scale = min(header.width / w, header.height / h)
     # Whoever shrinks 1079 rows by two gets 539 or 540.
     if abs(w * scale - header.width) > 1 or abs(h * scale - header.height) > 1:
-        side = ": one of them lies on its side" if (w, h) == (header.height, header.width) else ""
+        side = ": one of them is rotated by 90 degrees" if (w, h) == (header.height, header.width) else ""
         raise UserError(
-            f"{path}: {calibrated}, which is no scaled copy{side}; export the pictures at {w}x{h} or calibrate at their"
-            " size"
+            f"{path}: {calibrated}, not a resized copy{side}; export the images at {w}x{h} or calibrate at their size"
         )
-    problems.warning(path, f"{calibrated}: intrinsics are scaled with it")
+    problems.warning(path, f"{calibrated}: intrinsics are rescaled")
     return _moved(lens, header.width / w, header.height / h, 0.0, 0.0, header.width, header.height)
 
 

@@ -100,8 +100,8 @@ def _chosen(folder: Path, problems: ProblemList) -> Path:
     problems.warning(
         folder,
         f"there are {len(models)} models: {models[best].relative_to(folder)} with {counts[best]} registered images is"
-        f" read, not {others}; models of one numbering are parts that COLMAP could not join; to read another one, move"
-        " the others away",
+        f" read, not {others}; numbered models are parts that COLMAP could not join; to use another one, move the"
+        " others away",
     )
     return models[best]
 
@@ -115,7 +115,7 @@ def _say_which_form(model: Path, problems: ProblemList) -> None:
         problems.warning(
             model,
             f"{read.name} with {count} registered images is read, as COLMAP does, not {other.name} with {others};"
-            " remove the one that is not meant",
+            " remove the wrong one",
         )
 
 
@@ -159,7 +159,7 @@ def _fixed_cameras(
         for image in missing:
             problems.warning(
                 model,
-                f"image {image.name} has no video or folder in {place.name} and is left out; is a recording missing?",
+                f"image {image.name} has no video or folder in {place.name} and is ignored; is a recording missing?",
             )
         return cameras
     return []
@@ -189,12 +189,12 @@ def _pictures(
         if root == model and scene is not None:
             raise UserError(f"{folder}: is the model of the scene {scene}; give that folder")
         if root != folder:
-            problems.warning(root, f"no pictures lie in images: the smaller ones in {root.name} are read")
+            problems.warning(root, f"images/ is missing: the smaller copies in {root.name} are read")
     named = SceneFiles(root, problems, model)
     numbers = [frame_number(image.stem) for image in images]
     timed = len(images) > 1 and None not in numbers
     if not timed:
-        problems.warning(model, "not all registered images have a number in their name: taken as one instant")
+        problems.warning(model, "not all registered images have a number in their name: treated as a single instant")
     known = [number for number in numbers if number is not None] if timed else [0]
     low, span = min(known), max(max(known) - min(known), 1)
     frames = []

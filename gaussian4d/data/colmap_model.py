@@ -141,7 +141,7 @@ def lens_of(model: str, width: int, height: int, params: tuple[float, ...]) -> L
     if not np.isfinite(params).all():
         raise UserError(f"the parameters of the {model} camera hold NaN or Inf; restore the reconstruction")
     if not (1 <= width <= 100_000 and 1 <= height <= 100_000):
-        raise UserError(f"a picture of {width}x{height} is impossible; restore the reconstruction")
+        raise UserError(f"an image size of {width}x{height} is impossible; restore the reconstruction")
     fx, fy, cx, cy, *rest = (params[0], *params) if model in _ONE_FOCAL else params
     if fx <= 0 or fy <= 0:
         raise UserError(f"focal lengths must be positive, got {fx:g} and {fy:g}; restore the reconstruction")
@@ -168,7 +168,7 @@ def _guarded(path: Path, reader: Callable[[Path], _Content]) -> _Content:
         raise UserError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
     except (OSError, ValueError, IndexError, struct.error, UnicodeDecodeError) as error:
         raise UserError(
-            f"{path}: is no complete COLMAP file ({error}); copy it again, or export the model anew"
+            f"{path}: is not a complete COLMAP file ({error}); copy it again, or export the model again"
         ) from None
 
 
@@ -176,7 +176,7 @@ def _pose(path: Path, name: str, values: tuple[float, ...]) -> np.ndarray:
     """Returns world-to-camera [4, 4] of qw qx qy qz tx ty tz."""
     quat = np.array(values[:4])
     if not np.isfinite(values).all() or np.linalg.norm(quat) < 1e-6:
-        raise UserError(f"{path}: the pose of image {name} holds NaN, Inf or no rotation; reconstruct it again")
+        raise UserError(f"{path}: the pose of image {name} has NaN, Inf or an invalid rotation; reconstruct it again")
     viewmat = np.eye(4)
     viewmat[:3, :3] = Rotation.from_quat(quat[[1, 2, 3, 0]]).as_matrix()
     viewmat[:3, 3] = values[4:]
@@ -200,7 +200,7 @@ class _Bytes:
         (number,) = self.take("Q")
         room = (len(self.data) - self.at) // least
         if number > room:
-            raise ValueError(f"it states {number} entries and has room for {room}: it is cut or no COLMAP file")
+            raise ValueError(f"it states {number} entries, but has room for {room}: truncated, or not a COLMAP file")
         return number
 
     def skip(self, number: int) -> None:
@@ -234,7 +234,7 @@ def _cameras_txt(path: Path) -> dict[int, Lens]:
     for words in _rows(path):
         model = words[1]
         if model not in _COUNTS or len(words) != 4 + _COUNTS[model]:
-            raise ValueError(f"camera {words[0]}: {model} with {len(words) - 4} parameters is no model of COLMAP")
+            raise ValueError(f"camera {words[0]}: {model} with {len(words) - 4} parameters is not a COLMAP camera")
         lenses[int(words[0])] = lens_of(model, _whole(words[2]), _whole(words[3]), tuple(map(float, words[4:])))
     _check_count(path, len(lenses))
     return lenses
@@ -310,7 +310,7 @@ def _points_txt(path: Path) -> PointCloud:
 
 def _cloud(xyz: np.ndarray, rgb: np.ndarray) -> PointCloud:
     if not (np.abs(xyz) < FARTHEST).all():
-        raise ValueError("positions hold NaN or Inf, or lie beyond all numbers")
+        raise ValueError("positions are NaN, Inf or out of range")
     return PointCloud(xyz, rgb)
 
 
@@ -325,7 +325,7 @@ def _check_count(path: Path, found: int) -> None:
         stated = re.match(r"#\s*Number of \w+:\s*(\d+)", line)
         if stated and int(stated.group(1)) > found:
             raise ValueError(
-                f"it states {stated.group(1)} entries and holds {found}; where lines were removed on purpose, correct"
+                f"it states {stated.group(1)} entries, but contains {found}; if lines were removed on purpose, correct"
                 " the number"
             )
 

@@ -49,7 +49,7 @@ def read(folder: Path, problems: ProblemList) -> SceneRecord:
             problems.warning(path, f"no test frames: the file {why}")
     timed = any(isinstance(entry, dict) and "time" in entry for _, _, content in files for entry in content["frames"])
     if not timed:
-        problems.warning(folder, 'no frame has a "time": taken as one instant')
+        problems.warning(folder, 'no frame has a "time": treated as a single instant')
     notes = say_what_is_not_read(
         files[0][1], [entry for _, _, content in files for entry in (content, *content["frames"])], _READ, problems
     )

@@ -114,7 +114,7 @@ def _check_mask(path: Path, lens: Lens, problems: ProblemList) -> None:
     if (header.width, header.height) != (lens.width, lens.height):
         problems.error(
             path,
-            f"the mask is {header.width}x{header.height}, its picture {lens.width}x{lens.height}; make them the same"
+            f"the mask is {header.width}x{header.height}, its image is {lens.width}x{lens.height}; make them the same"
             " size",
         )
 

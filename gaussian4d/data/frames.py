@@ -202,8 +202,8 @@ class FrameStore:
         expected = (resampling.lens.height, resampling.lens.width)
         if picture.shape[:2] != expected:
             raise UserError(
-                f"{job.picture.source}: the picture is {picture.shape[1]}x{picture.shape[0]}, its camera says"
-                f" {expected[1]}x{expected[0]}; restore the picture or correct the camera file"
+                f"{job.picture.source}: the image is {picture.shape[1]}x{picture.shape[0]}, its camera states"
+                f" {expected[1]}x{expected[0]}; restore the image or correct the camera file"
             )
         if picture.ndim == 3 and picture.shape[2] == 4 and not job.alpha:
             picture = np.ascontiguousarray(picture[..., :3])
@@ -219,7 +219,7 @@ class FrameStore:
         if stated.shape != (lens.height, lens.width):
             raise UserError(
                 f"{path}: the mask is {stated.shape[1]}x{stated.shape[0]}, its picture"
-                f" {lens.width}x{lens.height}; make them the same size"
+                f" {lens.width}x{lens.height}; they must be the same size"
             )
         return job.resampling.apply(stated, self._matrices.get(job.resampling))
 

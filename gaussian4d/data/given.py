@@ -111,7 +111,7 @@ def checked_times(times: Sequence[float]) -> np.ndarray:
     """Returns clip times float64 [F]; raises `UserError` unless they are numbers in 0..1."""
     values = array_of(times, "times")
     if values.ndim != 1 or len(values) == 0 or values.dtype.kind not in "fiu":
-        raise UserError(f"times must be a sequence of numbers, one for each frame, got shape {values.shape}")
+        raise UserError(f"times must be a sequence of numbers, one per frame, got shape {values.shape}")
     values = values.astype(np.float64)
     if not np.isfinite(values).all():
         bad = int(np.flatnonzero(~np.isfinite(values))[0])

@@ -160,23 +160,23 @@ def check_end(path: Path) -> None:
     else:
         return
     if not whole:
-        raise UserError(f"{path}: the picture is damaged (it ends early); restore it from its source")
+        raise UserError(f"{path}: the image is damaged (it ends early); restore it from its source")
 
 
 def _open(path: Path) -> Image.Image:
     try:
         return Image.open(path)
     except FileNotFoundError:
-        raise UserError(f"{path}: expected a picture, found no file; restore it or take it out of the scene") from None
+        raise UserError(f"{path}: expected an image, found no file; restore it or remove it from the scene") from None
     except (OSError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: expected a picture, cannot read it ({error}); restore it from its source") from None
+        raise UserError(f"{path}: expected an image, cannot read it ({error}); restore it from its source") from None
 
 
 def _decode(image: Image.Image, path: Path) -> None:
     try:
         image.load()
     except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"{path}: the picture is damaged ({error}); restore it from its source") from None
+        raise UserError(f"{path}: the image is damaged ({error}); restore it from its source") from None
 
 
 def _eight_bits(image: Image.Image) -> np.ndarray:

@@ -47,7 +47,7 @@ def read(folder: Path, problems: ProblemList) -> SceneRecord:
             problems.error(path, f"row {row} ({picture.name}): {error}")
             continue
         frames.append(FrameRecord(picture.stem, viewmat, lenses[lens], ImagePicture(picture), 0.0, stated_in=str(path)))
-    return SceneRecord("llff", frames, notes=["LLFF states no times: all pictures are taken as one instant"])
+    return SceneRecord("llff", frames, notes=["LLFF has no times: all images are treated as a single instant"])
 
 
 def _pictures(folder: Path) -> list[Path]:

@@ -114,21 +114,21 @@ class SceneFiles:
             inner = urllib.parse.unquote(slashes[address.end() :])
             # Of file:///C:/clip/a.png the path is C:/clip/a.png.
             inner = inner[1:] if _DRIVE.match(inner[1:]) else inner
-            yield from ((parts, "as addresses with file://") for parts, _ in self._readings(inner))
+            yield from ((parts, "as file:// URLs") for parts, _ in self._readings(inner))
             return
         how = "with backslashes" if "\\" in name else ""
         if _is_absolute(name):
             # Of another computer: the end of the path says which file it is, the longest end that is there.
             parts = [part for part in PurePosixPath(slashes).parts if part not in ("/", "//", "..")]
             for start in range(len(parts)):
-                yield tuple(parts[start:]), "absolute on another computer"
+                yield tuple(parts[start:]), "by absolute paths of another computer"
             return
         parts = _inside_parts(self.folder, slashes)
         if parts:
             yield parts, how
         decoded = urllib.parse.unquote(slashes)
         if decoded != slashes and (parts := _inside_parts(self.folder, decoded)):
-            yield parts, "with escapes as in a web address"
+            yield parts, "with URL escapes"
         for text in _decodings(slashes):
             if parts := _inside_parts(self.folder, text):
                 yield parts, "in an encoding other than UTF-8"
@@ -147,9 +147,9 @@ class SceneFiles:
             if len(alike) != 1:
                 return None, ""
             changed = (
-                "in other letters"
+                "in different case or accents"
                 if _key(alike[0]) == _key(part)
-                else "in a folder of which a copy of another size is there"
+                else "in a folder that only exists at another size"
             )
             place = place / alike[0]
         last = parts[-1]
@@ -160,13 +160,13 @@ class SceneFiles:
         alike = [name for each in wanted for name in listing.get(_key(each), [])]
         if not alike and endings and Path(last).suffix.lower() in endings:
             alike = [name for ending in endings for name in listing.get(_key(Path(last).stem + ending), [])]
-            how = "with another ending"
+            how = "with a different extension"
         else:
-            how = "in other letters"
+            how = "in different case or accents"
         files = [name for name in dict.fromkeys(alike) if (place / name).is_file()]
         if len(files) != 1:
             return None, ""
-        # A name without its ending is customary, and needs no word.
+        # A name without its extension is common, and needs no warning.
         return place / files[0], changed or ("" if files[0].startswith(last) else how)
 
     def _of_another_size(self, place: Path, part: str) -> list[str]:
@@ -182,7 +182,7 @@ class SceneFiles:
         return [min(found)[1]] if found else []
 
     def _listing(self, folder: Path) -> dict[str, list[str]]:
-        """Returns the names in a folder by what they are but for letter case, composition of accents and encoding."""
+        """Returns the names in a folder by their form without letter case, composition of accents and encoding."""
         if folder not in self._folders:
             names: dict[str, list[str]] = {}
             try:
@@ -200,7 +200,7 @@ class SceneFiles:
             self._problems.renamed(self._listed_in, how, name, str(found.relative_to(self.folder)))
 
     def _missing(self, name: str, what: str, endings: Sequence[str]) -> UserError:
-        # A file of a mask's name elsewhere is most often its picture.
+        # A file with a mask's name in another folder is usually its image.
         near = "" if what == "mask" else self._elsewhere(name, endings)
         if _is_absolute(name) and not (name.startswith("/") and _inside_parts(self.folder, name)):
             if Path(name).exists():
@@ -209,8 +209,8 @@ class SceneFiles:
                 )
             return MissingFile(
                 self.folder / PurePosixPath(name.replace("\\", "/")).name,
-                f"the {what} {name} is a path of another computer, and leads outside {self.folder}, where no file has"
-                f" the end of that path{f' ({near})' if near else ''}; make the names relative to the scene's folder",
+                f"the {what} {name} is an absolute path of another computer, and no file in {self.folder} matches its"
+                f" last parts{f' ({near})' if near else ''}; make the names relative to the scene folder",
             )
         if not name.strip().strip("./"):
             return UserError(f"expected the name of a {what}, got {name!r}; restore the entry")
@@ -230,7 +230,7 @@ class SceneFiles:
         return MissingFile(shown, f"the {what} {shown} is missing{near}; restore it or remove its entry")
 
     def _elsewhere(self, name: str, endings: Sequence[str]) -> str:
-        """Returns where else in the scene a file of that name lies, for a message; it may be of another camera."""
+        """Returns where else in the scene there is a file of that name, for a message; it may be another camera's."""
         if self._everywhere is None:
             self._everywhere = {}
             count = 0
@@ -250,7 +250,7 @@ class SceneFiles:
 
 
 def folder_of(scene: Path, name: str) -> Path:
-    """Returns the folder `name`, such as `sparse/0`, of a scene; one in other letters where there is no other."""
+    """Returns the folder `name`, such as `sparse/0`, of a scene; one in different letter case if there is no other."""
     place = scene
     for part in Path(name).parts:
         exact = place / part
@@ -267,7 +267,7 @@ def _is_absolute(name: str) -> bool:
 
 
 def _decodings(name: str) -> list[str]:
-    """Returns what a name with bytes that are no UTF-8 may be in the encodings of old systems; empty for others."""
+    """Returns what a name with bytes that are not UTF-8 may be in legacy encodings; empty for other names."""
     try:
         name.encode("utf-8")
         return []

@@ -106,7 +106,7 @@ def _splits(path: Path, dataset: Any, ids: list[str]) -> tuple[dict[str, Split],
         return splits, "validation rig: train_ids and val_ids of dataset.json"
     splits |= {id: "train" for id in ids[::4]}
     splits |= {id: "test" for id in ids[2::4]}
-    return splits, "interpolation: pictures 0, 4, 8, ... train, 2, 6, 10, ... are test, the others are not used"
+    return splits, "interpolation: images 0, 4, 8, ... for training, 2, 6, 10, ... for testing, others unused"
 
 
 def read_metadata(folder: Path) -> dict[str, dict[str, Any]]:

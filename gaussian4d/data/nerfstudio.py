@@ -185,7 +185,7 @@ def _check_unique(path: Path, clips: list[_Entry], names: dict[int, str], proble
             problems.error(
                 path,
                 f"{entry.where}: camera {names[id(entry)]} has a video already ({first.path.name}, {first.where});"
-                " every camera needs a name of its own: rename one",
+                " every camera needs a unique name: rename one",
             )
 
 
@@ -204,7 +204,7 @@ def _single(
         video = videos[entry.path]
         index = int(number(entry.own["frame_index"], "frame_index"))
         if not 0 <= index < video.count:
-            raise UserError(f"frame_index {index} is outside {entry.path.name} of {video.count} frames; correct it")
+            raise UserError(f"frame_index {index} is outside the {video.count} frames of {entry.path.name}; correct it")
         lens, video = lenses.of_video(entry.fields, video)
         picture = VideoPicture(video, index)
         return FrameRecord(name, entry.viewmat, lens, picture, time, mask=entry.mask, stated_in=str(path))
@@ -244,13 +244,15 @@ def _times(
         return times, None
     if any(stated):
         missing = entries[stated.index(False)]
-        raise UserError(f'{path}: {missing.where} has no "time" while others have; give every frame a time, or none')
+        raise UserError(f'{path}: {missing.where} has no "time", but other frames do; give every frame a time, or none')
     if all("frame_index" in entry.own for entry in entries):
         numbers = [int(number(entry.own["frame_index"], "frame_index")) for entry in entries]
     else:
         found = [re.findall(r"\d+", entry.path.stem) for entry in entries]
         if not all(found):
-            problems.warning(path, 'not all frames have a "time", "frame_index" or numbered name: taken as one instant')
+            problems.warning(
+                path, "not all frames have a time, frame_index or numbered name: treated as a single instant"
+            )
             return [0.0] * len(entries), None
         numbers = [int(digits[-1]) for digits in found]
     if clip_count:
@@ -319,7 +321,7 @@ def _with_splits(
         if split is not None:
             result.append(dataclasses.replace(frame, split=split))
     if unlisted:
-        problems.warning(path, f"{unlisted} frames are in none of the *_filenames lists and are left out")
+        problems.warning(path, f"{unlisted} frames are in none of the *_filenames lists and are ignored")
     return result
 
 

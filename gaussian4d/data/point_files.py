@@ -32,7 +32,7 @@ def stated_points(
     try:
         return read_points(named.file(name, "point cloud"))
     except UserError as error:
-        problems.warning(path, f"ply_file_path is left out: {error}")
+        problems.warning(path, f"ply_file_path is ignored: {error}")
         return None
 
 
@@ -49,7 +49,7 @@ def read_points(path: Path) -> PointCloud:
         # Doubles stay: where places are those of a map, 32-bit floats hold only steps of half a metre.
         xyz = xyz.astype(np.float64 if xyz.dtype.itemsize == 8 else np.float32)
         if not (np.abs(xyz) < FARTHEST).all():
-            raise ValueError("positions hold NaN or Inf, or lie beyond all numbers")
+            raise ValueError("positions are NaN, Inf or out of range")
         rgb = _colours(vertices, count)
         times = vertices["time"].astype(np.float64) if "time" in (vertices.dtype.names or ()) else None
     except (OSError, ValueError, KeyError, IndexError, UnicodeDecodeError) as error:

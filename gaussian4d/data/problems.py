@@ -54,7 +54,7 @@ def _folded(problems: list[Problem]) -> list[Problem]:
             listed = ", ".join(_told_apart(first, other) for other in others[:_MOST_NAMES])
             more = ", ..." if len(others) > _MOST_NAMES else ""
             first = dataclasses.replace(
-                first, message=f"{first.message}; the same of {len(others)} more: {listed}{more}"
+                first, message=f"{first.message}; the same for {len(others)} more: {listed}{more}"
             )
         folded.append(first)
     return folded
@@ -128,17 +128,17 @@ class ProblemList:
         for (file, how), names in self._renamed.items():
             count = len(dict.fromkeys(names))
             many = "1 file is" if count == 1 else f"{count} files are"
-            self.warning(file, f"{many} named {how}: {names[0][0]} is taken for {names[0][1]}")
+            self.warning(file, f"{many} listed {how}: {names[0][0]} is read from {names[0][1]}")
         self._renamed.clear()
         for file, missing in self._missing.items():
             count, first = len(missing), missing[0][0]
             others = ", ".join(name for _, name in missing[1:4]) + (", ..." if count > 4 else "")
-            many = f"; {count} files are missing in all, {others} too" if others else ""
+            many = f"; {count} files are missing in total, also {others}" if others else ""
             if self.skip_missing:
                 left = "1 entry is" if count == 1 else f"{count} entries are"
-                self.warning(file, f"{left} left out as asked: {first}{many}")
+                self.warning(file, f"{left} left out (--skip-missing): {first}{many}")
             else:
-                self.error(file, f"{first}{many}; --skip-missing goes on without {'them' if others else 'it'}")
+                self.error(file, f"{first}{many}; --skip-missing continues without {'them' if others else 'it'}")
         self._missing.clear()
         self._problems = _folded(self._problems)
 
@@ -148,7 +148,7 @@ class ProblemList:
 
     def take_warning(self, file: str | Path, error: UserError) -> None:
         """Notes a caught `UserError` about something that is left out, named once."""
-        self.warning(file, f"left out: {str(error).removeprefix(f'{file}: ')}")
+        self.warning(file, f"ignored: {str(error).removeprefix(f'{file}: ')}")
 
     @property
     def errors(self) -> list[Problem]:

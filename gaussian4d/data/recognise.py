@@ -25,13 +25,13 @@ _LISTS = ("transforms.json", "transforms_train.json", "train_meta.json", "datase
 
 # What looks like a part of a scene, and why it is none, the most telling first.
 _SIGNS = (
-    ("transforms_*.json", "transforms_train.json is not among its lists of frames"),
-    ("poses_bounds.npy", "poses_bounds.npy has neither cam00.mp4, cam01.mp4, ... nor pictures in images/ beside it"),
+    ("transforms_*.json", "there is no transforms_train.json"),
+    ("poses_bounds.npy", "poses_bounds.npy has neither cam00.mp4, cam01.mp4, ... nor images/ beside it"),
     ("[sS]parse/**/points3D.*", "the model in sparse/ lacks its cameras and images files; copy the whole model"),
-    ("dataset.json", "dataset.json has no folder camera/ beside it"),
+    ("dataset.json", "dataset.json has no camera/ folder beside it"),
     ("camera/*.json", "camera/ has neither dataset.json nor splits/train.json beside it"),
     ("intri.yml", "intri.yml has neither images/ nor videos/ beside it"),
-    ("database.db", "a database of COLMAP, but no model; run `colmap mapper`, which writes sparse/0"),
+    ("database.db", "a COLMAP database, but no model; run `colmap mapper` to create sparse/0"),
 )
 
 
@@ -60,8 +60,8 @@ def read_scene(folder: Path, problems: ProblemList) -> SceneRecord:
     if not folder.exists():
         raise UserError(f"{folder}: no such folder; check the path")
     if not folder.is_dir():
-        what = "unpack it and give its folder" if folder.suffix.lower() in _ARCHIVES else f"give {folder.parent}"
-        raise UserError(f"{folder}: expected a folder that holds a scene, got a file; {what}")
+        what = "unpack it and pass its folder" if folder.suffix.lower() in _ARCHIVES else f"pass {folder.parent}"
+        raise UserError(f"{folder}: expected a scene folder, got a file; {what}")
     readers = in_order()
     if not any(folder.iterdir()):
         raise UserError(f"{folder}: the folder is empty; looked for {_looked_for(readers)}")
@@ -74,8 +74,7 @@ def read_scene(folder: Path, problems: ProblemList) -> SceneRecord:
             except STUMBLES as error:
                 raise unforeseen(folder, f"a scene of the format {name}", error) from error
     raise UserError(
-        f"{folder}: no scene found{_seen(folder)}; looked for {_looked_for(readers)}; give the folder that holds one of"
-        " them"
+        f"{folder}: no scene found{_seen(folder)}; looked for {_looked_for(readers)}; pass a folder with one of them"
     )
 
 
@@ -83,18 +82,18 @@ def _seen(folder: Path) -> str:
     """Returns what a folder without a scene holds, and what that suggests, as part of a sentence."""
     names = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir() if not hidden(path.name))
     if not names:
-        return " (only hidden files are there)"
+        return " (it contains only hidden files)"
     listed = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
     inside = [path.name for path in folder.iterdir() if path.is_dir() and not hidden(path.name)]
     above = next((place for place in list(folder.absolute().parents)[:2] if _listed_in(place)), None)
     if above is not None:
-        return f" (it holds {listed}), but {above} is one: give that folder"
+        return f" (it contains {listed}), but {above} is a scene: pass that folder"
     deeper = [name for name in sorted(inside) if len(inside) < 50 and recognised(folder / name)]
     if deeper:
         many = f"there are {len(deeper)}: " if len(deeper) > 1 else "there is one in "
         return f" in it, but {many}{', '.join(deeper[:3])}{', ...' if len(deeper) > 3 else ''}"
     why = next((why for pattern, why in _SIGNS if any(folder.glob(pattern))), None) or _raw(folder, inside)
-    return f" (it holds {listed}{': ' if why else ''}{why})"
+    return f" (it contains {listed}{': ' if why else ''}{why})"
 
 
 def _raw(folder: Path, inside: list[str]) -> str:
@@ -102,9 +101,9 @@ def _raw(folder: Path, inside: list[str]) -> str:
     places = [folder, *(folder / name for name in inside[:50])]
     endings = {path.suffix.lower() for place in places for path in place.iterdir() if not hidden(path.name)}
     if endings & {*VIDEO_ENDINGS}:
-        return f"videos but no calibration; `gaussian4d prepare {folder} --out SCENE` finds the cameras"
+        return f"videos but no calibration; `gaussian4d prepare {folder} --out SCENE` estimates the cameras"
     if endings & {*IMAGE_ENDINGS}:
-        return "pictures but no cameras; COLMAP finds them, of folders of frames `gaussian4d prepare` does too"
+        return "images but no cameras; estimate them with COLMAP, or for folders of frames with `gaussian4d prepare`"
     return ""
 
 
@@ -138,7 +137,7 @@ def _recognises(name: str, reader: Reader, folder: Path) -> bool:
         if isinstance(error, UserError) or package == OWN_PACKAGE:
             raise
         warnings.warn(
-            f"the reader {name!r} of the package {package} is left out: looking at {folder} it raised"
+            f"the reader {name!r} of the package {package} is skipped: while checking {folder} it raised"
             f" {type(error).__name__}: {error}",
             stacklevel=2,
         )

@@ -103,7 +103,7 @@ def numbered_pictures(folder: Path) -> Recording | None:
         if number is None:
             continue
         if number in numbered:
-            fault = f"{path}: frame {number} is there twice, also as {numbered[number].name}; remove one"
+            fault = f"{path}: frame {number} exists twice, also as {numbered[number].name}; remove one"
         numbered[number] = path
     return Recording(folder, tuple(sorted(numbered.items())), fault) if numbered else None
 
@@ -134,8 +134,8 @@ def clip_of(cameras: Sequence[FixedCamera], problems: ProblemList, *, fps: float
     if filmed and len(filmed) < len(cameras):
         other = next(camera for camera in cameras if not camera.recording.is_video)
         raise UserError(
-            f"{other.recording.path}: camera {other.name} has pictures while {filmed[0].name} has a video"
-            f" ({filmed[0].recording.path.name}); give every camera a video, or every camera pictures"
+            f"{other.recording.path}: camera {other.name} has images, but {filmed[0].name} has a video"
+            f" ({filmed[0].recording.path.name}); use videos for all cameras, or images for all"
         )
     return _clip_of_videos(cameras, problems) if filmed else _clip_of_pictures(cameras, problems, fps)
 
@@ -185,8 +185,8 @@ def _clip_of_pictures(cameras: Sequence[FixedCamera], problems: ProblemList, fps
         if camera.masks is not None and unmasked:
             problems.warning(
                 camera.masks,
-                f"{len(unmasked)} of {len(own)} pictures of camera {camera.name} have no mask there (the first is"
-                f" {Path(unmasked[0].picture.source).name}) and are used without; restore the masks",
+                f"{len(unmasked)} of {len(own)} images of camera {camera.name} have no mask there (the first is"
+                f" {Path(unmasked[0].picture.source).name}) and are used without one; restore the masks",
             )
         frames += own
     return Clip(frames, fps, numbers.intervals / fps if fps and numbers.intervals else None)

@@ -136,7 +136,7 @@ class GivenFrames:
         given = {key: column[index] for key, column in self._columns.items()}
         twice = [key for key, value in given.items() if value is not None and getattr(data, key) is not None]
         if twice:
-            raise UserError(f"{where} has its own {twice[0]}, and {twice[0]}= gives another; leave one out")
+            raise UserError(f"{where} has its own {twice[0]}, and {twice[0]}= gives another; omit one of them")
         data = dataclasses.replace(data, **{key: value for key, value in given.items() if value is not None})
         camera = self.cameras[index]
         size = (camera.height, camera.width)
@@ -162,12 +162,12 @@ class GivenFrames:
 def _asked(images: Any, count: int) -> tuple[Callable[[int], Any] | None, Iterable[Any] | None]:
     """Returns how a frame is asked for; or, second, what gives the frames one after the other."""
     if isinstance(images, str | Path):
-        raise UserError(f"images must be pictures, got the path {str(images)!r}; load_scene reads folders")
+        raise UserError(f"images must be image data, got the path {str(images)!r}; load_scene reads folders")
     if isinstance(images, np.ndarray) and images.ndim != 4:
         raise UserError(f"images must have shape [F, H, W, 3 or 4], got {list(images.shape)}; use images[None] for one")
     if isinstance(images, FrameSource) and not isinstance(images, Mapping):
         if len(images) != count:
-            raise UserError(f"expected a picture for each of the {count} times, got {len(images)}")
+            raise UserError(f"expected an image for each of the {count} times, got {len(images)}")
         return images.__getitem__, None
     if callable(images):
         return images, None
@@ -181,7 +181,7 @@ def _asked(images: Any, count: int) -> tuple[Callable[[int], Any] | None, Iterab
 
 def _column(name: str, value: Any, count: int) -> Any:
     if not isinstance(value, FrameSource) or isinstance(value, Mapping | str):
-        raise UserError(f"{name} must have an array, or None, for each frame, got {type(value).__name__}")
+        raise UserError(f"{name} must have an array, or None, per frame, got {type(value).__name__}")
     if len(value) != count:
         raise UserError(f"expected {name} for each of the {count} frames, got {len(value)}")
     return value
@@ -204,13 +204,13 @@ def _picture(data: FrameData, where: str, size: tuple[int, int]) -> np.ndarray:
     image = array_of(data.image, where)
     if image.ndim != 3 or image.shape[-1] not in (3, 4):
         hint = "; use x.transpose(1, 2, 0)" if image.ndim == 3 and image.shape[0] in (3, 4) else ""
-        raise UserError(f"{where}: a picture must have shape [H, W, 3 or 4], got {list(image.shape)}{hint}")
+        raise UserError(f"{where}: an image must have shape [H, W, 3 or 4], got {list(image.shape)}{hint}")
     _check_size(image, where, "picture", size)
     image = bytes_of(image, where)
     alpha = None
     if data.alpha is not None:
         if image.shape[-1] == 4:
-            raise UserError(f"{where}: the picture has four channels and alpha is given beside it; leave one out")
+            raise UserError(f"{where}: the image has four channels and alpha is given too; omit one of them")
         alpha = array_of(data.alpha, where)
         alpha = bytes_of(alpha[..., 0] if alpha.ndim == 3 and alpha.shape[-1] == 1 else alpha, f"{where}: alpha")
         _check_map(alpha, where, "alpha", size)

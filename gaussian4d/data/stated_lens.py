@@ -51,9 +51,9 @@ _NOT_READ = {
     "rolling_shutter": "the rolling shutter",
     "transform_matrix_start": "motion during the exposure",
     "transform_matrix_end": "motion during the exposure",
-    "skew": "a skew",
-    "fisheye_crop_radius": "the circle of a fisheye",
-    **dict.fromkeys(("K", "intrinsics", "intrinsic", "intrinsic_matrix", "camera_matrix"), "a matrix of the lens"),
+    "skew": "skew",
+    "fisheye_crop_radius": "the fisheye image circle",
+    **dict.fromkeys(("K", "intrinsics", "intrinsic", "intrinsic_matrix", "camera_matrix"), "an intrinsics matrix"),
     **dict.fromkeys(("distortion", "dist_coeffs", "distortion_coefficients"), "a list of distortion coefficients"),
 }
 
@@ -92,9 +92,9 @@ def say_what_is_not_read(
     }
     if found:
         words = ", ".join(f"{_NOT_READ[key]} ({key})" for key in sorted(found))
-        problems.warning(path, f"{words}: stated, and not used")
+        problems.warning(path, f"{words}: not supported, ignored")
     notes = [
-        f"{key} is part of the poses and points as stated; it is not undone"
+        f"{key} is already applied to the poses and points; it is not undone"
         for key in sorted(stated & _POSES_AS_STATED)
     ]
     known_keys = LENS_KEYS | _NOT_READ.keys() | _HARMLESS | _POSES_AS_STATED | {*known}
@@ -102,7 +102,7 @@ def say_what_is_not_read(
     if rest:
         shown = ", ".join(key if len(key) <= 40 else f"{key[:40]}..." for key in rest[:_MOST_KEYS])
         more = f" and {len(rest) - _MOST_KEYS} more" if len(rest) > _MOST_KEYS else ""
-        notes.append(f"{path.name} states what is not read: {shown}{more}")
+        notes.append(f"{path.name} has unknown keys, which are ignored: {shown}{more}")
     return notes
 
 
@@ -184,8 +184,8 @@ def lens_of(fields: Mapping[str, Any], width: int, height: int, say: Say) -> Len
     cx, cy = number(fields.get("cx", w / 2), "cx"), number(fields.get("cy", h / 2), "cy")
     if abs(cx - w / 2) > w / 4 or abs(cy - h / 2) > h / 4:
         say(
-            f"the principal point cx {cx:g}, cy {cy:g} lies far from the middle of {w}x{h}: used as stated; are they"
-            " for pictures of another size?"
+            f"the principal point cx {cx:g}, cy {cy:g} is far from the centre of {w}x{h}: used as stated; are cx and cy"
+            " for another resolution?"
         )
     fisheye, coefficients = _distortion(fields, say)
     if fisheye or any(coefficients):
@@ -197,13 +197,13 @@ def _distortion(fields: Mapping[str, Any], say: Say) -> tuple[bool, tuple[float,
     """Returns whether the lens is a fisheye, and its coefficients in the order of `Lens.distortion`."""
     other = next((key for key in _OTHER_PROJECTIONS if fields.get(key)), None)
     if other is not None:
-        raise UserError(f"{other} is stated, which is not supported; expected a perspective or fisheye lens")
+        raise UserError(f"{other} is not supported; expected a perspective or fisheye camera")
     kind = str(fields.get("camera_model", "OPENCV")).upper()
     fisheye = kind in _FISHEYE_MODELS or bool(fields.get("is_fisheye"))
     if kind not in _FISHEYE_MODELS | _BROWN_MODELS:
         raise UserError(f"camera_model {kind} is not supported; expected OPENCV, OPENCV_FISHEYE or PINHOLE")
     if fisheye and kind not in _FISHEYE_MODELS and "camera_model" in fields:
-        say(f"camera_model {kind} and is_fisheye contradict each other: taken as a fisheye")
+        say(f"camera_model {kind} and is_fisheye contradict each other: read as a fisheye camera")
     stated = {key: number(fields[key], key) for key in _BROWN_KEYS if key in fields}
     if "distortion_params" in fields:
         listed = matrix(fields["distortion_params"], "distortion_params", (4,), (6,))
@@ -215,17 +215,17 @@ def _distortion(fields: Mapping[str, Any], say: Say) -> tuple[bool, tuple[float,
     coefficients = tuple(stated.get(key, 0.0) for key in keys)
     if fisheye:
         if any(value for key, value in stated.items() if key not in _FISHEYE_KEYS):
-            say("p1, p2, k5 and k6 are no coefficients of a fisheye: not used")
+            say("a fisheye model has no p1, p2, k5 and k6: they are ignored")
         return True, coefficients
     if kind != "FULL_OPENCV":
         # Files of OPENCV lenses often carry k3 and k4 of zero; k4 is a denominator only in the full model.
         if any(coefficients[5:]):
             raise UserError(
-                "k4, k5 and k6 belong to camera_model FULL_OPENCV (k4 also to OPENCV_FISHEYE); name the model"
+                "k4, k5 and k6 belong to camera_model FULL_OPENCV (k4 also to OPENCV_FISHEYE); state the model"
             )
         coefficients = coefficients[:5]
     if kind in _PINHOLE_MODELS and any(coefficients):
-        say(f"camera_model {kind} has no distortion, and the coefficients stated are not all 0: they are used")
+        say(f"camera_model {kind} has no distortion, but the stated coefficients are not all 0: they are used")
     return False, coefficients
 
 
@@ -242,7 +242,7 @@ def _focal(fields: Mapping[str, Any], axis: str, size: int, say: Say) -> float |
         return meant
     if abs(meant - stated) > _SAME_FOCAL * abs(stated):
         say(
-            f"camera_angle_{axis} means a focal length of {meant:.4g} pixels, fl_{axis} says {stated:.4g}: fl_{axis} is"
-            " used"
+            f"camera_angle_{axis} implies a focal length of {meant:.4g} pixels, but fl_{axis} is {stated:.4g}, which"
+            " is used"
         )
     return stated

@@ -100,16 +100,16 @@ def probe(path: Path) -> Video:
     import av.error
 
     if not path.is_file():
-        raise UserError(f"{path}: expected a video here, found no file; restore it or take it out of the scene")
+        raise UserError(f"{path}: expected a video, found no file; restore it or remove it from the scene")
     if path.stat().st_size == 0:
         raise UserError(f"{path}: the video is empty; copy it again from its source")
     try:
         with av.open(str(path), metadata_errors="replace") as container:
             if not container.streams.video:
-                raise UserError(f"{path}: expected a video, found no pictures in it; copy it again from its source")
+                raise UserError(f"{path}: expected a video, found no video stream; copy it again from its source")
             stream = container.streams.video[0]
             if stream.codec_context is None:
-                raise UserError(f"{path}: the codec of the video is not known; it is damaged, or convert it to H.264")
+                raise UserError(f"{path}: the video codec is unknown or the file is damaged; convert it to H.264")
             rate = stream.average_rate or stream.guessed_rate
             fps = float(rate) if rate else None
             stated = _stated_count(container, stream, fps)
@@ -136,7 +136,7 @@ def probe(path: Path) -> Video:
         if torn_off:
             raise UserError(
                 f"{path}: the video ends after {count} frames in the middle of a packet: it is truncated; copy it again"
-                " from its source, or write what there is anew (ffmpeg -i FILE -c copy NEW.ts)"
+                " from its source, or remux what is there (ffmpeg -i FILE -c copy NEW.ts)"
             )
         if (stated is not None and count < stated) or packets[-1][2]:
             raise UserError(_truncated(path, count, stated))
@@ -163,7 +163,7 @@ def probe(path: Path) -> Video:
         reason = error.strerror or str(error)
         raise UserError(
             f"{path}: the video cannot be decoded ({reason}): it is truncated, damaged or not a video;"
-            " copy it again from its source, or export it anew"
+            " copy it again from its source, or export it again"
         ) from None
 
 
@@ -210,7 +210,7 @@ class Decoder:
             except av.error.FFmpegError as error:
                 raise UserError(
                     f"{video.path}: frame {k} of {video.count} cannot be decoded ({error.strerror}); copy the video"
-                    " again from its source, or export it anew"
+                    " again from its source, or export it again"
                 ) from None
             self.position += 1
             if picture is not None:
@@ -220,11 +220,11 @@ class Decoder:
         """Raises `UserError` when the decoder left frame `k` out; warns once of one that it mended."""
         video = self._video
         if video.pts is not None and frame.pts is not None and frame.pts > video.pts[k] and frame.pts in video.pts[k:]:
-            raise UserError(_damaged(video.path, k, "the decoder leaves it out"))
+            raise UserError(_damaged(video.path, k, "the decoder drops it"))
         if frame.is_corrupt and not self._mended:
             self._mended = True
             warnings.warn(
-                f"{video.path}: frame {k} of {video.count} is damaged and shown as the decoder mended it; copy the"
+                f"{video.path}: frame {k} of {video.count} is damaged, and the decoder concealed the damage; copy the"
                 " video again from its source",
                 stacklevel=2,
             )
@@ -302,7 +302,7 @@ def _varying(stamps: tuple[float, ...]) -> str:
 def _oddities(stream: Any) -> tuple[str, ...]:
     """Returns what the header says that changes how the video is read, one sentence each."""
     if stream.codec_context.name in ("vp8", "vp9") and str(stream.metadata.get("alpha_mode", "0")) == "1":
-        return ("the alpha channel of VP8 and VP9 is not read; export with ProRes 4444, or PNG pictures, to keep it",)
+        return ("alpha in VP8 and VP9 is not supported and ignored; use ProRes 4444 or PNG images to keep it",)
     return ()
 
 
@@ -326,7 +326,7 @@ def _first_frame(path: Path, *, all_frames: bool) -> tuple[np.ndarray, list[int 
                 if (frame.width, frame.height) != size:
                     raise UserError(
                         f"{path}: frame {len(shown)} is {frame.width}x{frame.height}, the frames before it are"
-                        f" {size[0]}x{size[1]}; cut the video there, or export it anew in one size"
+                        f" {size[0]}x{size[1]}; split the video there, or export it again at one size"
                     )
                 shown.append(frame.pts)
                 sound = not frame.is_corrupt
@@ -334,7 +334,7 @@ def _first_frame(path: Path, *, all_frames: bool) -> tuple[np.ndarray, list[int 
             raise UserError(_damaged(path, len(shown), error.strerror or str(error))) from None
         if not sound:
             raise UserError(_end_lost(path))
-    hdr = f"HDR ({transfer}) is read without tone mapping, colours look flat; export as SDR (BT.709) for true colours"
+    hdr = f"HDR ({transfer}) is read without tone mapping, so colours look flat; export as SDR (BT.709) to avoid it"
     return picture, shown, (hdr,) if transfer else ()
 
 
@@ -356,11 +356,11 @@ def _streamed_oddities(
             raise UserError(_end_lost(path))
         if early := sum(stamp < pts[0] for stamp in sent):
             odd.append(
-                f"the recording begins between key frames: its first {early} frames need pictures from before it and"
+                f"the recording starts between key frames: its first {early} frames depend on earlier ones and"
                 " are left out; check that all cameras start together"
             )
     if torn := sum(corrupt for _, _, corrupt in packets):
-        odd.append(f"{torn} of {len(packets)} packets lost data while they were sent: frames there are as mended")
+        odd.append(f"{torn} of {len(packets)} packets lost data in transmission: the decoder conceals the damage")
     return tuple(odd)
 
 
@@ -410,14 +410,14 @@ def _last_stamp(path: Path, start: int | None) -> int | None:
 def _end_lost(path: Path) -> str:
     return (
         f"{path}: the last frames of the video cannot be decoded: it is truncated or damaged;"
-        " copy it again from its source, or export it anew"
+        " copy it again from its source, or export it again"
     )
 
 
 def _damaged(path: Path, frame: int, reason: str) -> str:
     return (
         f"{path}: frame {frame} cannot be decoded, it is damaged ({reason}); copy it again from its source, or export"
-        " the video anew without that part"
+        " the video again without that part"
     )
 
 
@@ -425,7 +425,7 @@ def _truncated(path: Path, count: int, stated: int | None) -> str:
     promise = f"its header says {stated}" if stated is not None else "its last packet is incomplete"
     return (
         f"{path}: the video ends after {count} frames, {promise}: it is truncated; copy it again from its source,"
-        " or export it anew"
+        " or export it again"
     )
 
 

@@ -54,7 +54,7 @@ def read(folder: Path, problems: ProblemList) -> SceneRecord:
     matched, group, cameras = _best_match(folder, videos, calibrations)
     if not matched:
         raise UserError(
-            f"{folder}: no video could be matched to a calibrated camera; cameras are"
+            f"{folder}: no video name matches a calibrated camera; cameras are"
             f" {', '.join(camera.name for camera in cameras)}, videos {', '.join(video.stem for video in group)};"
             " name each video after its camera"
         )
@@ -198,12 +198,12 @@ def _leftovers(
     used = {path for _, path in matched.values()}
     for camera in cameras:
         if camera.name not in matched:
-            problems.warning(camera.file, f"camera {camera.name} has no video and is left out; is a video missing?")
+            problems.warning(camera.file, f"camera {camera.name} has no video and is ignored; is a video missing?")
     for path in group:
         if path not in used:
-            problems.warning(path, "no calibrated camera has this name; the video is left out")
+            problems.warning(path, "no calibrated camera has this name; the video is ignored")
     beside = sorted({str(path.parent.relative_to(folder)) for path in videos if path not in group})
-    return [f"videos in {', '.join(beside)} are not part of the recording and not used"] if beside else []
+    return [f"videos in {', '.join(beside)} are not part of the recording and are ignored"] if beside else []
 
 
 def _lens(camera: CalibratedCamera, video: Video, problems: ProblemList) -> tuple[Lens, Video]:
@@ -215,7 +215,7 @@ def _lens(camera: CalibratedCamera, video: Video, problems: ProblemList) -> tupl
     if not (0 <= lens.cx <= width and 0 <= lens.cy <= height):
         problems.warning(
             camera.file,
-            f"camera {camera.name}: the principal point ({lens.cx:.0f}, {lens.cy:.0f}) lies outside the picture"
-            f" ({width}x{height}); was it calibrated at another size?",
+            f"camera {camera.name}: the principal point ({lens.cx:.0f}, {lens.cy:.0f}) is outside the image"
+            f" ({width}x{height}); was it calibrated at another resolution?",
         )
     return fit_lens(lens, video, problems)

@@ -69,7 +69,7 @@ class PlyElement:
                     values = np.loadtxt(file, np.float64, comments=None, max_rows=self.count, ndmin=2)
         except (ValueError, UnicodeDecodeError) as error:
             raise UserError(
-                f"{source}: its rows are no table of numbers ({str(error)[:120]}); export it anew"
+                f"{source}: its rows are no table of numbers ({str(error)[:120]}); export it again"
             ) from None
         if values.shape != (self.count, len(names)):
             raise UserError(
@@ -156,7 +156,7 @@ def _parse(source: Path, lines: list[str], data_start: int, total: int) -> PlyHe
         elif words[0] != "obj_info":
             raise UserError(f"{source}: the header line {line[:80]!r} is not understood; expected a .ply header")
     if layout not in _ORDERS:
-        raise UserError(f"{source} is in the format {layout}; expected one of {', '.join(_ORDERS)}; export it anew")
+        raise UserError(f"{source} is in the format {layout}; expected one of {', '.join(_ORDERS)}; export it again")
     order, text = _ORDERS[layout], layout == "ascii"
     elements: dict[str, PlyElement] = {}
     offset, skipped = data_start, 0

@@ -36,7 +36,7 @@ def refuse_damaged(recordings: Sequence[Recording], progress: Callable[[int, int
                 progress(done, len(videos))
     if found:
         raise UserError(
-            "; ".join(found) + "; copy the video again from its source, or export it anew without that part, or leave"
+            "; ".join(found) + "; copy the video again from its source, or export it again without that part, or leave"
             " the camera out"
         )
 
@@ -69,4 +69,4 @@ def first_damage(video: Video) -> tuple[int, str] | None:
                 # Recordings that were cut begin with frames whose references are gone; those are not shown.
                 if count:
                     return count, error.strerror or str(error)
-        return (count, "the decoder leaves it out") if count < video.count else None
+        return (count, "the decoder drops it") if count < video.count else None

@@ -148,7 +148,7 @@ def _as_written(mask: np.ndarray, recording: Recording, camera: PlacedCamera, wr
     if mask.shape != (recording.height, recording.width):
         raise UserError(
             f"{recording.path}: a mask is {mask.shape[1]}x{mask.shape[0]}, the recording"
-            f" {recording.width}x{recording.height}; make them the same size"
+            f" {recording.width}x{recording.height}; they must be the same size"
         )
     window = camera.video
     if not written.encoded or window is None:

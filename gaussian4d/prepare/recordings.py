@@ -166,6 +166,6 @@ def _common_header(pictures: list[Path]) -> ImageHeader:
         more = f"; so are {len(odd) - 1} more, such as {odd[-1][0].name}" if len(odd) > 1 else ""
         raise UserError(
             f"{path}: the picture is {header.width}x{header.height}, {pictures[0].name} of the same camera is"
-            f" {first.width}x{first.height}{more}; make them the same size"
+            f" {first.width}x{first.height}{more}; they must be the same size"
         )
     return first

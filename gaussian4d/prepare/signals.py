@@ -84,7 +84,7 @@ def audio_signal(recording: Recording) -> Signal | None:
                 chunks += [part.to_ndarray().reshape(-1) for part in resampler.resample(frame)]
     except av.error.FFmpegError as error:
         raise UserError(
-            f"{recording.path}: the sound cannot be decoded ({error.strerror}); use --sync motion, or export it anew"
+            f"{recording.path}: the sound cannot be decoded ({error.strerror}); use --sync motion, or export it again"
         ) from None
     if not chunks or audio_start is None:
         return None

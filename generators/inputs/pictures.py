@@ -76,7 +76,7 @@ def open_picture(path: Path) -> Iterator[Any]:
         except Image.DecompressionBombError:
             raise UserError(f"{path}: more than {_millions(MAX_PIXELS)} pixels; make the picture smaller") from None
         except (OSError, SyntaxError, ValueError) as error:
-            raise UserError(f"{path}: expected a picture, cannot read it ({error}); export it anew as PNG") from None
+            raise UserError(f"{path}: expected an image, cannot read it ({error}); export it again as PNG") from None
         with image:
             width, height = image.size
             if width * height > MAX_PIXELS:
@@ -104,7 +104,7 @@ def decode(image: Any, path: Path, *, max_side: int = MAX_SIDE) -> Picture:
     try:
         image.load()
     except (OSError, SyntaxError, ValueError, MemoryError) as error:
-        raise UserError(f"{path}: the picture is damaged ({error}); restore it from its source") from None
+        raise UserError(f"{path}: the image is damaged ({error}); restore it from its source") from None
     factor = -(-max(image.size) // max_side)
     columns, rows = image.size
     step = max(_STRIP_PIXELS // columns // factor, 1) * factor

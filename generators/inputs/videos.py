@@ -99,7 +99,7 @@ def _animated(path: Path, frames: int) -> Clip:
             try:
                 image.seek(index)
             except (EOFError, OSError, SyntaxError) as error:
-                raise UserError(f"{path}: frame {index} of {total} is damaged ({error}); export it anew") from None
+                raise UserError(f"{path}: frame {index} of {total} is damaged ({error}); export it again") from None
             pictures.append(decode(image, path, max_side=FRAME_SIDE))
             seconds += float(image.info.get("duration", 0.0) or 0.0) / 1000.0
     # Frames may be shown for different times; on average is near enough for the speed of playing.

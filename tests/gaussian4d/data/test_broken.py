@@ -56,7 +56,7 @@ def test_missing_empty_and_unknown_folders(tmp_path: Path) -> None:
     fails(tmp_path, "empty", "transforms_train.json", "train_meta.json", "Qualisys")
     (tmp_path / "notes.txt").write_text("hello")
     fails(tmp_path, "no scene found", "transforms.json", "OpenCV")
-    fails(tmp_path / "notes.txt", "notes.txt", "expected a folder")
+    fails(tmp_path / "notes.txt", "notes.txt", "expected a scene folder")
 
 
 def test_missing_frame(tmp_path: Path) -> None:
@@ -64,7 +64,9 @@ def test_missing_frame(tmp_path: Path) -> None:
     (tmp_path / "train" / "c1_t3.png").unlink()
     fails(tmp_path, "transforms_train.json", "c1_t3.png", "missing", "restore")
     (tmp_path / "train" / "c0_t0.png").unlink()
-    with pytest.raises(UserError, match=r"c0_t0\.png is missing.*2 files are missing in all, c1_t3\.png too; --skip"):
+    with pytest.raises(
+        UserError, match=r"c0_t0\.png is missing.*2 files are missing in total, also c1_t3\.png; --skip"
+    ):
         load_scene(tmp_path)
     scene, problems = inspect(tmp_path)
     assert scene is not None and len(problems) == 1, "what is left can still be looked at"
@@ -119,7 +121,7 @@ def test_size_that_is_not_the_picture_s(tmp_path: Path) -> None:
     write_dnerf(tmp_path)
     path = tmp_path / "transforms_train.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"w": 128, "h": 90}))
-    fails(tmp_path, f"{WIDTH}x{HEIGHT}", "128x90", "no scaled copy")
+    fails(tmp_path, f"{WIDTH}x{HEIGHT}", "128x90", "not a resized copy")
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "train/../../x.png"])
@@ -259,7 +261,7 @@ def test_videos_without_calibration_or_without_a_match(tmp_path: Path) -> None:
     dot_video(tmp_path / "left.mp4", poses()[0])
     fails(tmp_path, "no calibration", "Qualisys")
     (tmp_path / "right.xml").write_text(opencv_xml(poses()[0]))
-    fails(tmp_path, "no video could be matched", "right", "left")
+    fails(tmp_path, "no video name matches", "right", "left")
 
 
 def test_lengths_and_rates_that_differ(tmp_path: Path) -> None:

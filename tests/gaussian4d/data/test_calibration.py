@@ -106,7 +106,7 @@ def test_scaled_cut_and_unexplained_sizes(tmp_path: Path) -> None:
     assert_dots(scene)
     write_video(tmp_path / "cam0.mp4", [picture(u, v)[:, : WIDTH - 8]])
     scene = load_scene(tmp_path)
-    assert any("cut off" in problem.message for problem in scene.problems)
+    assert any("treated as cropped" in problem.message for problem in scene.problems)
     assert_dots(scene)
     write_video(tmp_path / "cam0.mp4", [picture(u, v, WIDTH + 40, HEIGHT)])
     with pytest.raises(UserError, match=r"cam0\.mp4.*64x48.*104x48.*export"):

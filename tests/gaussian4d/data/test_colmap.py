@@ -148,7 +148,7 @@ def test_pictures_without_numbers_are_one_instant(tmp_path: Path) -> None:
         save(tmp_path / f"{name}.png", picture(*pixel(poses()[c], dot(0))))
     scene = load_scene(tmp_path)
     assert len(scene.times) == 1 and list(scene.cameras) == ["left", "right"]
-    assert any("one instant" in problem.message for problem in scene.problems)
+    assert any("single instant" in problem.message for problem in scene.problems)
     assert_dots(scene)
 
 
@@ -161,8 +161,8 @@ def test_a_calibration_for_another_resolution_is_scaled(tmp_path: Path) -> None:
             save(tmp_path / "images" / f"cam{c:02d}" / f"{k}.png", shot(c, k))
     scene = load_scene(tmp_path)
     assert scene.cameras["cam00"].K[0, 0] == pytest.approx(FOCAL)
-    said = [problem.message for problem in scene.problems if "intrinsics are scaled" in problem.message]
-    assert len(said) == 1 and "the same of 2 more: cam01/0.png, cam02/0.png" in said[0]
+    said = [problem.message for problem in scene.problems if "intrinsics are rescaled" in problem.message]
+    assert len(said) == 1 and "the same for 2 more: cam01/0.png, cam02/0.png" in said[0]
     assert_dots(scene)
 
 

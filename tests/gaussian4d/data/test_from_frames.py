@@ -72,7 +72,7 @@ def test_an_array_is_served_as_it_is() -> None:
     assert list(made.cameras) == ["0", "1"] and made.times.tolist() == TIMES[::2] and not made.problems
     assert made.points is not None and made.points.rgb.tolist() == [[128] * 3] * 3
     assert str(made.path) == "mine" and repr(made).startswith("Scene('mine', format='frames', cameras=2, times=4")
-    assert not made.has_files and "every frame trains" in made.split_note
+    assert not made.has_files and "all frames are for training" in made.split_note
 
 
 @pytest.mark.parametrize("kind", ["list", "tensor", "floats", "function", "source", "generator"])
@@ -238,7 +238,7 @@ def test_the_fingerprint_is_of_cameras_times_sizes_and_splits() -> None:
 
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
-    "a picture short": ({"images": PICTURES[1:]}, "a picture for each of the 8 times, got 7"),
+    "a picture short": ({"images": PICTURES[1:]}, "an image for each of the 8 times, got 7"),
     "a camera short": ({"cameras": CAMERAS[1:]}, "a camera for each of the 8 times, got 7 cameras"),
     "no camera": ({"cameras": [np.eye(4)] * F}, "gaussian4d.Camera objects, got ndarray"),
     "no pinhole": ({"cameras": g4.Camera("a", np.eye(4), np.eye(3), W, H, "fisheye")}, "undistort the pictures"),
@@ -263,11 +263,11 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no picture": ({"images": lambda index: None}, "frame 0: expected an array of numbers, got NoneType"),
     "too few": ({"images": iter(PICTURES[1:])}, "expected 8 frames, one for each time, got 7"),
     "too many": ({"images": iter([*PICTURES, PICTURES[0]])}, "expected 8 frames, one for each time, got more"),
-    "alpha twice": ({"images": np.concatenate([PICTURES] * 2, -1)[..., :4], "alpha": MAPS}, "leave one out"),
+    "alpha twice": ({"images": np.concatenate([PICTURES] * 2, -1)[..., :4], "alpha": MAPS}, "omit one of them"),
     "alpha of two": ({"images": Source(alpha=MAPS), "alpha": MAPS}, "frame 0 has its own alpha, and alpha= gives"),
     "alpha for some": ({"images": iter(PICTURES), "alpha": [MAPS[0], *[None] * (F - 1)]}, "frame 1 has no alpha"),
     "masks short": ({"mask": MAPS[1:]}, "expected mask for each of the 8 frames, got 7"),
-    "one mask": ({"mask": 1.0}, "mask must have an array, or None, for each frame, got float"),
+    "one mask": ({"mask": 1.0}, "mask must have an array, or None, per frame, got float"),
     "small mask": ({"mask": MAPS[:, 1:]}, "frame 0: the mask is 20x11"),
     "deep depth": ({"depth": MAPS[..., None]}, r"depth must have shape \[H, W\], got \[12, 20, 1\]"),
     "negative depth": ({"depth": -MAPS}, "depth must be finite and not negative, 0 or NaN"),

@@ -82,11 +82,11 @@ def test_skip_missing_leaves_out_and_counts(tmp_path: Path, write: object) -> No
     gone = [Path(frames[0].source), Path(frames[-1].source)]
     for path in gone:
         path.unlink()
-    with pytest.raises(UserError, match=r"2 files are missing in all.*--skip-missing"):
+    with pytest.raises(UserError, match=r"2 files are missing in total.*--skip-missing"):
         load_scene(tmp_path)
     scene = load_scene(tmp_path, skip_missing=True)
     assert len(scene.frames("all")) == len(whole.frames("all")) - 2
-    said = [problem.message for problem in scene.problems if "left out as asked" in problem.message]
+    said = [problem.message for problem in scene.problems if "left out (--skip-missing)" in problem.message]
     assert len(said) == 1 and "2 entries" in said[0] and gone[0].name in said[0]
     assert scene.options["skip_missing"] is True and "skip_missing" not in whole.options
     for frame in scene.frames("all"):
@@ -101,11 +101,11 @@ def test_a_run_opens_its_scene_without_what_was_skipped(tmp_path: Path, capsys: 
         load_scene(folder)
     assert main(["info", str(folder)]) == 2
     assert main(["info", str(folder), "--skip-missing"]) == 0
-    assert "1 entry is left out as asked" in capsys.readouterr().out
+    assert "1 entry is left out (--skip-missing)" in capsys.readouterr().out
     command = ["fit", str(folder), "--out", str(tmp_path / "run"), "--max-steps", "3"]
     assert main(command) == 2 and not (tmp_path / "run").exists()
     assert main([*command, "--skip-missing"]) == 0
-    assert "1 entry is left out as asked" in (tmp_path / "run" / "log.txt").read_text()
+    assert "1 entry is left out (--skip-missing)" in (tmp_path / "run" / "log.txt").read_text()
     assert len(RunFolder(tmp_path / "run").scene().frames("all")) == whole - 1
 
 
@@ -138,7 +138,7 @@ def test_times_beyond_the_clip_begin_with_the_first(tmp_path: Path, stamps: tupl
     scene = load_scene(tmp_path)
     np.testing.assert_allclose(scene.times, np.linspace(0, 1, COUNT), atol=1e-6)
     assert scene.duration == pytest.approx(stamps[1] - stamps[0])
-    assert sum("read as seconds" in problem.message for problem in scene.problems) == 1
+    assert sum("shifted to start at 0" in problem.message for problem in scene.problems) == 1
 
 
 def test_two_pictures_of_one_number_are_refused(tmp_path: Path) -> None:
@@ -146,5 +146,5 @@ def test_two_pictures_of_one_number_are_refused(tmp_path: Path) -> None:
     folder = sorted((tmp_path / "images").iterdir())[0]
     first = sorted(folder.iterdir())[0]
     Image.open(first).save(folder / f"0{first.name}")
-    with pytest.raises(UserError, match="is there twice"):
+    with pytest.raises(UserError, match="exists twice"):
         load_scene(tmp_path)

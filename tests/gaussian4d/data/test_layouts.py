@@ -55,7 +55,7 @@ def test_splits_and_clip(loaded: tuple[Layout, Scene]) -> None:
     if layout.test:
         held = {layout.cameras.index(name) for name in layout.test}
         assert test == {(c, k) for c in held for k in range(FRAMES)}
-        assert "as the data states" in scene.split_note
+        assert "as stated by the data" in scene.split_note
     else:
         assert test == {(c, k) for c in range(3) for k in (4,)} and "held out" in scene.split_note
     assert len(scene.frames("train")) == 3 * FRAMES - len(test)

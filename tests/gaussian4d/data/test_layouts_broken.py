@@ -252,7 +252,7 @@ BROKEN: list[tuple[str, str, Callable[[Path], object], tuple[str, ...]]] = [
         lambda f: Image.new("RGB", (20, 48)).save(f / "cam02" / "frame_00001.jpg"),
         ("frame_00001.jpg", "64x48", "20x48"),
     ),
-    ("multipleview", "mixed", lambda f: save_clip(f / "cam02.mp4", 1), ("cam01", "pictures while cam02 has a video")),
+    ("multipleview", "mixed", lambda f: save_clip(f / "cam02.mp4", 1), ("cam01", "images, but cam02 has a video")),
 ]
 
 
@@ -305,7 +305,7 @@ def test_points_that_cannot_be_read_are_left_out_with_a_warning(tmp_path: Path) 
         cut(folder / name, 55)
         scene = load_scene(folder)
         assert scene.points is None, layout
-        assert any(Path(name).name in str(problem) and "left out" in str(problem) for problem in scene.problems), layout
+        assert any(Path(name).name in str(problem) and "ignored" in str(problem) for problem in scene.problems), layout
 
 
 def test_cameras_without_recording_and_the_reverse_are_named(tmp_path: Path) -> None:

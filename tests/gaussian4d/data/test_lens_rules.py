@@ -71,7 +71,7 @@ def test_a_frame_s_field_of_view_counts_before_the_file_s_focal_lengths(written:
 def test_two_focal_lengths_that_differ_are_said_once(written: Any) -> None:
     scene, problems = read(written(camera_angle_x=angle(90), fl_x=70.0))
     assert focal(scene) == pytest.approx((70, 70))
-    assert len(problems) == 1 and "camera_angle_x means a focal length of 90" in problems[0].message
+    assert len(problems) == 1 and "camera_angle_x implies a focal length of 90" in problems[0].message
     _, problems = read(written(camera_angle_x=angle(70.2), fl_x=70.0))
     assert not problems
 
@@ -93,11 +93,11 @@ def test_distortion_as_a_list(written: Any) -> None:
     [
         ({"camera_model": "PINHOLE", "k1": -0.05}, "PINHOLE has no distortion"),
         ({"camera_model": "OPENCV", "is_fisheye": True}, "contradict each other"),
-        ({"camera_model": "OPENCV_FISHEYE", "p1": 0.01}, "no coefficients of a fisheye"),
+        ({"camera_model": "OPENCV_FISHEYE", "p1": 0.01}, "fisheye model has no p1"),
         ({"distortion_params": [0.01, 0, 0, 0], "k1": 0.2}, "contradict each other"),
-        ({"cx": 62.0, "cy": 24.0}, "far from the middle"),
-        ({"K": [[70, 0, 32], [0, 70, 24], [0, 0, 1]]}, "stated, and not used"),
-        ({"skew": 0.1}, "stated, and not used"),
+        ({"cx": 62.0, "cy": 24.0}, "far from the centre"),
+        ({"K": [[70, 0, 32], [0, 70, 24], [0, 0, 1]]}, "not supported, ignored"),
+        ({"skew": 0.1}, "not supported, ignored"),
     ],
 )
 def test_contradictions_and_what_is_not_used_are_one_line(written: Any, fields: dict[str, Any], said: str) -> None:
@@ -118,13 +118,13 @@ def test_contradictions_and_what_is_not_used_are_one_line(written: Any, fields: 
 )
 def test_a_lens_that_cannot_be_read_is_one_line(written: Any, fields: dict[str, Any]) -> None:
     folder = written(**({"fl_x": 70.0} | fields if fields else {}))
-    one_error(folder, "the same of")
+    one_error(folder, "the same for")
 
 
 def test_smaller_copies_are_taken_with_their_lens(written: Any) -> None:
     scene, problems = read(written(w=2 * WIDTH, h=2 * HEIGHT, fl_x=2 * FOCAL))
     assert focal(scene) == pytest.approx((FOCAL, FOCAL))
-    assert len(problems) == 1 and "intrinsics are scaled" in problems[0].message
+    assert len(problems) == 1 and "intrinsics are rescaled" in problems[0].message
 
 
 def test_another_shape_is_one_line(written: Any) -> None:
@@ -178,7 +178,7 @@ def test_calibrations_beside_the_pictures_mean_the_upright_ones(tmp_path: Path, 
         turned.save(path, exif=exif, **({"quality": 97} if path.suffix == ".jpg" else {}))
     scene, problems = read(tmp_path)
     assert_dots(scene, tolerance=0.4)
-    assert sum("turned as its EXIF" in problem.message for problem in problems) == 1
+    assert sum("rotated by its EXIF" in problem.message for problem in problems) == 1
 
 
 @pytest.mark.parametrize("orientation", [2, 3, 4])
@@ -187,10 +187,10 @@ def test_what_no_size_tells_goes_with_the_other_pictures(tmp_path: Path, orienta
     nerfstudio(tmp_path, frames)
     upright = lying(tmp_path / "cam0", orientation)
     _, problems = read(tmp_path)
-    assert len(problems) == 1 and "no size tells" in problems[0].message
+    assert len(problems) == 1 and "no size shows" in problems[0].message
     upright |= lying(tmp_path / "cam1", 6)
     scene, problems = read(tmp_path)
-    assert len(problems) == 1 and "turned as its EXIF" in problems[0].message
+    assert len(problems) == 1 and "rotated by its EXIF" in problems[0].message
     for frame in scene.frames("all"):
         np.testing.assert_array_equal(frame.image, upright[Path(frame.source)])
 
@@ -265,7 +265,7 @@ def test_info_says_all_of_it(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     content = json.loads((tmp_path / "transforms_train.json").read_text())
     (tmp_path / "transforms_train.json").write_text(json.dumps(content | {"fl_x": 200.0}))
     assert main(["info", str(tmp_path)]) == 0
-    assert "fl_x is used" in capsys.readouterr().out
+    assert "fl_x is 200, which is used" in capsys.readouterr().out
 
 
 def test_what_is_not_read_is_a_note(written: Any) -> None:

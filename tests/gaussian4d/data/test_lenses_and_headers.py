@@ -110,7 +110,7 @@ def test_the_upright_picture_is_read_where_its_size_is_stated_or_none(
     scene, problems = inspect(tmp_path)
     assert scene is not None
     said = [problem.message for problem in problems]
-    assert len(said) == 1 and "turned as its EXIF" in said[0] and f"{2 * COUNT} pictures" in said[0]
+    assert len(said) == 1 and "rotated by its EXIF" in said[0] and f"{2 * COUNT} images" in said[0]
     for frame in scene.frames("all"):
         np.testing.assert_array_equal(frame.image, upright[Path(frame.source)])
 
@@ -181,7 +181,7 @@ def test_files_that_are_no_pictures_are_one_line(tmp_path: Path) -> None:
     nerfstudio(tmp_path, nerfstudio_images(tmp_path))
     for k in (9, 10, 11):
         (tmp_path / "cam1" / f"frame_{k}.png").write_bytes(b"no picture")
-    one_error(tmp_path, "3 files in all", "frame_11.png")
+    one_error(tmp_path, "3 files in total", "frame_11.png")
 
 
 @pytest.mark.parametrize("ending", [".ts", ".MTS", ".m2ts"])

@@ -48,14 +48,14 @@ def warned(folder: Path, *words: str) -> None:
     ("change", "words"),
     [
         (lambda name: name.replace("/", "\\"), "with backslashes"),
-        (lambda name: "C:\\Users\\me\\scene\\" + name.replace("/", "\\"), "absolute on another computer"),
-        (lambda name: "/Volumes/Disk/scene/" + name, "absolute on another computer"),
-        (lambda name: "/" + name, "absolute on another computer"),
-        (lambda name: "~/scene/" + name, "absolute on another computer"),
-        (lambda name: name.replace(".png", ".PNG"), "in other letters"),
-        (lambda name: name.upper(), "in other letters"),
-        (lambda name: name.replace(".png", ".jpg"), "with another ending"),
-        (lambda name: name.replace("cam", "%63am"), "web address"),
+        (lambda name: "C:\\Users\\me\\scene\\" + name.replace("/", "\\"), "by absolute paths of another computer"),
+        (lambda name: "/Volumes/Disk/scene/" + name, "by absolute paths of another computer"),
+        (lambda name: "/" + name, "by absolute paths of another computer"),
+        (lambda name: "~/scene/" + name, "by absolute paths of another computer"),
+        (lambda name: name.replace(".png", ".PNG"), "in different case or accents"),
+        (lambda name: name.upper(), "in different case or accents"),
+        (lambda name: name.replace(".png", ".jpg"), "with a different extension"),
+        (lambda name: name.replace("cam", "%63am"), "URL escapes"),
         (lambda name: "file:///home/me/clip/" + name.replace("cam", "%63am"), "file://"),
         (lambda name: "file:///C:/my%20clip/" + name, "file://"),
         (lambda name: "file:/C:/clip/" + name, "file://"),
@@ -117,7 +117,7 @@ def test_a_list_of_pictures_of_another_size(scene: Path, there: str, listed: str
             for each in (content, *content["frames"])
         ],
     )
-    warned(scene, "a copy of another size is there", f"{2 * COUNT} files are")
+    warned(scene, "only exists at another size", f"{2 * COUNT} files are")
     camera = load_scene(scene).cameras["cam0"]
     assert camera.width == 64 // step and np.allclose(camera.K[:2], before.K[:2] / step)
 
@@ -291,7 +291,7 @@ def test_names_that_a_copy_has_turned_to_utf8(tmp_path: Path, encoding: str, roo
         save(tmp_path / "images" / f"{room}{c:02d}.png", shot(c, 0))
     found, problems = inspect(tmp_path)
     assert found is not None and len(found.frames("all")) == 3
-    assert [problem for problem in problems if "3 files are named in an encoding other than UTF-8" in problem.message]
+    assert [problem for problem in problems if "3 files are listed in an encoding other than UTF-8" in problem.message]
     (tmp_path / "images" / f"{room}00.png").unlink()
     with pytest.raises(UserError, match="encoding other than UTF-8"):
         load_scene(tmp_path)
@@ -350,5 +350,5 @@ def test_what_a_folder_without_a_scene_holds_is_said(tmp_path: Path, scene: Path
         load_scene(scene.parent)
     (tmp_path / "v").mkdir()
     (tmp_path / "v" / "notes.txt").write_text(json.dumps({}))
-    with pytest.raises(UserError, match=r"it holds notes\.txt"):
+    with pytest.raises(UserError, match=r"it contains notes\.txt"):
         load_scene(tmp_path / "v")

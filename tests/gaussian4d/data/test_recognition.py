@@ -110,7 +110,7 @@ def test_left_out_recordings_are_one_line(tmp_path: Path) -> None:
     write_colmap_text(tmp_path / "sparse/0")
     save_clip(tmp_path / "videos" / "cam00.mp4", 0, 3)
     assert len(lines(tmp_path, "no video or folder in videos")) == 1
-    assert lines(tmp_path, "image cam01.png", "the same of 1 more: cam02.png")
+    assert lines(tmp_path, "image cam01.png", "the same for 1 more: cam02.png")
 
 
 def test_pictures_of_another_shape_are_one_line(tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_pictures_of_another_shape_are_one_line(tmp_path: Path) -> None:
     for c in range(3):
         save(tmp_path / "images" / f"cam{c:02d}.png", shot(c, 0)[:20])
     assert len(lines(tmp_path, severity="error")) == 1
-    assert lines(tmp_path, "no scaled copy", "the same of 2 more: cam01.png, cam02.png", severity="error")
+    assert lines(tmp_path, "not a resized copy", "the same for 2 more: cam01.png, cam02.png", severity="error")
 
 
 @pytest.mark.parametrize("beside", ["__MACOSX", "@eaDir", ".thumbs"])
@@ -202,7 +202,7 @@ def test_frames_that_are_listed_twice(tmp_path: Path) -> None:
     assert lines(tmp_path, f"{2 * COUNT} pictures are listed twice")
     content["frames"][-1]["transform_matrix"] = np.eye(4).tolist()
     path.write_text(json.dumps(content))
-    assert lines(tmp_path, "1 picture is listed twice, with cameras that differ")
+    assert lines(tmp_path, "1 picture is listed twice, with different cameras")
 
 
 def test_one_mistake_in_every_entry_is_one_line(tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ def test_one_mistake_in_every_entry_is_one_line(tmp_path: Path) -> None:
     content["frames"][3]["transform_matrix"] = "none"
     path.write_text(json.dumps(content))
     said = lines(tmp_path, severity="error")
-    assert len(said) == 2 and "the same of 8 more: 1, 2, 4, 5, 6, 7, ..." in said[0] and "entry 3" in said[1]
+    assert len(said) == 2 and "the same for 8 more: 1, 2, 4, 5, 6, 7, ..." in said[0] and "entry 3" in said[1]
 
 
 def none(folder: Path) -> str:
@@ -229,25 +229,25 @@ def test_what_is_no_scene_is_told_by_what_it_holds(tmp_path: Path) -> None:
         write_n3dv(tmp_path / "two" / name)
     assert "there are 2: coffee, steak" in none(tmp_path / "two")
     colmap(tmp_path / "c")
-    assert f"but {tmp_path / 'c'} is one: give that folder" in none(tmp_path / "c" / "images")
+    assert f"but {tmp_path / 'c'} is a scene: pass that folder" in none(tmp_path / "c" / "images")
     assert f"the scene {tmp_path / 'c'}; give that folder" in none(tmp_path / "c" / "sparse" / "0")
     for part in ("images", "cameras"):
         (tmp_path / "c" / "sparse" / "0" / f"{part}.txt").unlink()
     assert "sparse/ lacks its cameras and images" in none(tmp_path / "c")
     shutil.rmtree(tmp_path / "c" / "sparse")
-    assert "pictures but no cameras" in none(tmp_path / "c")
+    assert "images but no cameras" in none(tmp_path / "c")
     (tmp_path / "c" / "database.db").write_bytes(b"SQLite")
-    assert "a database of COLMAP, but no model" in none(tmp_path / "c")
+    assert "a COLMAP database, but no model" in none(tmp_path / "c")
     (tmp_path / "b").mkdir()
     np.save(tmp_path / "b" / "poses_bounds.npy", llff_rows())
     assert "neither cam00.mp4" in none(tmp_path / "b")
     write_dnerf(tmp_path / "d", count=2)
     (tmp_path / "d" / "transforms_train.json").unlink()
-    assert "transforms_train.json is not among" in none(tmp_path / "d")
+    assert "there is no transforms_train.json" in none(tmp_path / "d")
 
 
 def test_a_file_in_place_of_its_folder(tmp_path: Path) -> None:
     (tmp_path / "transforms.json").write_text("{}")
-    assert f"got a file; give {tmp_path}" in none(tmp_path / "transforms.json")
+    assert f"got a file; pass {tmp_path}" in none(tmp_path / "transforms.json")
     (tmp_path / "scene.zip").write_bytes(b"PK")
     assert "unpack it" in none(tmp_path / "scene.zip")

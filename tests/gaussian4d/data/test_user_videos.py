@@ -135,7 +135,7 @@ def test_a_calibration_on_its_side_is_explained(tmp_path: Path) -> None:
             "<opencv_storage>", f"<opencv_storage><width>{WIDTH}</width><height>{HEIGHT}</height>"
         )
     )
-    with pytest.raises(UserError, match=rf"cam1\.mp4.*{WIDTH}x{HEIGHT}.*{HEIGHT}x{WIDTH}.*lies on its side"):
+    with pytest.raises(UserError, match=rf"cam1\.mp4.*{WIDTH}x{HEIGHT}.*{HEIGHT}x{WIDTH}.*rotated by 90 degrees"):
         load_scene(tmp_path)
 
 
@@ -190,7 +190,7 @@ def test_alpha_of_pictures_of_one_camera_is_dropped_with_a_warning(tmp_path: Pat
     first = tmp_path / frames[0]["file_path"]
     Image.open(first).convert("RGBA").save(first)
     scene = load_scene(nerfstudio(tmp_path, frames))
-    assert not scene.has_alpha and says(scene, first.name, "alpha is not used")
+    assert not scene.has_alpha and says(scene, first.name, "alpha is ignored")
 
 
 def test_a_calibration_for_half_the_resolution_is_scaled_and_another_shape_refused(tmp_path: Path) -> None:
@@ -203,7 +203,7 @@ def test_a_calibration_for_half_the_resolution_is_scaled_and_another_shape_refus
     (tmp_path / "cam1.xml").write_text(text)
     scene = load_scene(tmp_path)
     assert scene.cameras["cam1"].K[0, 0] == pytest.approx(FOCAL)
-    assert says(scene, "cam1.mp4", "32x24", "intrinsics are scaled")
+    assert says(scene, "cam1.mp4", "32x24", "intrinsics are rescaled")
     assert_dots(scene)
     (tmp_path / "cam1.xml").write_text(text.replace(sized.format(32, 24), sized.format(80, 24)))
     with pytest.raises(UserError, match=r"cam1\.mp4.*80x24.*calibrate at its size"):
@@ -252,7 +252,7 @@ def test_a_camera_name_twice_in_a_nerfstudio_file(tmp_path: Path) -> None:
     for c in range(2):
         pictures[c]["file_path"] = f"{c}.png"
         save(tmp_path / f"{c}.png", shots(c)[0])
-    with pytest.raises(UserError, match=r"transforms\.json.*camera cam has two pictures at instant 0.*rename"):
+    with pytest.raises(UserError, match=r"transforms\.json.*camera cam has two images at instant 0.*rename"):
         load_scene(nerfstudio(tmp_path, pictures))
 
 
@@ -320,7 +320,7 @@ def test_a_frame_that_the_decoder_leaves_out_does_not_shift_the_others(tmp_path:
     shifted = dataclasses.replace(video, pts=tuple(p if k < 6 else p - step // 2 for k, p in enumerate(video.pts)))
     assert len(list(Decoder(shifted).read(COUNT - 1, range(COUNT)))) == COUNT, "stamps of no frame say nothing"
     lost = dataclasses.replace(video, pts=(*video.pts[:6], video.pts[6] - step // 2, *video.pts[6:]), count=COUNT + 1)
-    with pytest.raises(UserError, match=r"frame 6 cannot be decoded.*leaves it out"):
+    with pytest.raises(UserError, match=r"frame 6 cannot be decoded.*drops it"):
         list(Decoder(lost).read(COUNT, range(COUNT + 1)))
 
 
