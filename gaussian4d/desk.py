@@ -27,7 +27,7 @@ from .model import DynamicGaussians
 from .paths import CameraPath
 from .rendering import RenderOutput, render
 from .truth import Truth
-from .video_out import check_video_path, write_video
+from .video_out import check_fps, check_picture_size, check_video_path, write_video
 
 Layout = Literal["row", "grid", "files"]
 
@@ -89,6 +89,8 @@ class Desk:
     ) -> None:
         self.model, self.path, self.shot, self._truth = model, path, shot, truth
         self._lock = lock or contextlib.nullcontext()
+        for width, height in {(camera.width, camera.height) for camera, _ in path}:
+            check_picture_size("a render", width, height)
         self._names = draw.buffers_for(shot.buffers)
         if shot.transparent or shot.exr:
             self._names = tuple(dict.fromkeys([*self._names, "alpha"]))
@@ -227,6 +229,8 @@ def render_to(
         UserError: when `out` cannot be written.
     """
     check_target(out, desk.shot)
+    if out.suffix:
+        check_fps(fps)
     folder = _prepare(frames_folder(out), desk, resume)
     ending, total = ".exr" if desk.shot.exr else ".png", len(desk.path)
     for index in range(total):
@@ -237,7 +241,10 @@ def render_to(
             if desk.shot.exr:
                 write_exr(files[""], desk.floats(index))
             else:
-                for stream, picture in desk.frame(index).items():
+                pictures = desk.frame(index)
+                if index == 0:
+                    _check_sizes(out, desk.shot, pictures, folder)
+                for stream, picture in pictures.items():
                     with atomic_write(files[stream]) as temporary:
                         Image.fromarray(picture).save(temporary, compress_level=1)
         progress(index + 1, total)
@@ -252,6 +259,16 @@ def render_to(
                     file.replace(temporary / f"frame_{index:04d}{ending}")
     shutil.rmtree(folder)
     return written
+
+
+def _check_sizes(out: Path, shot: Shot, pictures: dict[str, np.ndarray], folder: Path) -> None:
+    """Raises `UserError` for pictures that are too large for their files, which nobody can go on with."""
+    try:
+        for target, picture in zip(targets(out, shot), pictures.values()):
+            check_picture_size(target, picture.shape[1], picture.shape[0])
+    except UserError:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def _prepare(folder: Path, desk: Desk, resume: bool) -> Path:

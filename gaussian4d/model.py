@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +134,10 @@ def load_model(path: str | Path, device: str | torch.device | None = None) -> Dy
     check_ordinary(path, "a model file")
     from .io.registry import read_model
 
-    return read_model(path)
+    model = read_model(path)
+    if not len(model):
+        warnings.warn(f"{path} holds no Gaussians: there is nothing to see", stacklevel=2)
+    return model
 
 
 def runs_in(folder: str | Path) -> list[Path]:

@@ -34,6 +34,13 @@ _OPTIONS = {
     "libvpx": {"crf": "8", "b": "8M"},
 }
 
+_LARGEST_SIDE = {".mp4": 16384, ".mov": 16384, ".mkv": 16384, ".webm": 65534, ".gif": 65535}
+"""Pixels of a side that the codec of an ending can hold; of a folder 65,535, too."""
+MOST_PIXELS = 1 << 27
+"""Pixels of a picture: FFmpeg takes no more than twice as many, and drawing as many takes some gigabytes."""
+FPS_RANGE = (0.01, 1000.0)
+"""Beyond it files come out that players do not understand."""
+
 ENDINGS = (*_CODECS, ".gif")
 """File endings that `write_video` knows; a path without an ending becomes a folder of PNG files."""
 
@@ -52,11 +59,13 @@ def write_video(path: str | os.PathLike[str], frames: Iterable[np.ndarray], fps:
     """
     target = Path(path)
     check_video_path(target)
-    if not fps > 0:
-        raise UserError(f"fps must be positive, got {fps}")
+    check_fps(fps)
     checked = _checked(frames)
     if target.suffix == "":
         return _write_folder(target, checked)
+    first = next(checked)
+    check_picture_size(target, first.shape[1], first.shape[0])
+    checked = itertools.chain([first], checked)
     with atomic_write(target) as temporary:
         if target.suffix.lower() == ".gif":
             return _write_gif(temporary, checked, fps)
@@ -79,6 +88,22 @@ def check_video_path(path: str | os.PathLike[str], transparent: bool = False) ->
         raise UserError(f"{target} is a folder; expected a file name; remove the folder or name another file")
     if not target.suffix:
         check_replaceable(target)
+
+
+def check_fps(fps: float) -> None:
+    """Raises `UserError` for frames per second that no video has."""
+    if not FPS_RANGE[0] <= fps <= FPS_RANGE[1]:
+        raise UserError(f"a video has {FPS_RANGE[0]:g} to {FPS_RANGE[1]:g} frames per second, got {fps:g}")
+
+
+def check_picture_size(path: str | os.PathLike[str], width: int, height: int) -> None:
+    """Raises `UserError` when pictures of this size are more than the ending of `path` can hold."""
+    most = _LARGEST_SIDE.get(Path(path).suffix.lower(), 65535)
+    if max(width, height) > most or width * height > MOST_PIXELS:
+        raise UserError(
+            f"{path}: pictures of {width}x{height} are too large: a side has at most {most:,} pixels there, a picture"
+            f" {MOST_PIXELS:,}; make them smaller, or show fewer of them side by side"
+        )
 
 
 def _checked(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:

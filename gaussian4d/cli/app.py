@@ -42,18 +42,17 @@ _CONFIG = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit code: 0 done, 1 a bug, 2 something the user can mend, 130 interrupted."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if arguments == ["--version"]:
-        print(f"gaussian4d {__version__}")
-        return 0
     # Before torch loads its OpenMP runtime. By default idle threads spin for about a millisecond; with another program
     # on the machine they then spin against the thread they wait for, which has made a fit ten times slower.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     _show_what_can_be_shown()
-    commands = load_commands()
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
         try:
-            return _run(arguments or ["--help"], commands)
+            if arguments == ["--version"]:
+                print(f"gaussian4d {__version__}", flush=True)
+                return 0
+            return _run(arguments or ["--help"], load_commands())
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             return 2
@@ -79,6 +78,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str], commands: dict[str, type]) -> int:
+    for before, argument in zip(["", *arguments], arguments):
+        # An empty path would mean the folder that the program was started in.
+        if not argument or (argument.startswith("--") and argument.endswith("=")):
+            where = argument or (f"{before} ''" if before.startswith("--") else f"after {before!r}" if before else "''")
+            raise UserError(f"an argument is empty ({where}); perhaps a variable of the shell is not set")
     try:
         command = parse(arguments, commands)
     except SystemExit as stop:

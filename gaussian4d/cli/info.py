@@ -43,7 +43,7 @@ class Info:
         """Prints the facts; returns 2 when something is broken."""
         if not self.path.is_dir():
             check_ordinary(self.path, "a scene, a run or a file of Gaussians")
-        if self.path.suffix == ".g4d":
+        if self.path.suffix.lower() == ".g4d":
             return _g4d(self.path)
         if self.path.is_file():
             return _file(self.path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 PathName = Annotated[str, arg(metavar=listed(PATHS, "FILE.json"))]
 Buffer = Literal["rgb", "depth", "normal", "alpha", "flow", "velocity", "lifetime"]
+
+_MOST_FRAMES = 1_000_000
+"""Frames of one video: nine hours at 30 per second."""
 
 COLOURS = {"white": (1.0, 1.0, 1.0), "black": (0.0, 0.0, 0.0)}
 
@@ -92,6 +96,7 @@ class Render:
         """Renders and prints what was written; returns 130 when it was interrupted."""
         from ..desk import Desk, check_target, frames_folder, render_to
         from ..truth import Truth
+        from ..video_out import check_fps
         from .console import Progress, size
         from .opened import open_model
 
@@ -102,6 +107,8 @@ class Render:
         check_target(self.out, shot)
         opened = open_model(self.source, scene=self.scene, up=self.up)
         fps = self.fps or self._file_fps() or self._recorded_fps(opened)
+        if self.out.suffix:
+            check_fps(fps)
         path = self._path(opened, fps)
         for note in self._notes(opened):
             print(f"note      {note}")
@@ -131,8 +138,8 @@ class Render:
 
         for name in ("width", "height", "fps", "seconds"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise UserError(f"--{name} must be positive, got {value}")
+            if value is not None and not 0 < value < math.inf:
+                raise UserError(f"--{name} must be positive{' and finite' if value > 0 else ''}, got {value}")
         if not self.buffers:
             raise UserError("--buffers needs at least one of rgb, depth, normal, alpha, flow, velocity, lifetime")
         if self.transparent and self.background:
@@ -187,7 +194,8 @@ class Render:
 
     def _notes(self, opened: Opened) -> list[str]:
         """Returns what was guessed and decides how this video looks."""
-        derived = self.path in ("orbit", "spiral")
+        # Without recorded cameras every path goes by the ring that is placed around the Gaussians.
+        derived = self.path in ("orbit", "spiral") or (not opened.recorded and not self.path.endswith(".json"))
         notes = [opened.framing.note if derived else None, None if self.seconds else opened.length.note]
         return [note for note in notes if note is not None]
 
@@ -217,7 +225,13 @@ class Render:
         from ..offsets import offset_of
         from ..paths import load_path
 
-        count = max(round((self.seconds or opened.seconds) * fps), 1)
+        seconds = self.seconds or opened.seconds
+        if seconds * fps > _MOST_FRAMES:
+            raise UserError(
+                f"{seconds:g} s at {fps:g} frames per second are more than {_MOST_FRAMES:,} frames; give a shorter"
+                " --seconds or fewer --fps"
+            )
+        count = max(round(seconds * fps), 1)
         if self.path.endswith(".json"):
             return load_path(
                 self.path,

@@ -97,7 +97,7 @@ def write_usd(
         body.append(f"    double3 {_TRANSLATE} = ({float(x)!r}, {float(y)!r}, {float(z)!r})")
         body.append(f'    uniform token[] xformOpOrder = ["{_TRANSLATE}"]')
     with atomic_write(target) as temporary:
-        if target.suffix == ".usdz":
+        if target.suffix.lower() == ".usdz":
             data = "\n".join([*head, *body, "}", ""]).encode("ascii")
             with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
                 # A .usdz is a zip whose files lie as they are at multiples of 64 bytes, as in our own format.
@@ -115,7 +115,7 @@ def read_usd(path: str | os.PathLike[str]) -> DynamicGaussians:
     turns or scales them with a transform.
     """
     source = Path(path)
-    data = _unzipped(source) if source.suffix == ".usdz" else read_whole(source, ".usda")
+    data = _unzipped(source) if source.suffix.lower() == ".usdz" else read_whole(source, ".usda")
     if data[:8] == b"PXR-USDC":
         raise UserError(f"{source} is binary; turn it into text with `usdcat FILE -o FILE.usda`")
     reader = Reader(source, data.decode("utf-8", "replace"))
@@ -292,7 +292,7 @@ def _unzipped(source: Path) -> bytes:
     try:
         with zipfile.ZipFile(source) as archive:
             for info in archive.infolist():
-                if info.filename.endswith((".usda", ".usd", ".usdc")):
+                if info.filename.lower().endswith((".usda", ".usd", ".usdc")):
                     if info.file_size > min(_MOST_BYTES, _LARGEST_RATIO * max(info.compress_size, 1)):
                         raise broken(source, ".usdz", f"its layer claims {info.file_size} bytes")
                     return archive.read(info)

@@ -264,8 +264,8 @@ def tiny_run(folder: Path) -> Path:
     return folder / "run"
 
 
-def kills(count: int, seed: int, jobs: int, keep: Path) -> int:
-    """Kills and resumes; prints a row for each command, returns the number of failures."""
+def kills(count: int, seed: int, jobs: int, keep: Path, only: str = "") -> int:
+    """Kills and resumes commands whose name contains `only`; prints a row for each, returns the number of failures."""
     folder = keep / "kills"
     folder.mkdir(parents=True, exist_ok=True)
     toy = toy_scene(folder / "toy")
@@ -282,6 +282,8 @@ def kills(count: int, seed: int, jobs: int, keep: Path) -> int:
     print(f"\n{'command':12}{'kills':>7}{'resumed to the end':>20}{'failed':>8}{'seconds undisturbed':>21}")
     failures = 0
     for name, share in SHARES.items():
+        if only not in name:
+            continue
         kinds = makers[name]()
         wanted = max(round(count * share), len(kinds))
         done, ends, said, took = 0, 0, [], []

@@ -52,7 +52,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=200, help="SIGKILLs (200)")
     parser.add_argument("--clients", type=int, default=50, help="browsers at the same time (50)")
     parser.add_argument("--minutes", type=float, default=10.0, help="of browsers (10)")
-    parser.add_argument("--only", default="", help="only targets whose name contains this")
+    parser.add_argument("--only", default="", help="only targets, or commands to kill, whose name contains this")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes at the same time (cores)")
     parser.add_argument("--keep", type=Path, help="folder for outcomes and files that failed; default: a new one")
@@ -72,7 +72,7 @@ def main() -> int:
         elif part == "kills":
             from kills import kills
 
-            failures += kills(options.kills, options.seed, options.jobs, keep)
+            failures += kills(options.kills, options.seed, options.jobs, keep, options.only)
         else:
             failures += browsers(options, keep)
         print(f"{part}: {time.monotonic() - began:.0f} s", flush=True)

@@ -140,7 +140,7 @@ def _half_pairs(values: np.ndarray) -> np.ndarray:
 
 def _from_half_pairs(words: np.ndarray) -> np.ndarray:
     pairs = np.stack([words & 0xFFFF, words >> 16], axis=2).astype("<u2").view("<f2")
-    return pairs.reshape(len(words), -1).astype(np.float64)
+    return pairs.reshape(len(words), 2 * words.shape[1]).astype(np.float64)
 
 
 def _levels(values: np.ndarray, bits: int) -> tuple[np.ndarray, tuple[float, float]]:

@@ -145,6 +145,41 @@ def test_unreadable_inputs(
     one_line(capsys)
 
 
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ("--width 100000 --height 100000", "100000x100000 are too large"),
+        ("--width 20000 --height 16", "20000x16 are too large"),
+        ("--width 6000 --height 16 --buffers rgb depth alpha", "18000x16 are too large"),
+        ("--seconds inf", "--seconds must be positive and finite"),
+        ("--seconds 1e9", "more than 1,000,000 frames"),
+        ("--fps 1e6 --seconds 1e-6", "0.01 to 1000 frames per second"),
+    ],
+)
+def test_videos_that_nobody_could_play(
+    flags: str, said: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    size = [] if "--width" in flags else ["--width", "16", "--height", "16"]
+    assert main(["render", str(model), "--out", str(tmp_path / "a.mp4"), *flags.split(), *size]) == 2
+    assert said in one_line(capsys)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.g4d"]
+
+
+@pytest.mark.parametrize("words", [["info", ""], ["convert", "a.g4d", ""], ["render", "a.g4d", "--out="]])
+def test_an_empty_argument_is_no_folder(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    assert "an argument is empty" in one_line(capsys)
+
+
+@pytest.mark.parametrize("words", [["--version"], ["--help"], ["info", "a.g4d"]])
+def test_output_that_nobody_can_take(words: list[str], model: Path) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "gaussian4d", *words], stdout=full, stderr=subprocess.PIPE, cwd=model.parent
+        )
+    assert done.returncode == 2 and done.stderr.startswith(b"error: No space left on device")
+
+
 def test_a_bug_is_no_error_of_the_system(monkeypatch: pytest.MonkeyPatch, model: Path) -> None:
     from gaussian4d.cli.info import Info
 

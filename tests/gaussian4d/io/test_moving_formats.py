@@ -247,6 +247,13 @@ def test_usd_text(tmp_path: Path) -> None:
     assert data[:4] == b"PK\x03\x04" and data.index(b"#usda") % 64 == 0
 
 
+def test_a_usdz_in_capitals_is_a_zip(tmp_path: Path) -> None:
+    model = moving(FreeTime(), 3)
+    write_model(tmp_path / "a.USDZ", model)
+    assert (tmp_path / "a.USDZ").read_bytes() == _usdz(tmp_path, model)
+    assert read_model(tmp_path / "a.USDZ").motion.name == "per-frame"
+
+
 def _usdz(folder: Path, model: DynamicGaussians) -> bytes:
     write_model(folder / "b.usdz", model)
     return (folder / "b.usdz").read_bytes()

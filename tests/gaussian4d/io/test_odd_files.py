@@ -55,6 +55,15 @@ def test_what_a_file_really_is(tmp_path: Path, ending: str) -> None:
             load_model(path)
 
 
+def test_a_file_without_gaussians_is_said_and_becomes_a_page(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_ply(tmp_path / "a.ply", sample(0, 0))
+    assert main(["export", str(tmp_path / "a.ply"), "--to", str(tmp_path / "a.html")]) == 0
+    assert "holds no Gaussians" in capsys.readouterr().err
+    assert (tmp_path / "a.html").stat().st_size > 10_000
+
+
 def test_a_ply_under_another_name_and_a_zip_of_frames(tmp_path: Path) -> None:
     write_ply(tmp_path / "a.ply", sample(5, 0))
     content = (tmp_path / "a.ply").read_bytes()

@@ -94,7 +94,7 @@ def test_a_folder_of_other_files_is_not_replaced(tmp_path: Path) -> None:
         ("a.mp4", [], 10, "at least one frame"),
         ("a.mp4", [np.zeros((4, 4, 3), np.uint8), np.zeros((6, 4, 3), np.uint8)], 10, "one size"),
         ("a.mp4", [np.zeros((4, 4, 3), np.float32)], 10, "uint8"),
-        ("a.mp4", [np.zeros((4, 4, 3), np.uint8)], 0, "fps must be positive"),
+        ("a.mp4", [np.zeros((4, 4, 3), np.uint8)], 0, "frames per second, got 0"),
     ],
 )
 def test_what_makes_no_video_is_refused(tmp_path: Path, name: str, content: list, fps: float, match: str) -> None:
