@@ -148,7 +148,7 @@ def runs_in(folder: str | Path) -> list[Path]:
 
 def _hint(folder: Path) -> str:
     if runs := runs_in(folder):
-        return f"there is a run in it: {runs[0]}"
+        return f"it contains a run: {runs[0]}"
     if RunFolder(folder).exists:
         return f"finish the fit first: gaussian4d fit SCENE --out {folder} --resume"
     return f"if it is a scene, fit it first: gaussian4d fit {folder} --out RUN"

@@ -226,15 +226,15 @@ def _refuse_lost(recording: Recording, used: list[int], solution: Mapping[str, A
     if len(placed) < _LEAST_PLACED * len(used) or gaps.max() > _MOST_GAP:
         raise _refusal(
             recording,
-            f"{lost} of {len(used)} frames share too little with the others to be placed (longest gap"
+            f"{lost} of {len(used)} frames have too little overlap with the others (longest gap"
             f" {int(gaps.max()) - 1} of them)",
         )
 
 
 def _refusal(recording: Recording, reason: str) -> UserError:
     return UserError(
-        f"{recording.path}: the way of the camera cannot be trusted: {reason}. If the camera stood still, prepare it"
-        " together with the other cameras' videos; else film again: walk around the subject slowly, do not only turn,"
+        f"{recording.path}: the camera path cannot be trusted: {reason}. If the camera stood still, prepare it"
+        " together with the other cameras' videos; otherwise film again: walk around the subject slowly, do not only turn,"
         " with textured things that do not move in view, or give the lens with --calibration"
     )
 

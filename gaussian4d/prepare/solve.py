@@ -218,7 +218,7 @@ def _refuse_unplaced(recordings: Sequence[Recording], solution: Solution) -> Non
         parts = f" (they fall into models of {', '.join(map(str, solution.models))} cameras)" if solution.models else ""
         raise _refusal(
             recordings,
-            f"{len(missing)} of {len(recordings)} cameras share too little with the others to be placed:"
+            f"{len(missing)} of {len(recordings)} cameras have too little overlap with the others:"
             f" {', '.join(missing)}{parts}",
         )
 

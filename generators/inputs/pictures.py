@@ -70,9 +70,9 @@ def open_picture(path: Path) -> Iterator[Any]:
         try:
             image = Image.open(path)
         except FileNotFoundError:
-            raise UserError(f"{path}: expected a picture, found no file; check the path") from None
+            raise UserError(f"{path}: expected an image, found no file; check the path") from None
         except IsADirectoryError:
-            raise UserError(f"{path}: expected a picture, got a folder; give a folder of frames with --video") from None
+            raise UserError(f"{path}: expected an image, got a folder; give a folder of frames with --video") from None
         except Image.DecompressionBombError:
             raise UserError(f"{path}: more than {_millions(MAX_PIXELS)} pixels; make the picture smaller") from None
         except (OSError, SyntaxError, ValueError) as error:
@@ -86,7 +86,7 @@ def open_picture(path: Path) -> Iterator[Any]:
                 )
             if min(width, height) < MIN_SIDE:
                 raise UserError(
-                    f"{path}: expected a picture of at least {MIN_SIDE}x{MIN_SIDE} pixels, got {width}x{height};"
+                    f"{path}: expected an image of at least {MIN_SIDE}x{MIN_SIDE} pixels, got {width}x{height};"
                     " give a larger one"
                 )
             yield image

@@ -251,7 +251,7 @@ def test_a_run_whose_scene_is_gone_still_renders_and_says_so(
         (["export", "RUN", "--to", "a.mesh.glb", "--device", "cuda:99"], "the device cuda:99 is not there"),
         (["convert", "RUN/model.g4d", "a.splat", "--device", "cuda:99"], "the device cuda:99 is not there"),
         (["view", "RUN", "--device", "cuda:99"], "the device cuda:99 is not there"),
-        (["export", "RUN", "--to", "a.obj"], "'.obj' is not known"),
+        (["export", "RUN", "--to", "a.obj"], "'.obj' is unknown"),
         (["export", "RUN", "--to", "a.ply", "--time", "3"], "clip time in [0, 1]"),
         (["convert", "RUN", "a.ply"], "is a folder"),
         (["convert", "nothing.ply", "a.g4d"], "nothing.ply"),
@@ -344,7 +344,7 @@ def test_export_in_every_format_states_its_loss_and_is_read_by_info(
     out = capsys.readouterr().out
     # Of a still glTF nothing is lost but the last bits of numbers.
     assert "dB PSNR" in out or name == "a.glb"
-    assert ("this is the instant 0.5" in out) == (motion == "static")
+    assert ("this is the instant at 0.5" in out) == (motion == "static")
     assert ("holds no motion" in out) == (motion == "static" and name != "a.glb")
     assert load_model(tmp_path / name).motion.name == motion
     assert main(["info", str(tmp_path / name)]) == 0
@@ -357,7 +357,7 @@ def test_a_folder_beside_the_right_one_is_answered_with_the_right_one(
     above = run.parent
     for command in (["info", str(above)], ["export", str(above), "--to", str(tmp_path / "a.ply")]):
         assert main(command) == 2
-        assert f"there is a run in it: {run}" in "".join(capsys.readouterr())
+        assert f"it contains a run: {run}" in "".join(capsys.readouterr())
     assert main(["export", str(tmp_path), "--to", str(tmp_path / "a.ply")]) == 2
     assert "fit it first" in capsys.readouterr().err
     (tmp_path / "t.npz").touch()

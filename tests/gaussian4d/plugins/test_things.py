@@ -81,9 +81,7 @@ early, usual, late = reader(first=True), reader(), reader(last=True)
 def test_a_reader_that_fails_to_look_is_left_out(plugin: Callable[..., Path], toy: Path, tmp_path: Path) -> None:
     source = "first = True\ndef recognises(folder): return {}['nothing']\ndef read(folder, problems): ...\n"
     plugin(source, readers={"swing": "swings"})
-    with pytest.warns(
-        UserWarning, match="the reader 'swing' of the package swings is skipped: .* KeyError: 'nothing'"
-    ):
+    with pytest.warns(UserWarning, match="the reader 'swing' of the package swings is skipped: .* KeyError: 'nothing'"):
         assert load_scene(toy).format == "dnerf"
 
 

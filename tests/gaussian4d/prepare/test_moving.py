@@ -61,6 +61,6 @@ def test_every_frame_of_a_walk_gets_a_pose_and_a_time(tmp_path: Path) -> None:
 def test_a_camera_that_stands_still_is_not_taken_for_a_walk(tmp_path: Path) -> None:
     camera = dataclasses.replace(walk(12)[0], id="still")
     write_mp4(tmp_path / "still.mp4", film(Room(), Shot(camera, 0.0, 10.0, 8)), 10.0)
-    with pytest.raises(UserError, match=r"still\.mp4: the way of the camera cannot be trusted"):
+    with pytest.raises(UserError, match=r"still\.mp4: the camera path cannot be trusted"):
         prepare(tmp_path / "still.mp4", tmp_path / "scene", Options())
     assert not (tmp_path / "scene" / "transforms.json").exists()

@@ -122,7 +122,7 @@ def test_messages(tmp_path: Path, what: str) -> None:
         file.mkdir()
     expected = {
         "missing": "found no file",
-        "text": "expected a picture",
+        "text": "expected an image",
         "cut": "damaged",
         "pixel": "8x8",
         "folder": "--video",

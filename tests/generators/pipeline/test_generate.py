@@ -209,7 +209,7 @@ def test_outside_the_domain_is_warned_of(
     [
         ([], "expected one of --image, --text and --video, got none"),
         (["--image", "{cat}", "--text", "a red ball"], "got --image and --text"),
-        (["--image", "{cat}", "{missing}", "{nothing}"], "missing.png: expected a picture, found no file"),
+        (["--image", "{cat}", "{missing}", "{nothing}"], "missing.png: expected an image, found no file"),
         (["--image", "{cat}", "--prior", "no/such/folder"], "--prior: expected embedded, a folder"),
         (["--image", "{cat}", "--prior", "owner/name"], "the hub cannot be reached"),
         (["--image", "{cat}", "--elevation", "95"], "--elevation must be"),
