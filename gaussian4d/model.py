@@ -64,6 +64,14 @@ class DynamicGaussians:
         return float(self.meta.get("near", 0.01))
 
     @property
+    def antialiased(self) -> bool:
+        """Whether it is drawn with the compensation of Mip-Splatting, as the file says that it was fitted.
+
+        A Gaussian smaller than a pixel is then as much fainter as it is drawn larger.
+        """
+        return self.meta.get("antialiased") is True
+
+    @property
     def frame_interval(self) -> float:
         """Clip time from one frame to the next."""
         if self.times is None or len(self.times) < 2:

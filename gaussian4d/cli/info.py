@@ -222,6 +222,8 @@ def _file(path: Path) -> int:
     if about := model.motion.describe(model.params):
         motion += f" ({about})"
     print(f"Gaussians  {len(model):,}, spherical harmonics of degree {model.sh_degree}, {motion}")
+    if model.antialiased:
+        print("drawn      antialiased, as the file says that it was fitted")
     for comment in model.meta.get("ply_comments", []):
         print(f"comment    {comment}")
     extras = [name.partition(".")[2] for name in model.params if name.startswith("extra.")]
