@@ -46,8 +46,8 @@ class DynamicGaussians:
         times = (
             "" if self.times is None else f", {len(self.times)} frames" + (f" at {self.fps:g} fps" if self.fps else "")
         )
-        fit = self.meta.get("fit") or {}
-        fitted = f", fitted in {fit['steps']} steps" if "steps" in fit else ""
+        fit = self.meta.get("fit")
+        fitted = f", fitted in {fit['steps']} steps" if isinstance(fit, dict) and "steps" in fit else ""
         return (
             f"DynamicGaussians: {len(self):,} Gaussians, {motion}, SH degree {self.sh_degree}\n"
             f"    on {self.params['means'].device}{times}{fitted}, nothing nearer than {self.near:.4g}"

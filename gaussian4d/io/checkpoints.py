@@ -94,8 +94,8 @@ def _say_unread(source: Path, table: dict[str, Tensor], count: int, motion: Moti
     if unread:
         listed = ", ".join(name[:40] for name in unread[:4]) + (", ..." if len(unread) > 4 else "")
         warnings.warn(
-            f"{source}: of its Gaussians {listed} {'is' if len(unread) == 1 else 'are'} not read; what that does to their"
-            " motion or their colours is not drawn",
+            f"{source}: of its Gaussians {listed} {'is' if len(unread) == 1 else 'are'} not read; what that does to"
+            " their motion or their colours is not drawn",
             stacklevel=4,
         )
 
