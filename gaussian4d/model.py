@@ -46,8 +46,8 @@ class DynamicGaussians:
         times = (
             "" if self.times is None else f", {len(self.times)} frames" + (f" at {self.fps:g} fps" if self.fps else "")
         )
-        fit = self.meta.get("fit") or {}
-        fitted = f", fitted in {fit['steps']} steps" if "steps" in fit else ""
+        fit = self.meta.get("fit")
+        fitted = f", fitted in {fit['steps']} steps" if isinstance(fit, dict) and "steps" in fit else ""
         return (
             f"DynamicGaussians: {len(self):,} Gaussians, {motion}, SH degree {self.sh_degree}\n"
             f"    on {self.params['means'].device}{times}{fitted}, nothing nearer than {self.near:.4g}"
@@ -62,6 +62,14 @@ class DynamicGaussians:
     def near(self) -> float:
         """Distance in world units below which nothing is drawn, as during the fit."""
         return float(self.meta.get("near", 0.01))
+
+    @property
+    def antialiased(self) -> bool:
+        """Whether it is drawn with the compensation of Mip-Splatting, as the file says that it was fitted.
+
+        A Gaussian smaller than a pixel is then as much fainter as it is drawn larger.
+        """
+        return self.meta.get("antialiased") is True
 
     @property
     def frame_interval(self) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -107,7 +108,7 @@ def differentiable_buffers(
     here = model.params["means"].device
     state = model.at(time) if state is None else state
     output = RenderOutput()
-    view = _View(camera, here, model.near, backend)
+    view = _View(camera, here, model.near, backend, model.antialiased)
 
     if {"rgb", "depth", "alpha"} & set(buffers):
         if background is None:
@@ -133,8 +134,9 @@ def differentiable_buffers(
 class _View:
     """A camera on a device, ready to draw."""
 
-    def __init__(self, camera: Camera, device: torch.device, near: float, backend: str) -> None:
+    def __init__(self, camera: Camera, device: torch.device, near: float, backend: str, antialiased: bool) -> None:
         self.camera, self.near, self.backend = camera, near, backend
+        self.mode: Literal["classic", "antialiased"] = "antialiased" if antialiased else "classic"
         self.viewmat, self.K = uploaded(camera.viewmat, device), uploaded(camera.K, device)
 
     def draw(
@@ -156,6 +158,7 @@ class _View:
             packed=False,
             backgrounds=None if background is None else background[None],
             render_mode=mode,  # type: ignore[arg-type]
+            rasterize_mode=self.mode,
             camera_model=self.camera.model,  # type: ignore[arg-type]
             backend=self.backend,
         )

@@ -11,6 +11,7 @@ says whether the fit has come to its end; no file's date does, as a copy has dat
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,6 +89,15 @@ class RunFolder:
 
         given = None if given is None else Path(given)
         return load_placed(self.path, self.scene_options(), self._place(), given, changed)
+
+    def seems_lost(self) -> bool:
+        """Returns whether nothing lies where the scene was, nor where it is looked for then; nothing is read."""
+        from .scene_place import candidates
+
+        options = self.scene_options()
+        if options.get("python"):
+            return False
+        return not any(os.path.lexists(path) for path in candidates(self.path, options, self._place()))
 
     def check_scene(self, scene: Scene) -> None:
         """Raises `UserError` when `scene` is not the one that the run was made from, as far as that is known."""

@@ -62,7 +62,7 @@ def load_placed(
     otherwise = bool(set(changed) - {"cache_mb"})
     if given is not None:
         if not given.exists():
-            raise UserError(f"expected the scene of {run} at {given}, found nothing; check the path after --scene")
+            raise UserError(f"expected the scene of {run} at {given}, found nothing; check that path")
         scene = load_recorded({**options, "path": str(given), **changed})
         check_same_scene(scene, place, {} if otherwise else options, given, run)
         return scene
@@ -101,7 +101,7 @@ def load_placed(
     differing = f"; {others[0]} exists, but is a different scene" if others else ""
     raise UserError(
         f"the scene of {run} is no longer at {recorded}, {looked} beside the run{differing}; pass its folder with"
-        " --scene PATH"
+        " --scene PATH (to continue a fit: fit PATH --out RUN --resume)"
     )
 
 

@@ -17,6 +17,7 @@ from .choices import Unset
 if TYPE_CHECKING:
     import numpy as np
 
+    from ..model import DynamicGaussians
     from ..scene import Problem, Scene
 
 
@@ -131,6 +132,8 @@ def _run(path: Path) -> int:
     fit, scene = config.get("fit", {}), config["scene"]
     print(f"run        {path}")
     print(f"scene      {scene['path']}")
+    if run.seems_lost():
+        print("note       the scene is not there any more, nor beside the run; --scene PATH says where it is now")
     settings = ("preset", "motion", "max_steps", "max_minutes", "seed", "background")
     print(f"settings   {', '.join(f'{name} {fit.get(name)}' for name in settings)}")
     steps = sorted(path.glob("checkpoints/step_*.safetensors"))
@@ -147,7 +150,8 @@ def _run(path: Path) -> int:
         for line in report_lines(figures):
             print(line)
     if not run.model_path.exists():
-        print(f"no model.g4d yet: the fit is not finished; `gaussian4d fit SCENE --out {path} --resume` continues it")
+        why = "model.g4d is missing although the fit has ended" if run.finished else "no model.g4d yet"
+        print(f"{why}; `gaussian4d fit --out {path} --resume` continues from the newest checkpoint")
         return 0
     return _g4d(run.model_path)
 
@@ -168,7 +172,35 @@ def _g4d(path: Path) -> int:
     print_table(("array", "type", "shape", "size"), rows)
     if "means" in arrays:
         _print_bounds(arrays["means"])
+    # Read as every other command reads it, so that what they would say or refuse is said here.
+    from ..model import load_model
+    from ..plugins import MOTIONS
+
+    if isinstance(motion, dict) and motion.get("origin") and motion.get("name") not in MOTIONS:
+        print("note       that package is not installed here: the motion cannot be read, nor checked")
+        return 0
+    _print_look(load_model(path))
     return 0
+
+
+def _print_look(model: DynamicGaussians) -> None:
+    """Prints how a model wants to be looked at, as far as it says so, and where it stands."""
+    from ..framing import name_of
+    from ..offsets import offset_of, text_of
+    from ..view_block import ViewBlock
+
+    if model.antialiased:
+        print("drawn      antialiased, as the file says that it was fitted")
+    if (offset := offset_of(model)).any():
+        print(f"offset     {text_of(offset)}: to be added to positions for places in the recorded world")
+    block = ViewBlock.of(model)
+    if block is None:
+        return
+    said = [f"up is {name_of(block.up)}"] if block.up is not None else []
+    said += [f"{len(block.cameras)} recorded cameras"] if block.cameras else []
+    said += [f"{block.seconds:.4g} s"] if block.seconds is not None else []
+    if said:
+        print(f"to look at {', '.join(said)}")
 
 
 def _motion(motion: object) -> str:
@@ -223,6 +255,7 @@ def _file(path: Path) -> int:
     if about := model.motion.describe(model.params):
         motion += f" ({about})"
     print(f"Gaussians  {len(model):,}, spherical harmonics of degree {model.sh_degree}, {motion}")
+    _print_look(model)
     for comment in model.meta.get("ply_comments", []):
         print(f"comment    {comment}")
     extras = [name.partition(".")[2] for name in model.params if name.startswith("extra.")]

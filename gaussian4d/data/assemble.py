@@ -24,6 +24,9 @@ on_header: contextvars.ContextVar[Callable[[int, int], None]] = contextvars.Cont
 )
 """Called with the number of frames whose files have been looked at, and of all; commands show progress by it."""
 
+# Frames per second of what may be a recording.
+_RATES = (0.05, 10_000.0)
+
 # Times nearer than this are one instant.
 _SAME_INSTANT = 1e-6
 
@@ -110,7 +113,8 @@ def _clip_times(record: SceneRecord, folder: Path, problems: ProblemList) -> Sce
     """Returns the record with all times in [0, 1].
 
     Times in there stay as they are, though they end before 1: what is played begins and ends with them (`span`).
-    Others are seconds, or numbers of frames.
+    Others are seconds, unless they count frames (0, 1, 2, ...) or would mean a rate that no camera has, as
+    milliseconds do: then how long the clip lasts is only known if the data state it otherwise.
     """
     times = np.array([frame.time for frame in record.frames])
     low, high = float(times.min()), float(times.max())
@@ -118,18 +122,26 @@ def _clip_times(record: SceneRecord, folder: Path, problems: ProblemList) -> Sce
         return record
     # From the first on, whatever it is: seconds since 1970 would else all be the same instant.
     span = high - low or 1.0
+    distinct = distinct_times(times)
+    steps = np.diff(distinct)
+    fps, duration = record.fps, record.duration
+    whole = bool(np.all(np.abs(distinct - np.rint(distinct)) < _SAME_INSTANT))
+    rate = len(steps) / span
+    if whole and low >= 0 and len(steps) and steps.min() == 1.0:
+        unit, duration = "frame numbers", duration or (span / fps if fps else None)
+    elif not _RATES[0] <= rate <= _RATES[1]:
+        unit = "of an unknown unit"
+    else:
+        unit, duration = "seconds", duration or span
+        if fps is None and len(steps) and steps.max() - steps.min() < 1e-3 * steps.mean():
+            fps = rate
     problems.warning(
         folder,
-        f"times run from {low:.10g} to {high:.10g}, expected 0 to 1; shifted to start at 0 and divided by {span:g}",
+        f"times run from {low:.10g} to {high:.10g} ({unit}), expected 0 to 1; shifted to start at 0 and divided by"
+        f" {span:g}",
     )
     moved = [dataclasses.replace(frame, time=(frame.time - low) / span) for frame in record.frames]
-    distinct = distinct_times(times)
-    fps = record.fps
-    if fps is None and len(distinct) > 1:
-        steps = np.diff(distinct)
-        if steps.max() - steps.min() < 1e-3 * steps.mean():
-            fps = float(1.0 / steps.mean())
-    return dataclasses.replace(record, frames=moved, duration=record.duration or span, fps=fps)
+    return dataclasses.replace(record, frames=moved, duration=duration, fps=fps)
 
 
 def _without_repeats(record: SceneRecord, folder: Path, problems: ProblemList) -> SceneRecord:

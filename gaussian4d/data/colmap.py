@@ -24,7 +24,7 @@ from .colmap_model import RegisteredImage, is_model, read_model, read_model_poin
 from .images import IMAGE_ENDINGS
 from .named_files import SceneFiles, folder_of
 from .problems import MissingFile, ProblemList
-from .recordings import FixedCamera, Recording, clip_of, frame_number, pictures_in, recordings_in
+from .recordings import FixedCamera, Recording, clip_of, frame_number, mask_of, pictures_in, recordings_in
 from .records import FrameRecord, ImagePicture, Lens, PointCloud, SceneRecord
 
 looked_for = "sparse/0 (COLMAP)"
@@ -133,6 +133,7 @@ def _fixed_cameras(
 ) -> list[FixedCamera]:
     """Returns the cameras that have a recording, none when every registered picture is a frame itself."""
     per_folder = Counter(image.folder for image in images)
+    masked = _mask_folders(folder, model)
     for place in _places(folder, model):
         recordings = recordings_in(place)
         # Pictures registered from several folders are of several cameras, whatever those folders' names look like.
@@ -143,7 +144,8 @@ def _fixed_cameras(
             alone = image.folder if per_folder[image.folder] == 1 else ""
             name = next((name for name in (alone, image.stem) if name in recordings), None)
             if name is not None:
-                cameras.append(FixedCamera(name, image.viewmat, image.lens, recordings[name], model))
+                masks = next((path for base in masked if (path := base / name).is_dir()), None)
+                cameras.append(FixedCamera(name, image.viewmat, image.lens, recordings[name], model, masks=masks))
             elif image.stem in frames:
                 cameras.append(FixedCamera(image.stem, image.viewmat, image.lens, frames[image.stem], model))
             else:
@@ -161,8 +163,25 @@ def _fixed_cameras(
                 model,
                 f"image {image.name} has no video or folder in {place.name} and is ignored; is a recording missing?",
             )
+        if not frames and place != folder:
+            names = sorted(recordings.keys() - {camera.name for camera in cameras})
+            _say_what_is_not_registered(place, names, problems)
         return cameras
     return []
+
+
+def _mask_folders(folder: Path, model: Path) -> list[Path]:
+    """Returns the folders of masks beside a model's pictures, and in the scene's folder."""
+    bases = dict.fromkeys([*(place.parent for place in _places(folder, model)), folder])
+    return [path for base in bases for kind in ("masks", "mask") if (path := base / kind).is_dir()]
+
+
+def _say_what_is_not_registered(place: Path, names: list[str], problems: ProblemList) -> None:
+    """Warns of what lies beside the registered images and has no camera."""
+    if names:
+        listed = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
+        what = "1 file or folder is" if len(names) == 1 else f"{len(names)} files or folders are"
+        problems.warning(place, f"{what} not registered in the model, so without a camera, and not used: {listed}")
 
 
 def _by_frame(place: Path) -> dict[str, Recording]:
@@ -191,6 +210,8 @@ def _pictures(
         if root != folder:
             problems.warning(root, f"images/ is missing: the smaller copies in {root.name} are read")
     named = SceneFiles(root, problems, model)
+    masks = [SceneFiles(place) for place in _mask_folders(folder, model)]
+    used = set()
     numbers = [frame_number(image.stem) for image in images]
     timed = len(images) > 1 and None not in numbers
     if not timed:
@@ -208,6 +229,7 @@ def _pictures(
                 error = MissingFile(error.path, f"{error}{tried} scene's folder")
             problems.entry(model, f"image {image.name}", error)
             continue
+        used.add(path)
         name = image.folder or re.sub(r"[^\w.-]", "_", image.stem)
         key = (name, image.lens)
         try:
@@ -218,7 +240,17 @@ def _pictures(
             continue
         lens = checked[key]
         time = ((number or 0) - low) / span if timed else 0.0
-        frames.append(FrameRecord(name, image.viewmat, lens, ImagePicture(path), time, stated_in=str(model)))
+        mask = next((found for each in masks if (found := mask_of(each, image.name))), None)
+        frames.append(FrameRecord(name, image.viewmat, lens, ImagePicture(path), time, mask=mask, stated_in=str(model)))
+    if root != folder:
+        beside = {picture for path in used for picture in pictures_in(path.parent)} - used
+        _say_what_is_not_registered(root, sorted(str(path.relative_to(root)) for path in beside), problems)
+    if unmasked := sum(frame.mask is None for frame in frames) if masks else 0:
+        problems.warning(
+            masks[0].folder,
+            f"{unmasked} of {len(frames)} images have no mask there and are used without one; masks are named like the"
+            " images",
+        )
     if not timed:
         return frames, []
     gaps = FrameNumbers.of(known).gaps()

@@ -20,7 +20,7 @@ from ..errors import UserError
 from ..model import DynamicGaussians
 from ..motion import FreeTime, MotionModel, Static
 from .packed import broken
-from .splats import REST_COUNTS, only_gaussians
+from .splats import REST_COUNTS, only_gaussians, sh0_from_color, sigmoid
 
 _NAMES = {
     "means": ("means", "xyz"),
@@ -77,9 +77,27 @@ def read_checkpoint(path: str | os.PathLike[str]) -> DynamicGaussians:
     rest = columns["shN"]
     if rest.ndim != 3 or rest.shape[0] != count or rest.shape[2] != 3 or rest.shape[1] not in REST_COUNTS:
         raise UserError(f"{source}: shN must have shape ({count}, K - 1, 3), got {rest.shape}; it is damaged")
+    if "features_dc" in table and "sh0" not in table and not rest.shape[1]:
+        # Splatfacto without harmonics fits the logits of colours.
+        columns["sh0"] = sh0_from_color(sigmoid(columns["sh0"]))
+    _say_unread(source, table, count, motion)
     columns = only_gaussians(source, columns)
     params = {name: torch.from_numpy(np.array(value, np.float32)) for name, value in columns.items()}
     return DynamicGaussians(params, motion)
+
+
+def _say_unread(source: Path, table: dict[str, Tensor], count: int, motion: MotionModel) -> None:
+    """Warns of numbers per Gaussian that are not read, such as a part of a motion."""
+    read = {spelling for spellings in _NAMES.values() for spelling in spellings}
+    read |= set() if motion.still else set(_MOTION_NAMES)
+    unread = sorted(name for name, tensor in table.items() if name not in read and tensor.shape[:1] == (count,))
+    if unread:
+        listed = ", ".join(name[:40] for name in unread[:4]) + (", ..." if len(unread) > 4 else "")
+        warnings.warn(
+            f"{source}: of its Gaussians {listed} {'is' if len(unread) == 1 else 'are'} not read; what that does to"
+            " their motion or their colours is not drawn",
+            stacklevel=4,
+        )
 
 
 def _load(source: Path) -> Any:
@@ -138,11 +156,10 @@ def _tensors(source: Path, content: Any) -> dict[str, Tensor]:
         if isinstance(content.get(key), dict):
             content = content[key]
     table: dict[str, Tensor] = {}
-    wanted = {spelling for spellings in _NAMES.values() for spelling in spellings} | set(_MOTION_NAMES)
     for key, value in content.items():
         name = str(key).rpartition(".")[2]
         prefix = str(key)[: -len(name)].rstrip(".")
         known = prefix == "" or prefix.endswith(("gauss_params", "_model", "splats"))
-        if isinstance(value, Tensor) and name in wanted and known and value.layout == torch.strided:
+        if isinstance(value, Tensor) and known and value.layout == torch.strided:
             table[name] = value
     return table

@@ -43,7 +43,7 @@ class Format:
     writer: Function | None
     """Called with the path, `Splats` or a model, and those of `options` that are given."""
     options: tuple[str, ...] = ()
-    """What the writer takes besides: `vertical_axis`, `comments`, `version`, `times`, `offset`."""
+    """What the writer takes besides: `vertical_axis`, `comments`, `version`, `times`, `offset`, `antialiased`."""
     frames: bool = False
     """Whether players take a folder of such files as a clip."""
     moving_reader: Function | None = None
@@ -57,6 +57,9 @@ class Format:
     takes the option `offset`, or writes it as one of `comments`."""
     keeps_offset: bool = False
     """Whether files state the offset of the model they were written of."""
+    antialias_reader: Function | None = None
+    """Called with the path; returns whether the file says that its Gaussians were fitted with antialiasing. Its writer
+    takes the option `antialiased`, or `comments`."""
 
     def read(self, path: str | os.PathLike[str]) -> Any:
         """Returns what the format's reader returns: `Splats`, or a model when it `moves`."""
@@ -124,6 +127,7 @@ COMPRESSED_PLY = Format(
     True,
     offset_reader=f"{_HERE}.ply:stated_offset",
     keeps_offset=True,
+    antialias_reader=f"{_HERE}.ply:states_antialiasing",
 )
 PLY = Format(
     "ply",
@@ -137,6 +141,7 @@ PLY = Format(
     True,
     offset_reader=f"{_HERE}.ply:stated_offset",
     keeps_offset=True,
+    antialias_reader=f"{_HERE}.ply:states_antialiasing",
 )
 SPLAT = Format(
     "splat",
@@ -157,11 +162,21 @@ SPZ = Format(
     False,
     f"{_HERE}.spz:read_spz",
     f"{_HERE}.spz:write_spz",
-    ("version",),
+    ("version", "antialiased"),
     True,
+    antialias_reader=f"{_HERE}.spz:states_antialiasing",
 )
 SOG = Format(
-    "sog", (".sog",), "PlayCanvas' .sog", False, False, f"{_HERE}.sog:read_sog", f"{_HERE}.sog:write_sog", (), True
+    "sog",
+    (".sog",),
+    "PlayCanvas' .sog",
+    False,
+    False,
+    f"{_HERE}.sog:read_sog",
+    f"{_HERE}.sog:write_sog",
+    ("antialiased",),
+    True,
+    antialias_reader=f"{_HERE}.sog:states_antialiasing",
 )
 KSPLAT = Format("ksplat", (".ksplat",), "mkkellogg's .ksplat", False, False, f"{_HERE}.ksplat:read_ksplat", None)
 SPLATV = Format(

@@ -263,8 +263,17 @@ def _mesh(document: Document, mesh: dict[str, Any]) -> list[Splats]:
 def _primitive(document: Document, primitive: dict[str, Any], extension: dict[str, Any]) -> Splats:
     """Returns the Gaussians of one primitive in its node's axes."""
     source = document.path
-    if extension.get("kernel", "ellipse") != "ellipse" or extension.get("extensions"):
-        raise UserError(f"{source}: the kernel {extension.get('kernel')!r} or its compression is not read; convert it")
+    if inner := extension.get("extensions"):
+        listed = ", ".join(str(name)[:80] for name in inner) if isinstance(inner, dict) else str(inner)[:80]
+        raise UserError(f"{source}: its Gaussians need {listed}, which is not read; export them without compression")
+    if extension.get("kernel", "ellipse") != "ellipse":
+        raise UserError(f"{source}: the kernel {str(extension.get('kernel'))[:80]!r} is not read; convert it")
+    if extension.get("projection", "perspective") != "perspective":
+        warnings.warn(
+            f"{source}: its Gaussians are meant for the projection {str(extension['projection'])[:80]!r}; they are"
+            " drawn in perspective",
+            stacklevel=4,
+        )
     if extension.get("colorSpace", "srgb_rec709_display") != "srgb_rec709_display":
         warnings.warn(
             f"{source}: its colours are in {extension.get('colorSpace')}, they are taken as they are", stacklevel=4

@@ -10,12 +10,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import STUMBLES, UserError
+from ..offsets import KEY, checked
 from .g4d import load_g4d, save_g4d
 from .splats import only_gaussians
 
 if TYPE_CHECKING:
     from ..model import DynamicGaussians
     from ..motion import MotionModel
+
+
+_MOST_FPS = 1e5
+_SLACK = 1e-3
+"""Clip times are 32-bit floats where a program computed them so."""
 
 
 def write_model(path: str | os.PathLike[str], model: DynamicGaussians) -> None:
@@ -68,8 +74,8 @@ def read_model(path: str | os.PathLike[str]) -> DynamicGaussians:
         background=None
         if (background := stated.numbers("background", 3)) is None
         else torch.tensor(background).float(),
-        fps=None if (fps := stated.numbers("fps")) is None else float(fps),
-        times=stated.numbers("times", None),
+        fps=stated.fps(),
+        times=stated.times(),
         meta=stated.meta(),
     )
 
@@ -104,6 +110,22 @@ class _Manifest:
             raise self._wrong(name, "a number" if count == 1 else f"{count or 'a list of'} numbers", value)
         return np.asarray(value, dtype=np.float64)
 
+    def fps(self) -> float | None:
+        """Returns the frames per second, None where they are not known."""
+        fps = self.numbers("fps")
+        if fps is not None and not 0.0 <= fps <= _MOST_FPS:
+            raise self._wrong("fps", "frames per second", float(fps))
+        return float(fps) if fps else None
+
+    def times(self) -> np.ndarray | None:
+        """Returns the clip times [T] of the frames, None where they are not known."""
+        times = self.numbers("times", None)
+        if times is None or not len(times):
+            return None
+        if times.ndim != 1 or times.min() < -_SLACK or times.max() > 1.0 + _SLACK or (np.diff(times) < 0.0).any():
+            raise self._wrong("times", "ascending clip times in [0, 1]", self.values.get("times"))
+        return times
+
     def meta(self) -> dict[str, Any]:
         """Returns what travels with the model."""
         meta = self.values.get("meta") or {}
@@ -112,6 +134,7 @@ class _Manifest:
         near = meta.get("near", 0.01)
         if isinstance(near, bool) or not isinstance(near, int | float) or not 0 <= near < 1e15:
             raise self._wrong("meta.near", "a distance", near)
+        checked(meta.get(KEY), f"{self.source}: its offset")
         return meta
 
     def _wrong(self, name: str, expected: str, got: Any) -> UserError:

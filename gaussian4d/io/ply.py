@@ -150,6 +150,11 @@ def stated_offset(path: str | os.PathLike[str]) -> np.ndarray | None:
     return checked(values, f'{path}: the comment "{WORLD_OFFSET}"')
 
 
+def states_antialiasing(path: str | os.PathLike[str]) -> bool:
+    """Returns whether the header of a `.ply` says that its Gaussians were fitted with antialiasing."""
+    return (read_ply_header(path).comment(RENDER_MODE) or "").lower() in ("mip", "antialiased")
+
+
 def read_ply_header(path: str | os.PathLike[str]) -> PlyHeader:
     """Returns the parsed header.
 

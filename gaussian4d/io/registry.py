@@ -116,6 +116,8 @@ def write_model(
         say(line)
     elif line is not None and not format.keeps_offset:
         warnings.warn(f"{path}: {line}", stacklevel=2)
+    if (line := antialias_line(model, format)) is not None:
+        warnings.warn(f"{path}: {line}", stacklevel=2)
     say = say or (lambda line: None)
     if not str(path).lower().endswith(format.endings):
         raise UserError(f"{Path(path).name}: {format.title} is named {' or '.join(format.endings)}; rename it")
@@ -127,7 +129,7 @@ def write_model(
     if model.motion.still:
         options = {"comments": model.meta.get("ply_comments"), **options}
     moves = format.moving_writer is not None and not model.motion.still
-    options = {**options, **offset_options(model, format, None if moves else turn, options.get("comments") or ())}
+    options = {**options, **stating_options(model, format, None if moves else turn, options.get("comments") or ())}
     if moves:
         assert format.moving_writer is not None
         return function(format.moving_writer)(path, model, time=time, say=say, **format.known(options))
@@ -153,20 +155,30 @@ def _writable(path: str | os.PathLike[str], model: DynamicGaussians) -> DynamicG
     return dataclasses.replace(model, params=params)
 
 
-def offset_options(
+def stating_options(
     model: DynamicGaussians, format: Format, turn: np.ndarray | None = None, comments: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Returns the options with which a still `format` states the offset of `model`, besides `comments`.
+    """Returns the options with which a still `format` states where `model` stands and how it is drawn.
 
-    Its Gaussians are turned by `turn` [3, 3], and so is the world that it is an offset in.
+    `comments` are further ones. Its Gaussians are turned by `turn` [3, 3], and so is the world of the offset.
     """
-    from .ply import WORLD_OFFSET
+    from .ply import RENDER_MODE, WORLD_OFFSET
 
     offset = _turned(offset_of(model), turn)
-    others = [line for line in comments if line.partition(":")[0].strip().lower() != WORLD_OFFSET.lower()]
-    if "comments" in format.options and (np.any(offset) or len(others) < len(comments)):
-        return {"comments": [*others, *([f"{WORLD_OFFSET}: {text_of(offset)}"] if np.any(offset) else [])]}
-    return {"offset": offset} if np.any(offset) else {}
+    if "comments" not in format.options:
+        return {**({"offset": offset} if np.any(offset) else {}), "antialiased": model.antialiased or None}
+    stated = {WORLD_OFFSET: text_of(offset)} if np.any(offset) else {}
+    stated |= {RENDER_MODE: "mip"} if model.antialiased else {}
+    replaced = {key.lower() for key in (WORLD_OFFSET, *stated)}
+    others = [line for line in comments if line.partition(":")[0].strip().lower() not in replaced]
+    return {"comments": [*others, *(f"{key}: {value}" for key, value in stated.items())]}
+
+
+def antialias_line(model: DynamicGaussians, format: Format) -> str | None:
+    """Returns the sentence that a file cannot say how its Gaussians are drawn, None where it can or need not."""
+    if not model.antialiased or format.name == "g4d" or (format.antialias_reader and not format.moves):
+        return None
+    return f"{format.title} cannot say that these Gaussians were fitted antialiased: small ones look thicker in it"
 
 
 def offset_line(model: DynamicGaussians, format: Format, turn: np.ndarray | None = None) -> str | None:
@@ -201,8 +213,14 @@ def _still(path: str | os.PathLike[str], format: Format) -> DynamicGaussians:
     moving = spacetime(Path(path), splats)
     params = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in (moving or splats).items()}
     return DynamicGaussians(
-        params, Spacetime() if moving else Static(), meta={**comments_of(path, format), **meta_of(offset)}
+        params, Spacetime() if moving else Static(), meta={**stated_by(path, format), **meta_of(offset)}
     )
+
+
+def stated_by(path: str | os.PathLike[str], format: Format) -> dict[str, Any]:
+    """Returns what a file without motion says besides its Gaussians and their offset, for a model's `meta`."""
+    antialiased = format.antialias_reader is not None and function(format.antialias_reader)(path)
+    return {**comments_of(path, format), **({"antialiased": True} if antialiased else {})}
 
 
 def comments_of(path: str | os.PathLike[str], format: Format) -> dict[str, Any]:

@@ -27,12 +27,12 @@ from .orient import rotated
 from .ply_dialects import are_points
 from .ply_header import read_header
 from .registry import (
-    comments_of,
     format_named,
     format_of,
     frame_formats,
-    offset_options,
     read_still,
+    stated_by,
+    stating_options,
     with_axes,
 )
 from .splats import Splats, said_once, say_alike
@@ -91,7 +91,7 @@ def ply_sequence(
             name = f"frame_{number:04d}{format.endings[0]}"
             columns = ply_columns(model.at(float(time)), keep_invisible=keep_invisible)
             columns = columns if turn is None else rotated(columns, turn)
-            options = {"vertical_axis": vertical_axis, **offset_options(model, format, turn)}
+            options = {"vertical_axis": vertical_axis, **stating_options(model, format, turn)}
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
                 format.write(temporary / name, columns, **options)
@@ -202,7 +202,7 @@ def read_sequence(folder: str | os.PathLike[str]) -> DynamicGaussians:
     params["instants"] = torch.repeat_interleave(torch.arange(len(states), dtype=torch.float32), counts)
     times = np.array([numbers.time(number) for number in numbers.numbers])
     format = format_of(paths[0])
-    stated = {name: value for name, value in comments_of(paths[0], format).items() if name == "view"}
+    stated = {name: value for name, value in stated_by(paths[0], format).items() if name != "ply_comments"}
     stated |= meta_of(offset)
     model = DynamicGaussians(params, PerFrame(PerFrameConfig(times=tuple(times.tolist()))), times=times, meta=stated)
     return with_axes(model, format)

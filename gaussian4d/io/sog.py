@@ -38,13 +38,16 @@ _MOST_PIXELS_PER_BYTE = 4096
 _NO_ROTATION_TAG = 252
 
 
-def write_sog(path: str | os.PathLike[str], gaussians: Splats, *, palette: int = 4096) -> None:
+def write_sog(
+    path: str | os.PathLike[str], gaussians: Splats, *, palette: int = 4096, antialiased: bool = False
+) -> None:
     """Writes a `.sog`, atomically; Gaussians are reordered, spherical harmonics beyond degree 3 are left out.
 
     Args:
         path: the file.
         gaussians: Splats.
         palette: Entries of the palette of coefficients, at most 65,536; more look better and take longer.
+        antialiased: Whether they were fitted with antialiasing.
     """
     if not 1 <= palette <= _LARGEST_PALETTE:
         raise UserError(f"the palette of a .sog must have 1 to {_LARGEST_PALETTE} entries, got {palette}")
@@ -80,6 +83,8 @@ def write_sog(path: str | os.PathLike[str], gaussians: Splats, *, palette: int =
         "quats": {"files": quats},
         "sh0": {"codebook": color_book.tolist(), "files": add("sh0.webp", *color_index.T, opacity)},
     }
+    if antialiased:
+        meta["antialias"] = True
     degree = degree_of(splats)
     if degree:
         rest = REST_COUNTS[degree]
@@ -123,6 +128,15 @@ def read_sog(path: str | os.PathLike[str]) -> Splats:
         raise
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, OSError, struct.error) as error:
         raise broken(source, ".sog", f"its meta.json or an image has the wrong layout ({error})") from None
+
+
+def states_antialiasing(path: str | os.PathLike[str]) -> bool:
+    """Returns whether the `meta.json` of a `.sog` that can be read says that it was fitted with antialiasing."""
+    source = Path(path)
+    if source.name.lower() == META:
+        return _Reader(source, _Loose(source.parent)).meta.get("antialias") is True
+    with zipfile.ZipFile(source) as archive:
+        return _Reader(source, _Bundle(archive)).meta.get("antialias") is True
 
 
 META = "meta.json"

@@ -103,6 +103,13 @@ def read_spz(path: str | os.PathLike[str]) -> Splats:
     raise broken(source, ".spz", "it starts with neither NGSP nor a gzip header")
 
 
+def states_antialiasing(path: str | os.PathLike[str]) -> bool:
+    """Returns whether the header of a `.spz` that can be read says that it was fitted with antialiasing."""
+    data = read_whole(path, ".spz")
+    head = inflate(data, _HEADER.size) if data[:2] == b"\x1f\x8b" else data
+    return bool(_HEADER.unpack_from(head)[5] & _ANTIALIASED)
+
+
 def _read_gzip(source: Path, data: bytes) -> Splats:
     sizes = _sizes(source, *_header(source, inflate(data, _HEADER.size)))
     total = _HEADER.size + sum(sizes.values())

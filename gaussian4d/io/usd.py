@@ -120,6 +120,8 @@ def read_usd(path: str | os.PathLike[str]) -> DynamicGaussians:
         raise UserError(f"{source} is binary; turn it into text with `usdcat FILE -o FILE.usda`")
     reader = Reader(source, data.decode("utf-8", "replace"))
     prims = [prim for prim in reader.prims if prim.type == PRIM_TYPE]
+    if not prims and source.suffix.lower() == ".usdz" and _holds_nurec(source):
+        raise UserError(f"{source} holds a NuRec volume of NVIDIA, which is not read; export a .ply from the program")
     if len(prims) != 1:
         raise UserError(f"{source} has {len(prims)} prims of type {PRIM_TYPE}; expected one; merge or split it")
     prim = prims[0]
@@ -285,6 +287,11 @@ def _splats(source: Path, columns: dict[str, Callable[[float], np.ndarray]], cod
         "sh0": np.ascontiguousarray(sh[:, :1]),
         "shN": np.ascontiguousarray(sh[:, 1:]),
     }
+
+
+def _holds_nurec(source: Path) -> bool:
+    with zipfile.ZipFile(source) as archive:
+        return any(name.lower().endswith(".nurec") for name in archive.namelist())
 
 
 def _unzipped(source: Path) -> bytes:

@@ -234,8 +234,8 @@ def _refuse_lost(recording: Recording, used: list[int], solution: Mapping[str, A
 def _refusal(recording: Recording, reason: str) -> UserError:
     return UserError(
         f"{recording.path}: the camera path cannot be trusted: {reason}. If the camera stood still, prepare it"
-        " together with the other cameras' videos; otherwise film again: walk around the subject slowly, do not only turn,"
-        " with textured things that do not move in view, or give the lens with --calibration"
+        " together with the other cameras' videos; otherwise film again: walk around the subject slowly, do not only"
+        " turn, with textured things that do not move in view, or give the lens with --calibration"
     )
 
 

@@ -74,6 +74,8 @@ def export_html(opened: Opened, path: Path) -> None:
     print(f"wrote {path}: {_contents(model, content.packed)}, {size(path.stat().st_size)}")
     for note in opened.notes:
         print(f"note  {note}")
+    if model.antialiased:
+        print("note  these Gaussians were fitted antialiased, which a page does not draw: small ones look thicker")
     loss = fidelity(model, unpack(content.packed), cameras, background)
     if loss is not None:
         print(

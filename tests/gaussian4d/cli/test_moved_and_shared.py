@@ -90,6 +90,52 @@ def test_a_run_moved_away_from_its_scene_is_told_where_it_is(moved: Path, capsys
     assert "gone" not in capsys.readouterr().err
 
 
+def test_info_says_what_is_not_there(moved: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = moved / "runs" / "a"
+    assert main(["info", str(run)]) == 0
+    assert "not there" not in capsys.readouterr().out
+    shutil.rmtree(moved / "toy")
+    (run / "model.g4d").unlink()
+    assert main(["info", str(run)]) == 0
+    said = capsys.readouterr().out
+    assert "the scene is not there any more" in said and "model.g4d is not there although the fit has ended" in said
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"fps": -5.0}, "frames per second"),
+        ({"times": [0.5, 0.2]}, "ascending clip times"),
+        ({"times": [0.0, 7.0]}, "ascending clip times"),
+        ({"meta": {"offset": "x"}}, "offset"),
+        ({"meta": {"view": {"version": 1, "up": [0, 0, 0]}}}, "up"),
+        ({"motion": {"name": "bogus", "config": {}}}, "bogus"),
+    ],
+)
+def test_info_refuses_what_other_commands_refuse(
+    project: Path, tmp_path: Path, changed: dict[str, object], named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arrays, manifest = load_g4d(project / "runs" / "a" / "model.g4d")
+    save_g4d(tmp_path / "a.g4d", {name: np.array(value) for name, value in arrays.items()}, {**manifest, **changed})
+    for words in (["info"], ["export", "--to", str(tmp_path / "a.ply")]):
+        assert main([words[0], str(tmp_path / "a.g4d"), *words[1:]]) == 2
+        assert named in capsys.readouterr().err
+
+
+def test_info_says_how_a_model_wants_to_be_looked_at(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arrays, manifest = load_g4d(project / "runs" / "a" / "model.g4d")
+    columns = {name: np.array(value) for name, value in arrays.items()}
+    columns["means"][0] = np.nan
+    meta = {**manifest["meta"], "offset": [500000.0, 4000000.0, 0.0]}
+    save_g4d(tmp_path / "a.g4d", columns, {**manifest, "meta": meta})
+    assert main(["info", str(tmp_path / "a.g4d")]) == 0
+    said = capsys.readouterr()
+    assert "up is +z" in said.out and "offset     500000 4000000 0" in said.out and "recorded cameras" in said.out
+    assert "are no Gaussians" in said.err
+
+
 def test_another_scene_is_named_as_another(moved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = moved / "runs" / "a"
     other = write_scene(tmp_path / "other", 1, 3, 1, 2, width=SIZE, height=SIZE, samples=1, threads=1)

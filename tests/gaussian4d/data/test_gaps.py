@@ -141,6 +141,20 @@ def test_times_beyond_the_clip_begin_with_the_first(tmp_path: Path, stamps: tupl
     assert sum("shifted to start at 0" in problem.message for problem in scene.problems) == 1
 
 
+@pytest.mark.parametrize(("unit", "factor"), [("frame numbers", COUNT - 1), ("unknown unit", 1000 * (COUNT - 1))])
+def test_how_long_a_clip_lasts_is_not_made_up(tmp_path: Path, unit: str, factor: float) -> None:
+    write_dnerf(tmp_path)
+    for path in tmp_path.glob("transforms_*.json"):
+        content = json.loads(path.read_text())
+        for entry in content["frames"]:
+            entry["time"] = round(factor * entry["time"])
+        path.write_text(json.dumps(content))
+    scene = load_scene(tmp_path)
+    np.testing.assert_allclose(scene.times, np.linspace(0, 1, COUNT), atol=1e-6)
+    assert scene.duration is None and scene.fps is None
+    assert any(unit in problem.message for problem in scene.problems)
+
+
 def test_two_pictures_of_one_number_are_refused(tmp_path: Path) -> None:
     write_easyvolcap(tmp_path)
     folder = sorted((tmp_path / "images").iterdir())[0]

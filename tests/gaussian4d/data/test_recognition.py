@@ -251,3 +251,23 @@ def test_a_file_in_place_of_its_folder(tmp_path: Path) -> None:
     assert f"got a file; pass {tmp_path}" in none(tmp_path / "transforms.json")
     (tmp_path / "scene.zip").write_bytes(b"PK")
     assert "unpack it" in none(tmp_path / "scene.zip")
+
+
+def test_masks_of_registered_images_are_read(tmp_path: Path) -> None:
+    colmap(tmp_path)
+    for c, name in enumerate(("cam00.png", "cam01.png.png")):
+        save(tmp_path / "masks" / name, np.full((48, 64), 255 * (c + 1) // 2, np.uint8))
+    found = {frame.camera.id: frame.mask for frame in load_scene(tmp_path).frames("all")}
+    assert [mask is not None for _, mask in sorted(found.items())] == [True, True, False]
+    assert lines(tmp_path, "1 of 3 images have no mask")
+
+
+def test_what_is_not_registered_is_said(tmp_path: Path) -> None:
+    colmap(tmp_path / "a")
+    assert not lines(tmp_path / "a", "not registered")
+    save(tmp_path / "a" / "images" / "other.png", shot(0, 0))
+    assert lines(tmp_path / "a", "1 file or folder is not registered", "other.png")
+    write_colmap_text(tmp_path / "b" / "sparse/0")
+    for c in range(4):
+        save_clip(tmp_path / "b" / "videos" / f"cam{c:02d}.mp4", c % 3, 3)
+    assert lines(tmp_path / "b", "1 file or folder is not registered", "cam03")

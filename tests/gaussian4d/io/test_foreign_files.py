@@ -11,14 +11,16 @@ import pytest
 import torch
 from splat_samples import sample
 
+from gaussian4d.cameras import Camera
 from gaussian4d.cli import main
 from gaussian4d.errors import UserError
 from gaussian4d.io.ply import read_ply, write_ply
 from gaussian4d.io.registry import read_model, write_model
-from gaussian4d.io.sequence import find_frames
+from gaussian4d.io.sequence import find_frames, write_ply_sequence
 from gaussian4d.io.splats import SH_C0, Splats, sigmoid
 from gaussian4d.model import DynamicGaussians, load_model
 from gaussian4d.motion import Static
+from gaussian4d.rendering import render
 
 OWN = {
     "means": ("x", "y", "z"), "sh0": ("f_dc_0", "f_dc_1", "f_dc_2"), "opacities": ("opacity",),
@@ -257,3 +259,30 @@ def test_a_row_of_nan_in_our_own_file_is_left_out(tmp_path: Path) -> None:
     write_model(tmp_path / "a.g4d", DynamicGaussians(table, Static()))
     with pytest.warns(UserWarning, match="1 of 6 rows"):
         assert len(read_model(tmp_path / "a.g4d")) == 5
+
+
+def test_what_was_fitted_antialiased_is_drawn_so_and_stays_so(tmp_path: Path) -> None:
+    table = sample(30, 1)
+    write_ply(tmp_path / "a.ply", table, render_mode="mip")
+    model = read_model(tmp_path / "a.ply")
+    assert model.antialiased and not DynamicGaussians(model.params, Static()).antialiased
+    chain = ["a.spz", "b.g4d", "b.sog", "b.compressed.ply", "b.spz", "b.ply"]
+    for name in chain:
+        write_model(tmp_path / name, model)
+        model = read_model(tmp_path / name)
+        assert model.antialiased, name
+    write_model(tmp_path / "old.spz", model, version=2)
+    assert read_model(tmp_path / "old.spz").antialiased
+    assert load_model(write_ply_sequence(tmp_path / "frames", model, [0.0, 1.0])[0].parent).antialiased
+    with pytest.warns(UserWarning, match="fitted antialiased"):
+        write_model(tmp_path / "a.splat", model)
+    # Gaussians far smaller than a pixel grow to its size; only the compensation keeps how much of it they cover.
+    small = {**model.params, "scales": torch.full_like(model.params["scales"], -12.0)}
+    place, up = np.array([0.0, 0.0, -8.0]), np.array([0.0, -1.0, 0.0])
+    camera = Camera.look_at(place, np.zeros(3), up, width=64, height=64, focal=60.0)
+    drawn = [
+        render(DynamicGaussians(small, Static(), meta=meta), camera, 0.0, ("alpha",)).alpha
+        for meta in ({}, {"antialiased": True})
+    ]
+    assert drawn[0] is not None and drawn[1] is not None
+    assert float(drawn[1].sum()) < 0.01 * float(drawn[0].sum())

@@ -24,6 +24,7 @@ from gaussian4d.io.difference import GOAL, difference_db, shown_db
 from gaussian4d.io.registry import format_named, read_model, write_model
 from gaussian4d.io.segments import shown_as
 from gaussian4d.io.sequence import find_frames, ply_sequence, read_sequence
+from gaussian4d.io.splats import SH_C0
 from gaussian4d.io.splatv import ROW
 from gaussian4d.model import DynamicGaussians, load_model, splat_arrays
 from gaussian4d.motion import DualDomain, FreeTime, PerFrame, Spacetime, Static
@@ -342,6 +343,23 @@ def test_checkpoints_of_other_trainers(tmp_path: Path, program: str) -> None:
     assert model.motion.name == ("free-time" if program == "freetime" else "static")
     for name, value in table.items():
         assert torch.equal(model.params[name], value), name
+
+
+def test_splatfacto_without_harmonics_fits_logits_of_colours(tmp_path: Path) -> None:
+    table = {name: torch.from_numpy(value) for name, value in sample(6, 0).items()}
+    logits = torch.linspace(-3.0, 3.0, 18).reshape(6, 3)
+    names = {"sh0": "features_dc", "shN": "features_rest"}
+    content = {f"_model.gauss_params.{names.get(name, name)}": value for name, value in table.items()}
+    torch.save({"pipeline": {**content, "_model.gauss_params.features_dc": logits}}, tmp_path / "a.ckpt")
+    colours = 0.5 + SH_C0 * read_checkpoint(tmp_path / "a.ckpt").params["sh0"][:, 0]
+    torch.testing.assert_close(colours, torch.sigmoid(logits), atol=1e-5, rtol=0.0)
+
+
+def test_part_of_a_motion_in_a_checkpoint_is_said(tmp_path: Path) -> None:
+    table = {name: torch.from_numpy(value) for name, value in sample(6, 0).items()}
+    torch.save({"splats": {**table, "velocities": torch.ones(6, 3), "times": torch.rand(6)}}, tmp_path / "a.pt")
+    with pytest.warns(UserWarning, match="times, velocities are not read"):
+        assert read_checkpoint(tmp_path / "a.pt").motion.still
 
 
 def test_the_difference_is_taken_over_covered_pixels() -> None:

@@ -337,6 +337,35 @@ def test_info_and_convert_say_what_a_file_is_in_one_line(tmp_path: Path, capsys:
     assert len(lines) == 2 and all("git lfs pull" in line for line in lines)
 
 
+def test_a_usdz_with_a_nurec_volume_is_named(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.usdz", "w") as archive:
+        archive.writestr("default.usda", '#usda 1.0\ndef Xform "World"\n{\n}\n')
+        archive.writestr("a.nurec", b"x")
+    with pytest.raises(UserError, match="NuRec"):
+        load_model(tmp_path / "a.usdz")
+
+
+def test_compressed_gaussians_in_gltf_are_named_and_another_projection_is_said(tmp_path: Path) -> None:
+    write_model(tmp_path / "a.glb", model_of(sample(4, 0)))
+    data = (tmp_path / "a.glb").read_bytes()
+    for match in (None, "need x, which is not read"):
+        length = int.from_bytes(data[12:16], "little")
+        text = json.loads(data[20 : 20 + length])
+        inside = text["meshes"][0]["primitives"][0]["extensions"]["KHR_gaussian_splatting"]
+        inside.update({"projection": "orthographic"} if match is None else {"extensions": {"x": {}}})
+        content = json.dumps(text).encode()
+        content += b" " * (-len(content) % 4)
+        rest = data[20 + length :]
+        head = b"glTF" + (2).to_bytes(4, "little") + (20 + len(content) + len(rest)).to_bytes(4, "little")
+        (tmp_path / "b.glb").write_bytes(head + len(content).to_bytes(4, "little") + b"JSON" + content + rest)
+        if match is None:
+            with pytest.warns(UserWarning, match="drawn in perspective"):
+                load_model(tmp_path / "b.glb")
+        else:
+            with pytest.raises(UserError, match=match):
+                load_model(tmp_path / "b.glb")
+
+
 def test_gltf_that_needs_an_unknown_extension_is_refused_by_its_name(tmp_path: Path) -> None:
     table = sample(6, 1)
     write_model(tmp_path / "a.glb", model_of(table))

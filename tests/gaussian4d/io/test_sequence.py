@@ -19,6 +19,7 @@ class Moving:
     """A model whose Gaussians move along x and of which the last fades out."""
 
     meta: ClassVar[dict[str, object]] = {}
+    antialiased = False
 
     def at(self, time: float) -> Gaussians:
         means = torch.tensor([[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]) + torch.tensor([10.0 * time, 0.0, 0.0])
