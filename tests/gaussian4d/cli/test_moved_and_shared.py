@@ -98,7 +98,7 @@ def test_info_says_what_is_not_there(moved: Path, capsys: pytest.CaptureFixture[
     (run / "model.g4d").unlink()
     assert main(["info", str(run)]) == 0
     said = capsys.readouterr().out
-    assert "the scene is not there any more" in said and "model.g4d is not there although the fit has ended" in said
+    assert "the scene is not there any more" in said and "model.g4d is missing although the fit has ended" in said
 
 
 @pytest.mark.parametrize(
