@@ -133,7 +133,7 @@ def test_info_says_how_a_model_wants_to_be_looked_at(
     assert main(["info", str(tmp_path / "a.g4d")]) == 0
     said = capsys.readouterr()
     assert "up is +z" in said.out and "offset     500000 4000000 0" in said.out and "recorded cameras" in said.out
-    assert "are no Gaussians" in said.err
+    assert "are not valid Gaussians" in said.err
 
 
 def test_another_scene_is_named_as_another(moved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
