@@ -44,10 +44,7 @@ class ClipLength:
         """One sentence on what was assumed; None where the length is known."""
         if not self.assumed or self.seconds <= 0.0:
             return None
-        return (
-            f"frame rate not recorded: {self.fps:.4g} frames per second are assumed, so the clip lasts"
-            f" {self.played:.3f} s"
-        )
+        return f"frame rate unknown: {self.fps:.4g} frames per second assumed, so the clip lasts {self.played:.3f} s"
 
 
 def clip_length(model: DynamicGaussians) -> ClipLength:
@@ -104,7 +101,7 @@ def outside(model: DynamicGaussians, times: Sequence[float]) -> str | None:
     beyond = [time for time in times if not first - _SAME_INSTANT <= time <= last + _SAME_INSTANT]
     if model.motion.still or not beyond:
         return None
-    return f"clip time {beyond[0]:g} was not recorded: that is {first:.4g} to {last:.4g}, and motion beyond is a guess"
+    return f"clip time {beyond[0]:g} was not recorded ({first:.4g} to {last:.4g} was): the motion there is extrapolated"
 
 
 __all__ = ["ASSUMED_FPS", "ClipLength", "clip_length", "outside", "played_span", "recorded_span"]

@@ -21,7 +21,7 @@ class UnforeseenError(UserError):
 def unforeseen(path: object, what: str, error: Exception) -> UnforeseenError:
     """Returns the error to raise from `error`, which reading `path` as `what` ended in."""
     return UnforeseenError(
-        f"{path}: what it holds cannot be understood as {what} ({type(error).__name__}: {str(error)[:200]}); restore it"
+        f"{path}: its content cannot be understood as {what} ({type(error).__name__}: {str(error)[:200]}); restore it"
         " from its source, or report it with the file where other programs read it"
     )
 

@@ -50,7 +50,7 @@ class FrameNumbers:
             if after - before > self.step:
                 first, last = before + self.step, after - self.step
                 found.append(f"{first}" if first == last else f"{first} to {last}")
-        listed = ", ".join(found[:most]) + (f" and {len(found) - most} gaps more" if len(found) > most else "")
+        listed = ", ".join(found[:most]) + (f" and {len(found) - most} more gaps" if len(found) > most else "")
         return (
             f"{self.missing} of {self.intervals + 1} frame numbers are missing ({listed}): the others keep their place"
             " in time"

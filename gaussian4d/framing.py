@@ -56,7 +56,7 @@ class Framing:
         """One sentence on what was guessed; None where nothing was."""
         if not self.guessed:
             return None
-        return f"nothing says which way is up: {name_of(self.up)} is taken; --up says another"
+        return f"the up axis is not known: {name_of(self.up)} is assumed; --up changes it"
 
     @property
     def up(self) -> np.ndarray:

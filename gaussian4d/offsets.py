@@ -114,7 +114,7 @@ def between(stated: np.ndarray | None, model: np.ndarray, places: np.ndarray, wh
         if np.linalg.norm(middle) < 0.1 * np.linalg.norm(model):
             raise UserError(
                 f"{where} is at {text_of(middle.round(3))}, the scene at {text_of(model)} of the recorded world; give"
-                f' places of that world, or add "{KEY}": [{", ".join(text_of(model).split())}] if they are relative'
+                f' recorded coordinates, or add "{KEY}": [{", ".join(text_of(model).split())}] if they are relative'
             )
     return -model
 
@@ -179,7 +179,7 @@ def relative(splats: dict[str, np.ndarray], source: object) -> tuple[dict[str, n
     if means.dtype == np.float32 and step > (size := float(np.exp(np.median(splats["scales"])))):
         warnings.warn(
             f"{source}: stands at {text_of(offset)}, where 32-bit floats have steps of {step:g}, more than the"
-            f" Gaussians' own size of {size:.2g}: positions were rounded when the file was written; write it anew with"
+            f" Gaussians' own size of {size:.2g}: positions were rounded when the file was written; write it again with"
             " positions relative to the scene, or as doubles",
             stacklevel=3,
         )

@@ -86,22 +86,22 @@ def load_placed(
         except UserError:
             continue
         if otherwise or _is_alike(scene, place, options):
-            gone = "is another scene now" if found is not None else "cannot be read" if problem else "is gone"
-            warnings.warn(f"{recorded}, the scene of {run}, {gone}; taken from {path} instead", stacklevel=3)
+            gone = "is a different scene now" if found is not None else "cannot be read" if problem else "is gone"
+            warnings.warn(f"{recorded}, the scene of {run}, {gone}; {path} is used instead", stacklevel=3)
             return scene
     if found is not None:
         warnings.warn(
-            f"{recorded} is not as it was when {run} was fitted: {about(found)}; then {place.get('about')}",
+            f"{recorded} has changed since {run} was fitted: {about(found)}; then {place.get('about')}",
             stacklevel=3,
         )
         return found
     if problem is not None:
         raise problem
-    looked = f"nor as {place['relative']} seen from the run, nor" if place.get("relative") else "nor"
-    differing = f"; {others[0]} is there, but it is not the same scene" if others else ""
+    looked = f"nor at {place['relative']} relative to the run, nor" if place.get("relative") else "nor"
+    differing = f"; {others[0]} exists, but is a different scene" if others else ""
     raise UserError(
-        f"the scene of {run} is no longer at {recorded}, {looked} beside the run{differing}; say where it is with"
-        " --scene PATH (to go on with a fit, name it in front: fit PATH --out RUN --resume)"
+        f"the scene of {run} is no longer at {recorded}, {looked} beside the run{differing}; pass its folder with"
+        " --scene PATH (to continue a fit, name it first: fit PATH --out RUN --resume)"
     )
 
 
@@ -128,7 +128,7 @@ def check_same_scene(
         raise UserError(
             f"{where} is not the scene that {run} was fitted to: it has {about(scene)}; the run was fitted to"
             f" {place.get('about') or 'another one'}"
-            f"{', whose cameras, times or splits differ' if place.get('about') == about(scene) else ''}; give the scene"
+            f"{', whose cameras, times or splits differ' if place.get('about') == about(scene) else ''}; pass the scene"
             " it was fitted to, unchanged"
         )
 

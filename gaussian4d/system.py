@@ -11,8 +11,8 @@ from pathlib import Path
 from .errors import UserError
 
 _ADVICE = {
-    errno.ENOSPC: "make room there, then run it again",
-    errno.EDQUOT: "make room within the quota, then run it again",
+    errno.ENOSPC: "free some space there, then run it again",
+    errno.EDQUOT: "free some of the quota, then run it again",
     errno.EFBIG: "this system limits the size of files there; raise the limit or name another place",
     errno.EACCES: "ask for the permission, or name another place",
     errno.EPERM: "ask for the permission, or name another place",
@@ -22,10 +22,10 @@ _ADVICE = {
     errno.EISDIR: "a folder stands where a file is needed; name a file",
     errno.ENAMETOOLONG: "give it a shorter name",
     errno.ENOENT: "check the path",
-    errno.ELOOP: "its symbolic links lead in a circle; check the path",
+    errno.ELOOP: "its symbolic links form a loop; check the path",
     errno.EMFILE: "raise the limit of open files (`ulimit -n`)",
     errno.ENOMEM: "close other programs",
-    errno.EIO: "the disk reports a fault; copy what is on it, then check it",
+    errno.EIO: "the disk reports an I/O error; back up its files, then check it",
 }
 _LEAST_FREE = 1 << 20
 """Bytes below which a disk counts as full: not even a report fits."""
@@ -52,7 +52,7 @@ def check_ordinary(path: Path, expected: str) -> None:
         raise UserError(system_error(error, path, "read")) from None
     if not stat.S_ISREG(found.st_mode):
         raise UserError(
-            f"{path} is no ordinary file: expected {expected}; write what comes out of a pipe to a file first"
+            f"{path} is not a regular file: expected {expected}; write the output of a pipe to a file first"
         )
 
 
@@ -74,7 +74,7 @@ def check_writable(path: str | os.PathLike[str], *, folder: bool | None = None) 
         while not standing.exists():
             if standing.is_symlink():
                 raise UserError(
-                    f"{target} cannot be written: the link {standing} leads nowhere; remove it or name another"
+                    f"{target} cannot be written: the symbolic link {standing} is broken; remove it or name another"
                 )
             standing = standing.parent
         if not standing.is_dir() and standing != target.absolute():
@@ -90,6 +90,6 @@ def check_writable(path: str | os.PathLike[str], *, folder: bool | None = None) 
         usage = shutil.disk_usage(place)
         # /proc and its like have no size at all; what is wrong with them is said when they are written to.
         if usage.total and usage.free < _LEAST_FREE:
-            raise UserError(f"{target} cannot be written: no space is left on the disk of {place}; make room there")
+            raise UserError(f"{target} cannot be written: no space left on the disk of {place}; free some space there")
     except OSError as error:
         raise UserError(system_error(error, target, "written")) from None

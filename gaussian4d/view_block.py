@@ -122,8 +122,8 @@ class ViewBlock:
             raise _wrong("version", "a whole number from 1 on", version)
         if version > VERSION:
             warnings.warn(
-                f"how to look at this model is stated in version {version}, this gaussian4d reads {VERSION}: cameras,"
-                " up and length of the clip are not used; update gaussian4d",
+                f"the view block of this model has version {version}, this gaussian4d reads {VERSION}: cameras,"
+                " up axis and length of the clip are ignored; update gaussian4d",
                 stacklevel=2,
             )
             return None

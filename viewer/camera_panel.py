@@ -86,7 +86,7 @@ class CameraPanel:
             )
             reset = gui.add_button("Reset view")
             up = self.up = gui.add_dropdown(
-                "up", (AS_STATED, *UPS), initial_value=AS_STATED, hint="which way is up in the scene"
+                "up", (AS_STATED, *UPS), initial_value=AS_STATED, hint="up axis of the scene"
             )
         self.frustums = {camera.id: self._frustum(camera, thumbnails.get(camera.id)) for camera in cameras}
 
@@ -172,6 +172,6 @@ def guarded(session: Session, act: Callable[[], None]) -> Callable[[object], Non
         try:
             act()
         except Exception as error:
-            session.tell("That did not work", str(error) or type(error).__name__)
+            session.tell("Failed", str(error) or type(error).__name__)
 
     return callback

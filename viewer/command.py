@@ -78,7 +78,7 @@ class View:
         print(f"open    {server.url}   (Ctrl-C ends)")
         if not is_loopback(self.host):
             reach = f"{self.host}:{server.port}"
-            print(f"public  whoever reaches {reach} and has the token can look, and can write films into the run")
+            print(f"public  anyone who reaches {reach} and has the token can view, and write videos into the run")
         # A server on one address of this machine is not reached by the name localhost.
         there = "localhost" if self.host in ("127.0.0.1", "0.0.0.0", "") else server.door.name(self.host)
         print(

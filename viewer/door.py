@@ -65,20 +65,18 @@ def listening(host: str, port: int) -> socket.socket:
             try:
                 return _bound(family, (address[0], candidate, *address[2:]))
             except PermissionError:
-                raise UserError(
-                    f"port {candidate} may not be used without special rights; take one from 1024 on"
-                ) from None
+                raise UserError(f"port {candidate} needs special privileges; use a port from 1024 on") from None
             except OSError as error:
                 if error.errno != errno.EADDRINUSE:
                     reason = error
                     break
     if reason is None:
         raise UserError(f"no port from {port} on is free on {host}; close another program or name another --port")
-    foreign = "; it is no address of this machine" if reason.errno == errno.EADDRNOTAVAIL else ""
-    raise UserError(f"{host} cannot be served: {reason.strerror or reason}{foreign}; {_ADVICE}")
+    foreign = "; it is not an address of this machine" if reason.errno == errno.EADDRNOTAVAIL else ""
+    raise UserError(f"{host} cannot be used: {reason.strerror or reason}{foreign}; {_ADVICE}")
 
 
-_ADVICE = "take 127.0.0.1 for this machine only, or 0.0.0.0 for everyone on its network"
+_ADVICE = "use 127.0.0.1 for this machine only, or 0.0.0.0 for its whole network"
 
 
 def _addresses(host: str, port: int) -> list[tuple[int, tuple[Any, ...]]]:
@@ -100,7 +98,7 @@ def _addresses(host: str, port: int) -> list[tuple[int, tuple[Any, ...]]]:
     asking.join(_NAME_SECONDS)
     if not found:
         why = errors[0] if errors else "no name server answers"
-        raise UserError(f"--host {host} is no address that this machine knows ({why}); {_ADVICE}")
+        raise UserError(f"--host {host} is not an address of this machine ({why}); {_ADVICE}")
     return list(found)
 
 
@@ -134,9 +132,7 @@ def is_loopback(host: str) -> bool:
 def origin_of(text: str) -> str:
     """Returns an origin such as `https://hub.example.org` in small letters; raises `UserError` where it is none."""
     if not _ORIGIN.fullmatch(text.rstrip("/")):
-        raise UserError(
-            f"--allow-origin must be how the address of a page begins, such as https://hub.example.org, got {text!r}"
-        )
+        raise UserError(f"--allow-origin must be an origin such as https://hub.example.org, got {text!r}")
     return text.rstrip("/").lower()
 
 
@@ -179,21 +175,21 @@ class Door:
         """Returns why a request is not answered, None where it is."""
         stated = _one(request.headers, "Host")
         if stated is None:
-            return "the request names no host, or several"
+            return "the request has no Host header, or several"
         proxied = stated.lower() in {origin.partition("://")[2] for origin in self.origins}
         if self.token is None and not proxied and not is_loopback(_name(stated)):
             return (
-                f"this server is for this machine only, not for {stated[:100]!r}; open the address that is printed"
-                " (of a proxy: start the viewer with --allow-origin and the proxy's address)"
+                f"this server is not available as {stated[:100]!r}; open the printed address"
+                " (behind a proxy, start the viewer with --allow-origin and the proxy's address)"
             )
         origin = _one(request.headers, "Origin", "")
         if origin is None or (origin and not self._is_own(origin.lower(), stated.lower())):
             return (
-                "another web page may not use this server"
-                " (of a proxy: start the viewer with --allow-origin and the proxy's address)"
+                "other web pages may not use this server"
+                " (behind a proxy, start the viewer with --allow-origin and the proxy's address)"
             )
         if self.token is not None and not self._has_token(request):
-            return "the token is missing or wrong; open the whole address that is printed where the viewer was started"
+            return "the token is missing or wrong; open the complete address that the viewer printed"
         return None
 
     def _is_own(self, origin: str, stated: str) -> bool:

@@ -45,7 +45,7 @@ class Film:
     def add_controls(self, gui: viser.GuiApi) -> None:
         """Adds format, start and stop, and a progress bar."""
         self.ending = gui.add_dropdown("format", _ENDINGS, initial_value=".mp4")
-        self.button = gui.add_button("Render film", hint="into the run's folder renders; again to stop")
+        self.button = gui.add_button("Render film", hint="writes into RUN/renders; click again to stop")
         self.bar = gui.add_progress_bar(0.0, visible=False)
         self.status = gui.add_markdown("")
         self.button.on_click(guarded(self._session, self.toggle))
@@ -88,7 +88,7 @@ class Film:
             self.bar.value = 100.0 * done / total
             # On the button, too: what is below it may be out of sight.
             self.button.label = f"Stop film ({done} of {total}, {left:.0f} s left)"
-            self.status.content = f"picture {done} of {total}, {left:.0f} s left"
+            self.status.content = f"frame {done} of {total}, {left:.0f} s left"
 
         with contextlib.ExitStack() as stack:
             try:
@@ -97,7 +97,7 @@ class Film:
                     out = Path(stack.enter_context(tempfile.TemporaryDirectory())) / f"film{self.ending.value}"
                 written = render_to(out, job.desk, job.fps, resume=True, progress=progress, stop=lambda: job.stopped)
                 if not written:
-                    self.status.content = "stopped; the next start goes on where this ended"
+                    self.status.content = "stopped; starting again continues from here"
                 elif job.out is None:
                     self._session.client.send_file_download(out.name, out.read_bytes(), save_immediately=True)
                     self.status.content = "done"
@@ -106,6 +106,6 @@ class Film:
                     self.status.content = f"wrote {file}"
                     self._session.tell("Film written", str(file))
             except Exception as error:
-                self.status.content = f"the film failed: {error}"
+                self.status.content = f"rendering failed: {error}"
         self._job = None
         self.button.label, self.bar.visible = "Render film", False

@@ -61,7 +61,7 @@ class Follower:
                 self.look()
             except (UserError, OSError) as error:
                 # A file that is being replaced; the next look finds the new one.
-                self.status.content = f"not readable just now: {error}"
+                self.status.content = f"temporarily unreadable: {error}"
 
     def _tell(self) -> None:
         if self.curves.rows:

@@ -62,7 +62,7 @@ class LiveFit:
                 self._step(trainer)
         elif event == "end" and self.server is not None:
             self._show(trainer)
-            self._say("stopped; the model is saved" if trainer.progress < 1.0 else "done; the figures are being made")
+            self._say("stopped; the model is saved" if trainer.progress < 1.0 else "done; evaluating")
 
     def wait(self) -> None:
         """Serves on until Ctrl-C; returns at once when nothing was ever served."""

@@ -56,7 +56,7 @@ class PathPanel:
         gui = session.client.gui
         with gui.add_folder("Camera path", expand_by_default=False):
             self._list = gui.add_markdown("no keyframes yet")
-            add = gui.add_button("Add keyframe", hint="the present view, field of view and time, after the chosen one")
+            add = gui.add_button("Add keyframe", hint="current view, field of view and time, after the selected one")
             options: tuple[str, ...] = (_NEW,)
             self.chosen = gui.add_dropdown("keyframe", options, initial_value=_NEW)
             self.time = gui.add_slider("time of keyframe", 0.0, 1.0, 0.001, 0.0)
@@ -64,7 +64,7 @@ class PathPanel:
             edit = gui.add_button_group(
                 "change",
                 ("go to", "set to view", "remove", "clear", "undo", "spread times"),
-                hint="spread times: from the clip's start to its end, evenly",
+                hint="spread times: evenly from the start of the clip to its end",
             )
             self.smoothness = gui.add_slider("smoothness", 0.0, 1.0, 0.05, 1.0)
             self.loop = gui.add_checkbox("loop path", False)
@@ -142,7 +142,7 @@ class PathPanel:
                 times = np.linspace(first, last, len(self.keyframes), endpoint=not self.loop.value).round(3).tolist()
                 self.keyframes = [dataclasses.replace(key, time=at) for key, at in zip(self.keyframes, times)]
         elif index is None:
-            raise UserError("choose a keyframe first")
+            raise UserError("select a keyframe first")
         elif what == "go to":
             self._go(self.keyframes[index])
             return
@@ -161,7 +161,7 @@ class PathPanel:
         gui = self._session.client.gui
         box = gui.add_modal("Remove all keyframes?")
         with box:
-            gui.add_markdown(f"{count} in all; *undo* brings them back.")
+            gui.add_markdown(f"{count} in total; *undo* restores them.")
             remove, keep = gui.add_button("Remove all", color="red"), gui.add_button("Keep them")
 
         @remove.on_click
@@ -217,7 +217,7 @@ class PathPanel:
     def open(self, content: bytes) -> None:
         """Takes the path of an uploaded file."""
         if len(content) > _LARGEST_UPLOAD:
-            raise UserError(f"a path file has less than a megabyte, this one {len(content) / 1e6:.0f}")
+            raise UserError(f"a path file must be smaller than a megabyte, this one has {len(content) / 1e6:.0f}")
         try:
             data = json.loads(content)
         except ValueError:
@@ -280,7 +280,7 @@ class PathPanel:
         """Returns the view of the browser as a keyframe."""
         view = self._session.view()
         if view is None:
-            raise UserError("the browser has not told its view yet")
+            raise UserError("the browser has not sent its view yet")
         camera = self._session.painter.camera(view, 1.0)
         return Keyframe(camera.T_world_camera, min(max(math.degrees(view.fov), 1.0), 179.0), view.time)
 

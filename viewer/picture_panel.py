@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 RESOLUTIONS = {"640": 640, "960": 960, "1280": 1280, "1920": 1920}
 _DEFAULT = 960
-_ALONE = "  \nnothing was recorded from here to compare with; F looks through a camera"
+_ALONE = "  \nno recorded image from this view to compare with; F looks through a camera"
 
 
 class PicturePanel:
@@ -38,19 +38,19 @@ class PicturePanel:
         with gui.add_folder("Picture"):
             self.output = gui.add_dropdown("output", PICTURE_BUFFERS, initial_value="rgb")
             self.resolution = gui.add_dropdown(
-                "longest side", tuple(RESOLUTIONS), initial_value="960", hint="of the picture when it rests, pixels"
+                "longest side", tuple(RESOLUTIONS), initial_value="960", hint="of the image at rest, in pixels"
             )
             self.behind = gui.add_dropdown("background", ("scene", "white", "black", "colour"), initial_value="scene")
             self.colour = gui.add_rgb("colour", (128, 128, 128), visible=False)
             self.compare = gui.add_checkbox(
-                "compare", False, hint="left the recorded picture, right ours; look through a camera (F)"
+                "compare", False, hint="left: recorded image, right: rendering; look through a camera (F)"
             )
             self.split = gui.add_slider("split", 0.0, 1.0, 0.01, 0.5, visible=False)
             self.splats = gui.add_checkbox(
-                "splats in the browser", False, hint="turns without the server; colours and edges are approximate"
+                "splats in the browser", False, hint="orbits without the server; colours and edges are approximate"
             )
-            shot = gui.add_button("Screenshot", hint="the picture at full size, as a PNG file")
-            self.stats = gui.add_markdown("waiting for the first picture")
+            shot = gui.add_button("Screenshot", hint="the full-size image as a PNG file")
+            self.stats = gui.add_markdown("waiting for the first frame")
         self.compare.visible = session.workspace.truth is not None
 
         for control in (self.output, self.resolution, self.colour, self.split):

@@ -296,7 +296,7 @@ class Session:
         if not self.failed:
             self.failed = True
             traceback.print_exception(error, file=sys.stderr)
-        self.picture.stats.content = f"the picture failed: {error}"
+        self.picture.stats.content = f"rendering failed: {error}"
 
 
 PANEL = 320

@@ -45,7 +45,7 @@ class Timeline:
             steps = gui.add_button_group("frame", tuple(_STEPS), hint="shift and an arrow key; home; end")
             speed = self.speed = gui.add_slider("speed", 0.1, 4.0, 0.1, 1.0)
             loop = self.loop = gui.add_checkbox("loop", True)
-            fps = self.fps = gui.add_slider("fps", 1, 60, 1, 24, hint="pictures asked for per second of playing")
+            fps = self.fps = gui.add_slider("fps", 1, 60, 1, 24, hint="frames requested per second during playback")
 
         @self.slider.on_update
         def _(event: viser.GuiEvent) -> None:

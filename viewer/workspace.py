@@ -39,7 +39,7 @@ class Workspace:
         """Returns the file `folder/kind/name.ending`; raises `UserError` for a name that is none."""
         assert self.folder is not None
         if not _NAME.fullmatch(name) or name.endswith("."):
-            raise UserError(f"a name is made of letters, digits, spaces, '.', '-' and '_', got {name[:80]!r}")
+            raise UserError(f"a name may contain letters, digits, spaces, '.', '-' and '_', got {name[:80]!r}")
         return inside(self.folder / kind, f"{name}{ending}")
 
     def shown(self, file: Path) -> Path:

@@ -70,9 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"error: {system_error(error)}", file=sys.stderr)
             return 2
         except MemoryError:
-            print(
-                "error: the memory of this machine is used up; close other programs, or ask for less", file=sys.stderr
-            )
+            print("error: out of memory; close other programs, or reduce the size of the task", file=sys.stderr)
             return 2
         except SystemExit as stop:
             code = stop.code if isinstance(stop.code, int) else 1

@@ -68,7 +68,7 @@ def looking_at_files() -> Iterator[None]:
 
     def told(done: int, total: int) -> None:
         if not bars:
-            bars.append(Progress("looking at the files of the scene", total))
+            bars.append(Progress("checking the files of the scene", total))
         bars[0].update(done)
 
     token = on_header.set(told)
@@ -83,7 +83,7 @@ def looking_at_files() -> Iterator[None]:
 def plain_line(label: str, done: int, total: int, seconds: float) -> str:
     """Returns one line of progress: parts done, rate, time left at this rate."""
     rate = done / seconds if seconds > 0 else 0.0
-    left = f"{(total - done) / rate:.0f} s left" if rate > 0 else "time left unknown"
+    left = f"{(total - done) / rate:.0f} s left" if rate > 0 else "unknown time left"
     return f"{label} {done}/{total}, {rate:.2g}/s, {left}"
 
 

@@ -58,7 +58,7 @@ class Convert:
         loose = self.source.is_dir() and not find_frames(self.source)
         if loose and (RunFolder(self.source).exists or gaussians_in(self.source) is None):
             raise UserError(
-                f"{self.source} is a folder; expected a file or a folder of frames; use `gaussian4d export` for a run"
+                f"{self.source} is a folder; expected a file or a folder of frames; for a run use `gaussian4d export`"
             )
         placement = choose_device(self.device)
         model = load_model(self.source)

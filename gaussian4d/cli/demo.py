@@ -59,7 +59,7 @@ class Demo:
         place = choose_device(self.device, self.backend)
         out = self._folder()
         start = time.monotonic()
-        print(f"1/3 drawing a toy scene: 10 training and 2 test cameras, 24 instants -> {out / 'scene'}", flush=True)
+        print(f"1/3 rendering a toy scene: 10 training and 2 test cameras, 24 instants -> {out / 'scene'}", flush=True)
         with Progress("draw", 1) as progress:
 
             def drawn(done: int, total: int) -> None:
@@ -68,7 +68,7 @@ class Demo:
 
             write_scene(out / "scene", self.seed, 10, 2, 24, width=self.size, height=self.size, progress=drawn)
         scene = load_scene(out / "scene")
-        print(f"2/3 fitting, then comparing with the two cameras left out -> {out / 'run'}", flush=True)
+        print(f"2/3 fitting, then evaluating on the two held-out cameras -> {out / 'run'}", flush=True)
         result = fit(
             scene,
             preset="quick",
@@ -138,12 +138,12 @@ def _on_white(image: np.ndarray) -> np.ndarray:
 
 
 def _print_summary(out: Path, video: Path, sheet: Path, metrics: dict[str, Any], seconds: float) -> None:
-    print(f"\ndone in {seconds:.0f} s: unseen cameras {metrics['psnr']:.2f} dB", end="")
+    print(f"\ndone in {seconds:.0f} s: held-out cameras {metrics['psnr']:.2f} dB", end="")
     baselines = metrics.get("baselines", {})
     values = {name: value.get("psnr") if isinstance(value, dict) else value for name, value in baselines.items()}
     known = [f"{name} {value:.2f} dB" for name, value in values.items() if value is not None]
     print(f" (trivial baselines: {', '.join(known)})" if known else "")
     print(f"video    {video}")
-    print(f"sheet    {sheet}  (recorded above, rendered below, then 255 - difference)")
+    print(f"sheet    {sheet}  (top: recorded, middle: rendered, bottom: 255 - difference)")
     print(f"figures  {out / 'run' / 'eval' / 'metrics.json'}")
     print(f"look     gaussian4d view {out / 'run'}")

@@ -113,7 +113,7 @@ class Export:
         if exporter is not None:
             exporter(opened, self.to)
             if (offset := offset_of(opened.model)).any():
-                print(f"positions are relative to {text_of(offset)} of the recorded world, which {self.to.name} lacks")
+                print(f"positions are relative to {text_of(offset)}, which {self.to.name} does not store")
             return
         if (opened.length.note is not None) and check_target(self.to, self.format)[0].name in _TIMED:
             print(opened.length.note)
@@ -141,7 +141,7 @@ class Export:
         if format.name not in (*_FOR_VIEWERS, "ply"):
             if self.axes != "auto":
                 raise UserError(
-                    f"--axes is for .ply .compressed.ply .splat .spz .sog; {format.title} says itself how it stands, or"
+                    f"--axes is for .ply .compressed.ply .splat .spz .sog; {format.title} stores its own up axis, or"
                     " keeps the axes of the cameras"
                 )
             return None
@@ -153,9 +153,9 @@ class Export:
             return None
         up = name_of(framing.up)
         if self.axes == "auto" and format.name not in _FOR_VIEWERS:
-            print(f"axes are those of the recorded cameras, up is {up}; --axes upright turns it for viewers (y down)")
+            print(f"axes are those of the recorded cameras, up is {up}; --axes upright rotates it for viewers (y down)")
             return None
-        print(f"turned upright: up, {up} in the scene, is -y in the file, as viewers take it; --axes recorded does not")
+        print(f"rotated upright: up, {up} in the scene, is -y in the file, as viewers expect; --axes recorded keeps it")
         return turn
 
 
@@ -185,7 +185,7 @@ def check_target(path: Path, format: str | None, besides: Sequence[str] = ()) ->
         others = [*frame_formats(), *(name for name in besides if not name.startswith("."))]
         raise UserError(f"{error}, {', '.join(others)}") from None
     if chosen.writer is None:
-        raise UserError(f"{path.name}: {chosen.title} is read, not written; choose another format")
+        raise UserError(f"{path.name}: {chosen.title} can only be read; choose another format")
     if not path.name.lower().endswith(chosen.endings):
         raise UserError(f"{path.name}: {chosen.title} is named {' or '.join(chosen.endings)}; rename it")
     return chosen, False
@@ -223,7 +223,7 @@ def save_model(
     time = span[0] if time is None else time
     times = (clip_times(count, span) if count else written_instants(model)).tolist()
     if moves and not count and (as_frames or "times" in chosen.options) and own_instants(model) is None:
-        print(f"it does not say at which instants it was recorded: {len(times)}, evenly spread, are written")
+        print(f"the model does not state its instants: {len(times)} evenly spaced ones are written")
     whole, fog = model, False
     if space is not None and not chosen.near:
         holds_motion = as_frames or chosen.moves or chosen.moving_writer is not None
@@ -238,7 +238,7 @@ def save_model(
         options["times"] = times
     written = write_model(path, model, format=chosen, time=time, turn=turn, say=print, **options)
     if moves and not chosen.moves and chosen.moving_writer is None:
-        print(f"{chosen.title} holds no motion: this is the instant {time:g} of the clip", flush=True)
+        print(f"{chosen.title} holds no motion: this is the instant at {time:g} of the clip", flush=True)
     motion = f", motion {model.motion.name}" if chosen.moves else ""
     print(f"wrote {path}: {written:,} Gaussians{motion}, {size(path.stat().st_size)}")
     if not chosen.exact or (moves and chosen.moving_writer is not None) or fog:
@@ -256,18 +256,18 @@ def _without_near(
     without, found = emptied(model, space, times)
     if found.total == 0:
         return model, False
-    what = f"{found.total:,} Gaussians stand nearer than {space.near:.4g} to a recorded camera, in its view"
+    what = f"{found.total:,} Gaussians are closer than {space.near:.4g} to a recorded camera and in its view"
     if keep:
-        print(f"{what}; the model does not draw them, what reads {title} will: it cannot hold that distance")
+        print(f"{what}; the model does not draw them, but {title} cannot store the near plane, so others will")
         return model, True
     done = []
     if found.moved:
-        done.append(f"{found.moved:,} are put behind the lens ({found.distance:.2g} on average)")
+        done.append(f"{found.moved:,} are moved behind the camera ({found.distance:.2g} on average)")
     if found.removed:
         done.append(f"{found.removed:,} are left out")
     print(
-        f"{what}, where the model draws nothing and {title} cannot say so: {', '.join(done)}; --keep-near writes them"
-        " as they are"
+        f"{what}, in front of the near plane, which {title} cannot store: {', '.join(done)}; --keep-near"
+        " keeps them in place"
     )
     return without, True
 
@@ -357,13 +357,13 @@ def _print_difference(
     seen_by = (
         f"recorded cameras {', '.join(view.id for view in views)}" if recorded else f"{len(views)} views around it"
     )
-    print(f"drawn from the file it differs from the model by {found:.1f} dB PSNR ({seen_by}; covered pixels)")
+    print(f"rendered from the file, it matches the model at {found:.1f} dB PSNR ({seen_by}; covered pixels)")
     if back.near < model.near:
         # The same distance for both shows the format alone, the same Gaussians for both the distance alone.
         near = {**written.meta, "near": back.near}
         alone = difference_db(dataclasses.replace(written, meta=near), back, views, moments, device=device)
         if alone > found + 1.0:
             print(
-                f"of that the format makes {alone:.1f} dB; the rest is that files of this kind are drawn from"
-                f" {back.near:g} on and the model from {model.near:.4g} on"
+                f"the format alone gives {alone:.1f} dB; the rest is because such files are drawn from"
+                f" {back.near:g} on, the model from {model.near:.4g} on"
             )

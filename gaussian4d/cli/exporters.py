@@ -36,9 +36,9 @@ def check_readable(path: Path) -> None:
     """Raises `UserError` when `path` bears the ending of a file that is written and never read."""
     for ending in registered_endings():
         if path.name.lower().endswith(ending):
-            raise UserError(f"{path.name}: {ending} is written, not read; open it in the program it is for")
+            raise UserError(f"{path.name}: {ending} cannot be read back; open it in the program it is for")
     if path.suffix.lower() == ".npz":
-        raise UserError(f"{path.name}: tracks are written, not read; open them with numpy.load")
+        raise UserError(f"{path.name}: tracks cannot be read back; open them with numpy.load")
 
 
 def registered_endings() -> list[str]:

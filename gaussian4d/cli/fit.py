@@ -213,4 +213,4 @@ def check_backend(name: str) -> None:
 
     reason = available_backends().get(name, "")
     if reason:
-        raise UserError(f"--backend {name} cannot be used here: {reason}; --backend auto takes the fastest that can")
+        raise UserError(f"--backend {name} cannot be used here: {reason}; --backend auto picks the fastest that works")

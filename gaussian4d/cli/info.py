@@ -57,7 +57,7 @@ class Info:
         from ..model import runs_in
 
         for run in runs_in(self.path)[:1]:
-            print(f"note       there is a run in it: {run}")
+            print(f"note       it contains a run: {run}")
         return _scene(self.path, self.downscale, self.frames, self.skip_missing)
 
 
@@ -99,7 +99,7 @@ def _print_scene(scene: Scene) -> None:
     if scene.offset.any():
         from ..offsets import text_of
 
-        print(f"offset     {text_of(scene.offset)}: to be added to positions for places in the recorded world")
+        print(f"offset     {text_of(scene.offset)}: add it to positions to get recorded coordinates")
     for note in scene.notes:
         print(f"note       {note}")
     if len(scene.cameras) <= 64:
@@ -119,7 +119,7 @@ def _moving(poses: int, frames: int, cameras: int) -> str:
 
 def _print_problems(problems: list[Problem]) -> None:
     if not problems:
-        print("problems   none seen")
+        print("problems   none found")
     for problem in problems:
         print(f"{problem.severity}: {problem.file}: {problem.message}")
 
@@ -150,8 +150,8 @@ def _run(path: Path) -> int:
         for line in report_lines(figures):
             print(line)
     if not run.model_path.exists():
-        why = "model.g4d is not there although the fit has ended" if run.finished else "no model.g4d yet"
-        print(f"{why}; `gaussian4d fit --out {path} --resume` goes on from the newest checkpoint")
+        why = "model.g4d is missing although the fit is finished" if run.finished else "no model.g4d yet"
+        print(f"{why}; `gaussian4d fit --out {path} --resume` continues from the newest checkpoint")
         return 0
     return _g4d(run.model_path)
 

@@ -125,8 +125,8 @@ def open_model(path: Path, newest: bool = False, *, scene: Path | None = None, u
         elif scene is not None and not RunFolder(path).exists:
             _check_cameras(known, found, path)
     elif gone is not None:
-        instead = "cameras are guessed" if ViewBlock.of(model) is None else "the cameras that the model keeps are taken"
-        print(f"warning: the scene of {path} cannot be read, {instead}: {gone}", file=sys.stderr)
+        instead = "cameras are guessed" if ViewBlock.of(model) is None else "the cameras stored in the model are used"
+        print(f"warning: the scene of {path} cannot be read, so {instead}: {gone}", file=sys.stderr)
     if up is not None:
         # What the user says goes into what is written, too.
         model = framing_of(model, up).view.written_to(model)
@@ -162,5 +162,5 @@ def _check_cameras(known: ViewBlock, scene: Scene, path: Path) -> None:
         if gaps.min() > 1e-6 * (1.0 + float(np.abs(camera.viewmat).max())):
             raise UserError(
                 f"{scene.path} is not the scene that {path} was fitted to: it has no camera where {camera.id} of the"
-                " file stands; give the scene it was fitted to, or leave out --scene"
+                " file stands; pass the scene it was fitted to, or omit --scene"
             )

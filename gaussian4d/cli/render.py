@@ -121,7 +121,7 @@ class Render:
                     self.out, desk, fps, resume=self.resume, progress=lambda done, total: progress.update(done)
                 )
         except KeyboardInterrupt:
-            print(f"interrupted: the finished frames are in {frames_folder(self.out)}; --resume goes on with them")
+            print(f"interrupted: the finished frames are in {frames_folder(self.out)}; --resume continues")
             return 130
         camera = path[0][0]
         for stream, file in zip(shot.streams, written):
@@ -143,15 +143,15 @@ class Render:
         if not self.buffers:
             raise UserError("--buffers needs at least one of rgb, depth, normal, alpha, flow, velocity, lifetime")
         if self.transparent and self.background:
-            raise UserError("--transparent and --background contradict each other; leave one out")
+            raise UserError("--transparent and --background contradict each other; omit one of them")
         if self.images == "exr" and (self.truth or self.layout != "row"):
-            raise UserError("an EXR picture holds the channels of all buffers; leave out --truth and --layout")
+            raise UserError("an EXR image holds the channels of all buffers; omit --truth and --layout")
         if not self.path.endswith(".json"):
             if self.path not in PATHS:
                 raise UserError(f"--path must be {', '.join(PATHS)} or a .json file, got {self.path!r}")
             check_path(self.path, self.camera)
         elif self.camera is not None:
-            raise UserError("--camera is for paths through recorded cameras; a file of keyframes has its own")
+            raise UserError("--camera is for paths through recorded cameras; a keyframe file has its own cameras")
         self._times()
 
     def _times(self) -> tuple[float, float] | None:

@@ -168,22 +168,22 @@ def _colmap(opened: Opened, path: Path, options: Export) -> None:
 def _say_offset(opened: Opened) -> None:
     """Prints where a scene far from the origin stands, for files that keep that beside their positions."""
     if (offset := offset_of(opened.model)).any():
-        print(f"positions are relative to {text_of(offset)} of the recorded world, which the file states")
+        print(f"positions are relative to {text_of(offset)} of the recorded world, which the file stores")
 
 
 def _say(line: str, folder: Path, options: Export) -> None:
     print(line)
     if options.pictures:
-        print(f"pictures are in {folder / 'images'}: {folder} is a scene")
+        print(f"images are in {folder / 'images'}: {folder} is a scene")
     else:
-        print("pictures are named but not written; --pictures writes them")
+        print("images are referenced but not written; --pictures writes them")
 
 
 def _scene(opened: Opened) -> Scene:
     if opened.scene is None:
         raise UserError(
-            f"the cameras that {opened.path} was fitted to are not known; expected a run folder whose scene is where"
-            " it was"
+            f"the cameras that {opened.path} was fitted to are not known; expected a run folder whose scene can be"
+            " found"
         )
     return opened.scene
 

@@ -64,14 +64,14 @@ class Format:
     def read(self, path: str | os.PathLike[str]) -> Any:
         """Returns what the format's reader returns: `Splats`, or a model when it `moves`."""
         if self.reader is None:
-            raise UserError(f"{Path(path).name}: {self.title} is written, not read")
+            raise UserError(f"{Path(path).name}: {self.title} cannot be read back")
         return guarded(function(self.reader), path, self.title)
 
     def write(self, path: str | os.PathLike[str], content: Any, **options: Any) -> None:
         """Writes `Splats`, or a model when it `moves`; options that the format has no room for are dropped."""
         if self.writer is None:
             written = ", ".join(name for name, format in FORMATS.working().items() if format.writer)
-            raise UserError(f"{Path(path).name}: {self.title} is read, not written; choose one of {written}")
+            raise UserError(f"{Path(path).name}: {self.title} can only be read; choose one of {written}")
         if isinstance(content, dict):
             content = only_gaussians(f"writing {Path(path).name}", content)
         function(self.writer)(path, content, **self.known(options))

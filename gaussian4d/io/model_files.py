@@ -91,7 +91,7 @@ class _Manifest:
         """Returns name, settings and origin of the motion model."""
         stated = self.values.get("motion") if isinstance(self.values, dict) else None
         if not isinstance(stated, dict):
-            raise UserError(f"{self.source} lacks the motion in its manifest; it was not written by this program")
+            raise UserError(f"{self.source} has no motion in its manifest; it was not written by gaussian4d")
         name, config, origin = stated.get("name"), stated.get("config"), stated.get("origin")
         if not isinstance(name, str) or not isinstance(config, dict):
             raise self._wrong("motion", "a name and settings", stated)

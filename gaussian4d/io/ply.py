@@ -23,7 +23,7 @@ from .splats import EXTRA, Splats, check_splats, only_gaussians
 
 VERTICAL_AXIS = "Vertical Axis"
 WORLD_OFFSET = "World Offset"
-"""Key of the comment with what is to be added to positions for places in the recorded world (`gaussian4d.offsets`)."""
+"""Key of the comment with what is add it to positions to get recorded coordinates (`gaussian4d.offsets`)."""
 RENDER_MODE = "SplatRenderMode"
 
 # Blocks that fit in a core's own cache: the transposition of the coefficients is what costs.
@@ -93,7 +93,7 @@ def read_ply(path: str | os.PathLike[str]) -> Splats:
     source = Path(path)
     header = read_header(source)
     if header.stray_bytes > 0:
-        warnings.warn(f"{source}: {header.stray_bytes} stray bytes after the last Gaussian were ignored", stacklevel=2)
+        warnings.warn(f"{source}: {header.stray_bytes} extra bytes after the last Gaussian are ignored", stacklevel=2)
     groups = _column_groups(source, header)
     splats: Splats = {name: np.empty((header.count, len(columns)), np.float32) for name, columns in groups.items()}
     if header.dtype["x"].kind == "f" and header.dtype["x"].itemsize == 8:

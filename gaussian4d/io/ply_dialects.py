@@ -57,13 +57,13 @@ def columns_of(source: Path, names: Sequence[str]) -> dict[str, list[str]]:
     missing = [column for columns in groups.values() for column in columns if column not in present]
     if "f_anchor_feat_0" in present:
         raise UserError(
-            f"{source} holds anchors of Scaffold-GS, from which networks beside the file make Gaussians for each view;"
+            f"{source} holds anchors of Scaffold-GS, from which networks beside it generate Gaussians for each view;"
             " export Gaussians from that program"
         )
     if missing and are_points(names):
         raise UserError(
-            f"{source} holds points, not Gaussians: it has no opacity, scale or rot columns; to start a fit from its"
-            " points, name it as ply_file_path in the scene's transforms.json"
+            f"{source} holds points, not Gaussians: it has no opacity, scale or rot columns; to initialise a fit"
+            " with these points, set ply_file_path in the scene's transforms.json"
         )
     if missing:
         raise UserError(
@@ -86,7 +86,7 @@ def plain_layout(source: Path, splats: Splats, columns: dict[str, list[str]], ty
     if len(columns["scales"]) < 3:
         splats["scales"] = _three_scales(splats["scales"])
         kind = "flat Gaussians with two scales" if len(columns["scales"]) == 2 else "spheres with one scale"
-        thin = "their third is a ten-thousandth" if len(columns["scales"]) == 2 else "all three are equal"
+        thin = "the third is set to a ten-thousandth" if len(columns["scales"]) == 2 else "all three are set equal"
         warnings.warn(f"{source} holds {kind}: {thin}", stacklevel=3)
     if not columns["quats"]:
         splats["quats"] = np.tile(np.array([1, 0, 0, 0], np.float32), (count, 1))
@@ -100,7 +100,7 @@ def plain_layout(source: Path, splats: Splats, columns: dict[str, list[str]], ty
     full = next(number for number in REST_COUNTS if number >= stored)
     if full > stored:
         warnings.warn(
-            f"{source} has {stored} coefficients of {full} of its degree: the others are taken as 0", stacklevel=3
+            f"{source} has {stored} coefficients of {full} for its degree: the others are set to 0", stacklevel=3
         )
         splats["shN"] = np.pad(splats["shN"], ((0, 0), (0, full - stored), (0, 0)))
     if FILTER_3D in splats and count:
@@ -108,8 +108,8 @@ def plain_layout(source: Path, splats: Splats, columns: dict[str, list[str]], ty
     for name, method in _OTHER_SHAPES.items():
         if EXTRA + name in splats:
             warnings.warn(
-                f"{source}: the column {name} seems to give each Gaussian another profile ({method}), which is not"
-                " drawn",
+                f"{source}: the column {name} seems to define a kernel other than a Gaussian ({method}), which is not"
+                " rendered",
                 stacklevel=3,
             )
     return splats
@@ -160,8 +160,8 @@ def spacetime(source: Path, splats: Splats) -> Splats | None:
         if "f_t_0" in extras:
             color = sigmoid(color)
             warnings.warn(
-                f"{source}: what a network that is not in the file adds to colours, from the features f_dc_3.. and"
-                " f_t_*, is not drawn",
+                f"{source}: what a network outside the file adds to colours, from the features f_dc_3.. and"
+                " f_t_*, is not rendered",
                 stacklevel=4,
             )
         table["sh0"] = sh0_from_color(color)
@@ -169,12 +169,12 @@ def spacetime(source: Path, splats: Splats) -> Splats | None:
     if unread := sorted(name for name in extras if _MOVING.fullmatch(name)):
         warnings.warn(
             f"{source}: the columns {', '.join(unread[:4])}{', ...' if len(unread) > 4 else ''} seem to be a motion"
-            " that is not read: the Gaussians stand still, all at once",
+            " model that is not supported: all Gaussians are shown at once, static",
             stacklevel=4,
         )
     elif beside := _motion_beside(source):
         warnings.warn(
-            f"{source}: its motion is in the network {beside}, which is not read: the Gaussians stand still; export a"
+            f"{source}: its motion is in the network {beside}, which is not read: the Gaussians are static; export a"
             " .ply for each instant from the program that made it",
             stacklevel=4,
         )

@@ -69,12 +69,12 @@ class PlyElement:
                     values = np.loadtxt(file, np.float64, comments=None, max_rows=self.count, ndmin=2)
         except (ValueError, UnicodeDecodeError) as error:
             raise UserError(
-                f"{source}: its rows are no table of numbers ({str(error)[:120]}); export it again"
+                f"{source}: its rows are not a table of numbers ({str(error)[:120]}); export it again"
             ) from None
         if values.shape != (self.count, len(names)):
             raise UserError(
                 f"{source} promises {self.count} rows of {len(names)} numbers, its text holds {values.shape[0]} of"
-                f" {values.shape[1]}; it was cut short or its header is wrong; copy it again"
+                f" {values.shape[1]}; it is truncated or its header is wrong; copy it again"
             )
         return np.ascontiguousarray(values).view(self.dtype)[:, 0]
 
@@ -129,7 +129,7 @@ def read_header(source: Path) -> PlyHeader:
     end = head.find(b"\nend_header")
     newline = head.find(b"\n", end + 1) if end >= 0 else -1
     if newline < 0:
-        raise UserError(f"{source}: the header has no end_header line in its first {len(head)} bytes; it was cut short")
+        raise UserError(f"{source}: the header has no end_header line in its first {len(head)} bytes; it is truncated")
     lines = [line.strip().decode("utf-8", "replace") for line in head[:newline].split(b"\n")]
     return _parse(source, lines, newline + 1, total)
 
@@ -154,7 +154,7 @@ def _parse(source: Path, lines: list[str], data_start: int, total: int) -> PlyHe
         elif words[0] == "property" and len(words) == 5 and words[1] == "list" and tables:
             tables[-1][2].append((words[4], "list"))
         elif words[0] != "obj_info":
-            raise UserError(f"{source}: the header line {line[:80]!r} is not understood; expected a .ply header")
+            raise UserError(f"{source}: the header line {line[:80]!r} is invalid; expected a .ply header")
     if layout not in _ORDERS:
         raise UserError(f"{source} is in the format {layout}; expected one of {', '.join(_ORDERS)}; export it again")
     order, text = _ORDERS[layout], layout == "ascii"
@@ -169,7 +169,7 @@ def _parse(source: Path, lines: list[str], data_start: int, total: int) -> PlyHe
                 )
             return PlyHeader(elements, tuple(comments), 0)
         if name in elements or len({column for column, _ in columns}) != len(columns):
-            raise UserError(f"{source}: the element {name} occurs or names a column twice")
+            raise UserError(f"{source}: the element {name} or one of its columns is listed twice")
         # As text a number is a digit and what parts it from the next, at least.
         size = 2 * len(columns) if text else sum(np.dtype(kind).itemsize for _, kind in columns)
         available = max(total - offset + text, 0)

@@ -42,7 +42,7 @@ def format_of(path: str | os.PathLike[str]) -> Format:
     if fitting:
         return max(fitting, key=lambda found: found[0])[1]
     known = ", ".join(ending for format in formats for ending in format.endings)
-    raise UserError(f"{path}: the ending {Path(path).suffix!r} is not known; expected one of {known}")
+    raise UserError(f"{path}: the ending {Path(path).suffix!r} is unknown; expected one of {known}")
 
 
 def format_named(name: str) -> Format:
@@ -186,7 +186,7 @@ def offset_line(model: DynamicGaussians, format: Format, turn: np.ndarray | None
     offset = _turned(offset_of(model), turn if not format.moves else None)
     if not np.any(offset):
         return None
-    room = "the file states" if format.keeps_offset else f"{format.title} has no room for: note it"
+    room = "the file states" if format.keeps_offset else f"{format.title} cannot store: note it"
     return f"positions are relative to {text_of(offset)} of the recorded world, which {room}"
 
 

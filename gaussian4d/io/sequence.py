@@ -114,12 +114,12 @@ def why_no_clip(folder: str | os.PathLike[str]) -> str | None:
         return None
     if len(clips) > 1:
         said = ", ".join(f"{clip.files[0].name} to {clip.files[-1].name} ({len(clip.files)})" for clip in clips[:4])
-        return f"{folder} holds {len(clips)} sequences of Gaussians: {said}; move each into a folder of its own"
+        return f"{folder} holds {len(clips)} sequences of Gaussians: {said}; move each into its own folder"
     if clips:
         one, other = clips[0].twice
-        return f"{folder}: {one.name} and {other.name} are the same frame of a clip; take one of them away"
+        return f"{folder}: {one.name} and {other.name} are the same frame of a clip; remove one of them"
     listed = ", ".join(path.name for path in files[:4]) + (", ..." if len(files) > 4 else "")
-    return f"{folder} holds {len(files)} files of Gaussians whose names form no clip ({listed}); give one of them"
+    return f"{folder} holds {len(files)} Gaussian files whose names do not form a clip ({listed}); pass one of them"
 
 
 def gaussian_files(folder: Path) -> list[Path]:
@@ -184,7 +184,7 @@ def read_sequence(folder: str | os.PathLike[str]) -> DynamicGaussians:
     """
     paths = find_frames(folder)
     if not paths:
-        nothing = f"{folder} holds no clip; expected two or more files such as frame_0000.ply, frame_0001.ply"
+        nothing = f"{folder} contains no clip; expected two or more files such as frame_0000.ply, frame_0001.ply"
         raise UserError(why_no_clip(folder) or nothing)
     numbers = numbers_in(Path(folder))
     if gaps := numbers.gaps():
@@ -195,7 +195,7 @@ def read_sequence(folder: str | os.PathLike[str]) -> DynamicGaussians:
     states = [rebased(state, own - offset) for state, own in read]
     degrees = {state["shN"].shape[1] for state in states}
     if len(degrees) > 1:
-        raise UserError(f"{folder}: its frames have spherical harmonics of different degrees; convert them alike")
+        raise UserError(f"{folder}: its frames have different SH degrees; convert them to the same degree")
     names = ("means", "quats", "scales", "opacities", "sh0", "shN")
     params = {name: torch.from_numpy(np.concatenate([state[name] for state in states])) for name in names}
     counts = torch.tensor([len(state["means"]) for state in states])
@@ -235,7 +235,7 @@ def gaussians_in(folder: str | os.PathLike[str]) -> Path | None:
     if numbered:
         latest = max(numbered)[1]
         if len(numbered) > 1:
-            warnings.warn(f"{folder} holds {len(numbered)} iterations: the newest is read, {latest}", stacklevel=3)
+            warnings.warn(f"{folder} holds {len(numbered)} iterations: the newest is used, {latest}", stacklevel=3)
         return latest
     endings = tuple(ending.lower() for format in FORMATS.working().values() for ending in format.endings)
     files = [path for path in folder.iterdir() if path.name.lower().endswith(endings) and not path.name.startswith(".")]

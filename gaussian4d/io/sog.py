@@ -50,13 +50,13 @@ def write_sog(
         antialiased: Whether they were fitted with antialiasing.
     """
     if not 1 <= palette <= _LARGEST_PALETTE:
-        raise UserError(f"the palette of a .sog has 1 to {_LARGEST_PALETTE} entries, got {palette}")
+        raise UserError(f"the palette of a .sog must have 1 to {_LARGEST_PALETTE} entries, got {palette}")
     splats = limit_degree(check_splats(gaussians), 3)
     order = morton_order(splats["means"])
     splats = {name: value[order] for name, value in splats.items()}
     count = len(order)
     if count == 0:
-        raise UserError("a .sog holds at least one Gaussian, got none; choose an instant at which something is there")
+        raise UserError("a .sog needs at least one Gaussian, got none; choose an instant with visible Gaussians")
     width = 4 * math.ceil(math.sqrt(count) / 4)
     height = 4 * math.ceil(count / width / 4)
     files: dict[str, bytes] = {}
@@ -127,7 +127,7 @@ def read_sog(path: str | os.PathLike[str]) -> Splats:
     except UserError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, OSError, struct.error) as error:
-        raise broken(source, ".sog", f"its meta.json or a picture is not of the layout ({error})") from None
+        raise broken(source, ".sog", f"its meta.json or an image has the wrong layout ({error})") from None
 
 
 def states_antialiasing(path: str | os.PathLike[str]) -> bool:
@@ -201,7 +201,7 @@ class _Reader:
             raise broken(source, ".sog", "meta.json is not an object")
         version = self.meta.get("version", 1)
         if version not in (1, 2):
-            raise UserError(f"{source} is a .sog of version {version}; versions 1 and 2 are read; convert it anew")
+            raise UserError(f"{source} is a .sog of version {version}; versions 1 and 2 are read; convert it again")
         # The first version has bounds where the second has codebooks, and says how many there are as a shape.
         self.count = self.meta["count"] if version == 2 else self.meta["means"]["shape"][0]
         if not isinstance(self.count, int) or not 0 < self.count < 1 << 31:
@@ -292,7 +292,7 @@ class _Reader:
                         raise broken(self.source, ".sog", f"{name} claims {picture.width}x{picture.height} pixels")
                     return np.asarray(picture.convert("RGBA"))
             except (Image.UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
-                raise broken(self.source, ".sog", f"{name} is not a readable WebP picture ({error})") from None
+                raise broken(self.source, ".sog", f"{name} is not a readable WebP image ({error})") from None
 
     def _entry(self, name: str, limit: int) -> bytes:
         """Returns the bytes of a file of the set, read only up to what it says and never past `limit`."""

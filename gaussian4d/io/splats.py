@@ -48,7 +48,7 @@ def check_splats(splats: Splats) -> Splats:
     missing = [name for name in ("means", "quats", "scales", "opacities", "sh0", "shN") if name not in splats]
     if missing:
         raise UserError(
-            f"Gaussians lack the column {', '.join(missing)}; expected means quats scales opacities sh0 shN"
+            f"Gaussians are missing the column {', '.join(missing)}; expected means quats scales opacities sh0 shN"
         )
     arrays = {name: np.asarray(value, dtype=np.float32) for name, value in splats.items()}
     count = len(arrays["means"])
@@ -97,10 +97,10 @@ def only_gaussians(source: object, table: Splats) -> Splats:
     left_out = int((~good).sum())
     if not left_out:
         return table
-    why = f"{left_out:,} of {len(good):,} rows are no Gaussians (NaN, infinite, without rotation or beyond all sizes)"
+    why = f"{left_out:,} of {len(good):,} rows are not valid Gaussians (NaN, Inf, zero quaternion or out of range)"
     first = f"first row {int((~good).argmax())}"
     if left_out == len(good):
-        raise UserError(f"{source}: {why}, {first}; export the file anew from the program that wrote it")
+        raise UserError(f"{source}: {why}, {first}; export the file again from the program that wrote it")
     warnings.warn(f"{source}: {why} and are left out, {first}", stacklevel=3)
     return {name: value[good] for name, value in table.items()}
 
@@ -120,7 +120,7 @@ def say_alike(texts: Iterable[str]) -> None:
     for text in texts:
         alike.setdefault(re.sub(r"\S*\d\S*", "", text), []).append(text)
     for lines in alike.values():
-        more = f" ({len(lines) - 1} more such lines for the other frames)" if len(lines) > 1 else ""
+        more = f" ({len(lines) - 1} more like this for the other frames)" if len(lines) > 1 else ""
         warnings.warn(f"{lines[0]}{more}", stacklevel=4)
 
 

@@ -133,7 +133,7 @@ def _read_plain(source: Path, content: bytes) -> Splats:
 
 def _read_zstd(source: Path, data: bytes) -> Splats:
     if len(data) < _HEADER_4.size:
-        raise broken(source, ".spz", "it was cut short in its header")
+        raise broken(source, ".spz", "its header is truncated")
     *_, stream_count, table = _HEADER_4.unpack_from(data)
     head = _header(source, data)
     sizes = _sizes(source, *head)
@@ -162,11 +162,11 @@ def _header(source: Path, content: bytes) -> tuple[int, int, int, int, int]:
         raise broken(source, ".spz", "it has no NGSP header")
     _, version, count, degree, bits, flags, _ = _HEADER.unpack_from(content)
     if not 1 <= version <= 4:
-        raise UserError(f"{source} is an .spz of version {version}; versions 1 to 4 are read; update gaussian4d")
+        raise UserError(f"{source} is an .spz of version {version}; versions 1 to 4 are supported; update gaussian4d")
     if degree >= len(REST_COUNTS) or bits > 23:
         raise broken(source, ".spz", f"it names SH degree {degree} and {bits} fraction bits")
     if flags & _EXTENDED:
-        warnings.warn(f"{source}: the extensions of this .spz are ignored", stacklevel=5)
+        warnings.warn(f"{source}: the extensions in this .spz are ignored", stacklevel=5)
     return version, count, degree, bits, flags
 
 

@@ -59,7 +59,7 @@ def of_splatv(path: Path, cameras: Any, text: Any) -> dict[str, Any] | None:
         try:
             camera = _splatv_camera(values, index)
         except (UserError, KeyError, TypeError, ValueError, OverflowError):
-            warnings.warn(f"{path.name}: its camera {index} is none and is left out", stacklevel=4)
+            warnings.warn(f"{path.name}: its camera {index} is invalid and is ignored", stacklevel=4)
             continue
         if camera.id == FIRST:
             first = first or camera

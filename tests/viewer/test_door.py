@@ -220,8 +220,8 @@ def test_what_is_no_request_is_no_news(server: ViewerServer, capfd: pytest.Captu
     [
         (["--port", "99999"], "between 1 and 65535"),
         (["--port", "-1"], "between 1 and 65535"),
-        (["--host", "192.0.2.1"], "no address of this machine"),
-        (["--host", "no.such.name.invalid"], "no address that this machine knows"),
+        (["--host", "192.0.2.1"], "not an address of this machine"),
+        (["--host", "no.such.name.invalid"], "not an address of this machine"),
     ],
 )
 def test_an_impossible_address_is_said_before_anything_is_loaded(
@@ -244,7 +244,7 @@ def test_ports(monkeypatch: pytest.MonkeyPatch) -> None:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(socket.socket, "bind", refuse)
-    with pytest.raises(UserError, match="special rights"):
+    with pytest.raises(UserError, match="special privileges"):
         free_port("127.0.0.1", 80)
 
 

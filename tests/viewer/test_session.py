@@ -137,7 +137,7 @@ def test_two_browsers_keep_their_own_time() -> None:
 def test_a_failing_picture_is_shown_and_printed_once(session: Session, capsys: pytest.CaptureFixture[str]) -> None:
     control(session, "output").value = "nothing"
     session.request()
-    assert wait_until(lambda: "picture failed" in session.picture.stats.content)
+    assert wait_until(lambda: "rendering failed" in session.picture.stats.content)
     session.request()
     wait_until(lambda: False, seconds=0.3)
     assert capsys.readouterr().err.count("Traceback") == 1

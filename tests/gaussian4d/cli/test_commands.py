@@ -191,7 +191,7 @@ def test_convert_there_and_back(run: Path, tmp_path: Path) -> None:
 def test_info_on_everything(scene: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", str(scene)]) == 0
     out = capsys.readouterr().out
-    for word in ("dnerf", "cameras    5", "3 instants", "12 train, 3 test", f"{SIZE}x{SIZE}", "problems   none seen"):
+    for word in ("dnerf", "cameras    5", "3 instants", "12 train, 3 test", f"{SIZE}x{SIZE}", "problems   none found"):
         assert word in out, word
     assert main(["info", str(run)]) == 0
     out = capsys.readouterr().out
@@ -228,7 +228,7 @@ def test_a_run_whose_scene_is_gone_still_renders_and_says_so(
     (alone / "config.json").write_text(json.dumps(config))
     arguments = ["--fps", "2", "--seconds", "1", "--width", "24"]
     assert main(["render", str(alone), "--out", str(tmp_path / "a.mp4"), *arguments]) == 0
-    assert "the cameras that the model keeps are taken" in capsys.readouterr().err
+    assert "the cameras stored in the model are used" in capsys.readouterr().err
     assert main(["render", str(alone), "--out", str(tmp_path / "b.mp4"), "--path", "dataset", *arguments]) == 2
 
 
@@ -363,7 +363,7 @@ def test_a_folder_beside_the_right_one_is_answered_with_the_right_one(
     (tmp_path / "t.npz").touch()
     assert main(["info", str(tmp_path / "t.npz")]) == 2
     assert main(["convert", str(tmp_path / "t.npz"), str(tmp_path / "b.ply")]) == 2
-    assert capsys.readouterr().err.count("written, not read") == 2
+    assert capsys.readouterr().err.count("cannot be read back") == 2
 
 
 def test_a_folder_of_frames_is_a_clip(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -381,13 +381,13 @@ def test_a_folder_of_frames_is_a_clip(run: Path, tmp_path: Path, capsys: pytest.
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["export", "RUN", "--to", "a.ksplat"], "is read, not written"),
+        (["export", "RUN", "--to", "a.ksplat"], "can only be read"),
         (["export", "RUN", "--to", "a.ply", "--format", "sog"], "rename it"),
         (["export", "RUN", "--to", "a.ply", "--format", "obj"], "colmap"),
         (["export", "RUN", "--to", "a.ply", "--format", "tracks"], "named .npz"),
         (["export", "RUN", "--to", "a.ply", "--format", "mesh"], "named .glb"),
         (["export", "RUN", "--to", "a.ply", "--format", "colmap"], "is a folder"),
-        (["convert", "a.ply", "b.pt"], "is read, not written"),
+        (["convert", "a.ply", "b.pt"], "can only be read"),
         (["convert", "a.ply", "b.sog", "--time", "2"], "clip time in [0, 1]"),
     ],
 )

@@ -51,7 +51,7 @@ def moved(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 def test_scene_and_run_moved_together_are_found(moved: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["eval", str(moved / "runs" / "a")]) == 0
     said = capsys.readouterr().err
-    assert "is gone; taken from" in said and str(moved / "toy") in said
+    assert "is gone; " in said and str(moved / "toy") in said
     # Not only beside it: the way from the run to the scene is known.
     (moved / "deep" / "er").mkdir(parents=True)
     (moved / "runs").rename(moved / "deep" / "runs")
@@ -143,16 +143,16 @@ def test_another_scene_is_named_as_another(moved: Path, tmp_path: Path, capsys: 
     for words in (["eval", str(run)], ["fit", str(other), "--out", str(run), "--resume"], video):
         assert main([*words, *([] if words[0] == "fit" else ["--scene", str(other)])]) == 2
         assert "is not the scene that" in capsys.readouterr().err
-    # What lies at the recorded place is another scene now; the right one is beside the run.
+    # What lies at the recorded place is a different scene now; the right one is beside the run.
     shutil.copytree(other, tmp_path / "gone" / "toy")
     assert main(["eval", str(run)]) == 0
-    assert "is another scene now; taken from" in capsys.readouterr().err
+    assert "is a different scene now; " in capsys.readouterr().err
     # Another one beside the run is not taken for it.
     shutil.rmtree(tmp_path / "gone")
     shutil.rmtree(moved / "toy")
     shutil.copytree(other, moved / "toy")
     assert main(["eval", str(run)]) == 2
-    assert "not the same scene" in capsys.readouterr().err
+    assert "a different scene" in capsys.readouterr().err
 
 
 def test_a_run_of_before_finds_its_scene_beside_it(moved: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -161,7 +161,7 @@ def test_a_run_of_before_finds_its_scene_beside_it(moved: Path, capsys: pytest.C
     del values["place"]
     config.write_text(json.dumps(values))
     assert main(["eval", str(moved / "runs" / "a")]) == 0
-    assert "taken from" in capsys.readouterr().err
+    assert "is used instead" in capsys.readouterr().err
 
 
 def test_a_copy_with_new_dates_is_finished(project: Path, tmp_path: Path) -> None:
@@ -216,7 +216,7 @@ def test_the_file_alone_is_looked_at_as_the_run_is(
         mine = _orbit(run, tmp_path / f"run_{path}", "--path", path)
         theirs = _orbit(alone, tmp_path / f"file_{path}", "--path", path)
         assert mine and all(np.array_equal(a, b) for a, b in zip(mine, theirs, strict=True)), path
-    assert "note" not in capsys.readouterr().out.replace("frame rate not recorded", "")
+    assert "note" not in capsys.readouterr().out.replace("frame rate unknown", "")
     here, there = open_model(run), open_model(alone)
     assert [camera.id for camera in here.recorded] == [camera.id for camera in there.recorded]
     assert here.framing.up == pytest.approx(there.framing.up) and there.framing.up == pytest.approx([0, 0, 1], abs=0.1)
@@ -263,7 +263,7 @@ def test_where_nothing_is_known_nothing_is_made_up(
     opened = open_model(old)
     assert opened.recorded == [] and opened.framing.guessed
     _orbit(old, tmp_path / "guessed")
-    assert "nothing says which way is up: +z is taken; --up" in capsys.readouterr().out
+    assert "the up axis is not known: +z is assumed; --up" in capsys.readouterr().out
     _orbit(old, tmp_path / "said", "--up", "-y")
     assert "which way is up" not in capsys.readouterr().out
     # What is said goes into what is written.
@@ -309,7 +309,7 @@ def test_the_clip_has_one_length(
     assert main(["render", str(source), "--out", str(tmp_path / "a.mp4"), "--width", "16"]) == 0
     said = capsys.readouterr().out
     assert f"{expected:.1f} s at" in said
-    assert ("frame rate not recorded: 0.5 frames per second are assumed" in said) == (stated is None)
+    assert ("frame rate unknown: 0.5 frames per second assumed" in said) == (stated is None)
     assert main(["export", str(source), "--to", str(tmp_path / "a.html")]) == 0
     header = re.search(r'id="scene">(.*?)</script>', (tmp_path / "a.html").read_text())
     assert header and json.loads(header[1])["seconds"] == pytest.approx(expected)
@@ -349,8 +349,8 @@ def test_files_for_viewers_stand_upright(project: Path, tmp_path: Path, capsys: 
     capsys.readouterr()
     assert main(["export", str(source), "--to", str(tmp_path / "a.sog")]) == 0
     said = capsys.readouterr().out
-    assert "turned upright" in said
-    loss = re.search(r"differs from the model by (\d+\.\d)", said)
+    assert "rotated upright" in said
+    loss = re.search(r"matches the model at (\d+\.\d)", said)
     assert loss and float(loss[1]) > 30.0, "the figure is about the format, not about the turn"
     assert main(["export", str(source), "--to", str(tmp_path / "b.sog"), "--axes", "recorded"]) == 0
     assert "turned" not in capsys.readouterr().out

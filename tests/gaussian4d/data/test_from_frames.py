@@ -361,7 +361,7 @@ def test_it_fits_evaluates_and_resumes_like_a_folder(
         == 0
     )
     assert (
-        "the cameras that the model keeps are taken: this run was fitted to frames given in Python"
+        "the cameras stored in the model are used: this run was fitted to frames given in Python"
         in capsys.readouterr().err
     )
 

@@ -69,7 +69,9 @@ def test_formats_with_room_state_the_offset_and_give_it_back(tmp_path: Path, nam
 
 @pytest.mark.parametrize("name", ["a.spz", "a.splat", "a.sog", "a.splatv"])
 def test_formats_without_room_say_so(tmp_path: Path, name: str) -> None:
-    with pytest.warns(UserWarning, match="relative to 500000 5000000 1200 of the recorded world, which .* has no room"):
+    with pytest.warns(
+        UserWarning, match="relative to 500000 5000000 1200 of the recorded world, which .* cannot store"
+    ):
         gaussians(name == "a.splatv").save(tmp_path / name)
     assert "offset" not in load_model(tmp_path / name).meta
     with warnings.catch_warnings():
@@ -84,7 +86,9 @@ def test_commands_print_where_a_file_stands(tmp_path: Path, capsys: pytest.Captu
         assert main(["export", str(tmp_path / "a.g4d"), "--to", str(tmp_path / target)]) == 0
         lines[target] = capsys.readouterr().out
         assert "500000 5000000 1200" in lines[target], target
-    assert "no room" in lines["b.spz"] and "the file states" in lines["b.ply"] and "lacks" in lines["b.html"]
+    assert (
+        "cannot store" in lines["b.spz"] and "the file states" in lines["b.ply"] and "does not store" in lines["b.html"]
+    )
     assert np.load(tmp_path / "b.npz")["offset"].tolist() == OFFSET.tolist()
     frames = load_model(tmp_path / "frames")
     assert frames.meta["offset"] == OFFSET.tolist()

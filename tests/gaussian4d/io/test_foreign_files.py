@@ -149,7 +149,7 @@ def test_spacetime_gaussians_move_as_their_formulas_say(tmp_path: Path) -> None:
 def test_motion_that_is_not_read_is_said(tmp_path: Path) -> None:
     table = spacetime_columns()
     del table["omega_3"]
-    with pytest.warns(UserWarning, match="a motion that is not read"):
+    with pytest.warns(UserWarning, match="a motion model that is not supported"):
         assert read_model(save(tmp_path / "a.ply", table)).motion.still
 
 
@@ -217,7 +217,7 @@ def test_gaps_keep_their_place_and_are_said(tmp_path: Path) -> None:
     [
         (("left_0.ply", "left_1.ply", "right_0.ply", "right_1.ply"), "2 sequences.*left_0.ply to left_1.ply"),
         (("a_1.ply", "a_01.ply", "a_2.ply"), "are the same frame"),
-        (("one.ply", "two.ply"), "form no clip"),
+        (("one.ply", "two.ply"), "do not form a clip"),
     ],
 )
 def test_a_folder_that_is_no_clip_says_what_is_there(
@@ -236,7 +236,7 @@ def test_a_folder_with_one_file_and_the_output_folder_of_3dgs(tmp_path: Path) ->
         folder = tmp_path / "output" / "point_cloud" / f"iteration_{iteration}"
         folder.mkdir(parents=True)
         write_ply(folder / "point_cloud.ply", sample(count, 0))
-    with pytest.warns(UserWarning, match="the newest is read"):
+    with pytest.warns(UserWarning, match="the newest is used"):
         assert len(load_model(tmp_path / "output")) == 5
 
 
@@ -247,7 +247,7 @@ def test_what_is_no_gaussian_never_reaches_a_file(tmp_path: Path, ending: str) -
     table["quats"][7] = 0.0
     table["means"][9, 0] = np.nan
     model = DynamicGaussians({name: torch.from_numpy(value) for name, value in table.items()}, Static())
-    with pytest.warns(UserWarning, match="3 of 12 rows are no Gaussians"):
+    with pytest.warns(UserWarning, match="3 of 12 rows are not valid Gaussians"):
         write_model(tmp_path / f"a{ending}", model)
     found = read_model(tmp_path / f"a{ending}")
     assert len(found) == 9 and not any(torch.isnan(value).any() for value in found.params.values())

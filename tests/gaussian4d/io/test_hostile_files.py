@@ -299,7 +299,7 @@ def test_a_row_of_nan_is_left_out(tmp_path: Path, name: str) -> None:
         at = row.get(name, data.index(b"BIN\0") + 4 if name == "glb" else 0)
         value = struct.pack("<e", np.nan) if name == "ksplat" else struct.pack("<f", np.nan)
         path.write_bytes(data[:at] + value + data[at + len(value) :])
-    with pytest.warns(UserWarning, match="rows are no Gaussians"):
+    with pytest.warns(UserWarning, match="rows are not valid Gaussians"):
         read_model(path)
 
 

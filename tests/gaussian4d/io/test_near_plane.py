@@ -181,14 +181,14 @@ def test_every_foreign_format_looks_like_the_scene(
     export = ["export", str(tmp_path / "in.g4d"), "--to", str(tmp_path / name), *axes]
     assert main(export) == 0
     told = capsys.readouterr().out
-    assert "2 Gaussians stand nearer than 0.5 to a recorded camera" in told and "2 are put behind the lens" in told
+    assert "2 Gaussians are closer than 0.5 to a recorded camera" in told and "2 are moved behind the camera" in told
     back = near_by(read_sequence(tmp_path / name) if name == "frames" else read_model(tmp_path / name))
     assert min(alike(model, back, (0.5,))) > 26.0
     if name == "a.splatv":
         assert "recorded cameras 0, 1, 2, 3" in told
         assert main([*export, "--keep-near"]) == 0
         told = capsys.readouterr().out
-        assert "the model does not draw them" in told and "of that the format makes" in told
+        assert "the model does not draw them" in told and "the format alone gives" in told
         assert min(alike(model, near_by(read_model(tmp_path / name)), (0.5,))) < 12.0
 
 
@@ -198,8 +198,8 @@ def test_our_own_file_keeps_all_and_convert_says_what_is_there(
     model = scene_with([before(1, 0.1)])
     model.save(tmp_path / "in.g4d")
     assert main(["export", str(tmp_path / "in.g4d"), "--to", str(tmp_path / "out.g4d")]) == 0
-    assert "stand nearer" not in capsys.readouterr().out
+    assert "are closer than" not in capsys.readouterr().out
     assert torch.equal(read_model(tmp_path / "out.g4d").params["means"], model.params["means"])
     assert main(["convert", str(tmp_path / "in.g4d"), str(tmp_path / "out.splatv")]) == 0
-    assert "1 Gaussians stand nearer than 0.5" in capsys.readouterr().out
+    assert "1 Gaussians are closer than 0.5" in capsys.readouterr().out
     assert np.allclose(read_model(tmp_path / "out.splatv").params["means"], model.params["means"])

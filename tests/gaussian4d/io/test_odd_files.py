@@ -29,11 +29,11 @@ from gaussian4d.motion import Spacetime, Static
 
 WRITTEN = [".ply", ".compressed.ply", ".splat", ".spz", ".sog", ".glb", ".usda", ".splatv", ".4dgs", ".g4d"]
 KINDS = {
-    "pointer of a Git LFS": b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"a" * 64 + b"\nsize 123\n",
+    "a Git LFS pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"a" * 64 + b"\nsize 123\n",
     "web page": b"\xef\xbb\xbf\r\n<!DOCTYPE html><html></html>",
     "XML": b"<?xml version='1.0'?><Error/>",
     "is empty": b"",
-    "holds zeros": bytes(320),
+    "contains only zeros": bytes(320),
     "bzip2": b"BZh91AY&SY" + bytes(54),
 }
 ENDINGS = [".ply", ".splat", ".spz", ".sog", ".ksplat", ".splatv", ".glb", ".gltf", ".usda", ".usdz", ".g4d", ".pt"]
@@ -69,7 +69,7 @@ def test_a_ply_under_another_name_and_a_zip_of_frames(tmp_path: Path) -> None:
     content = (tmp_path / "a.ply").read_bytes()
     for ending in (".splat", ".spz", ".sog", ".glb"):
         (tmp_path / f"b{ending}").write_bytes(content)
-        with pytest.raises(UserError, match=r"it is a \.ply; name it so"):
+        with pytest.raises(UserError, match=r"it is a \.ply; rename it"):
             load_model(tmp_path / f"b{ending}")
     with zipfile.ZipFile(tmp_path / "clip.zip", "w") as archive:
         for k in range(2):
@@ -163,7 +163,7 @@ def test_motion_beyond_all_numbers_is_left_out_and_said_once(
     said = [str(warning.message) for warning in caught]
     # A frame from before or after a Gaussian's life does not have it, whatever it is.
     assert len(said) == (0 if not ending and column == "times" else 1)
-    assert all("1 of 8 rows are no Gaussians" in line for line in said)
+    assert all("1 of 8 rows are not valid Gaussians" in line for line in said)
     for time in (0.0, 0.5, 1.0):
         state = found.at(time)
         assert torch.isfinite(state.means).all() and torch.isfinite(state.quats).all()
@@ -180,7 +180,7 @@ def test_what_is_wrong_with_all_frames_is_one_line(tmp_path: Path) -> None:
     with pytest.warns(UserWarning) as caught:
         assert len(load_model(folder)) == 15
     said = sorted(str(warning.message) for warning in caught)
-    assert len(said) == 2 and all("(2 more such lines for the other frames)" in line for line in said)
+    assert len(said) == 2 and all("(2 more like this for the other frames)" in line for line in said)
     assert "flat Gaussians" in said[0] and "1 of 6 rows" in said[1]
 
 
@@ -261,7 +261,7 @@ def test_bounds_of_the_wrong_number_and_later_versions(tmp_path: Path) -> None:
 def test_colours_of_the_full_spacetime_model(tmp_path: Path) -> None:
     table = spacetime_columns() | {f"f_t_{k}": np.zeros(8, np.float32) for k in range(3)}
     table |= {f"f_dc_{k}": np.full(8, 0.3 * k - 0.4, np.float32) for k in range(6)}
-    with pytest.warns(UserWarning, match="a network that is not in the file"):
+    with pytest.warns(UserWarning, match="a network outside the file"):
         model = read_model(save(tmp_path / "a.ply", table))
     colour = 0.5 + SH_C0 * model.at(0.5).colors[2, 0].numpy()
     np.testing.assert_allclose(colour, sigmoid(np.array([-0.4, -0.1, 0.2])), atol=1e-5)
@@ -330,7 +330,7 @@ def test_what_holds_no_gaussians_of_ours_is_named(tmp_path: Path) -> None:
 
 
 def test_info_and_convert_say_what_a_file_is_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "a.ply").write_bytes(KINDS["pointer of a Git LFS"])
+    (tmp_path / "a.ply").write_bytes(KINDS["a Git LFS pointer"])
     assert main(["info", str(tmp_path / "a.ply")]) == 2
     assert main(["convert", str(tmp_path / "a.ply"), str(tmp_path / "b.splat")]) == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if line]

@@ -108,7 +108,7 @@ def test_stray_bytes_are_ignored_with_a_warning(tmp_path: Path) -> None:
     write_ply(tmp_path / "a.ply", gaussians(3, 1))
     with (tmp_path / "a.ply").open("ab") as file:
         file.write(bytes(14))
-    with pytest.warns(UserWarning, match="14 stray bytes"):
+    with pytest.warns(UserWarning, match="14 extra bytes"):
         loaded = read_ply(tmp_path / "a.ply")
     assert np.array_equal(loaded["means"], gaussians(3, 1)["means"])
 
@@ -139,7 +139,7 @@ def test_rows_that_are_no_gaussians_are_left_out_and_counted(tmp_path: Path, nam
     table[name].reshape(5, -1)[3, 0] = value
     table["quats"][1] = 0.0
     write_ply(tmp_path / "a.ply", table)
-    with pytest.warns(UserWarning, match="2 of 5 rows are no Gaussians.* first row 1"):
+    with pytest.warns(UserWarning, match="2 of 5 rows are not valid Gaussians.* first row 1"):
         loaded = read_ply(tmp_path / "a.ply")
     for column in table:
         assert np.array_equal(loaded[column], table[column][[0, 2, 4]]), column
@@ -149,7 +149,7 @@ def test_a_file_without_any_gaussian_is_refused(tmp_path: Path) -> None:
     table = gaussians(5, 0)
     table["quats"][:] = 0.0
     write_ply(tmp_path / "a.ply", table)
-    with pytest.raises(UserError, match="5 of 5 rows are no Gaussians"):
+    with pytest.raises(UserError, match="5 of 5 rows are not valid Gaussians"):
         read_ply(tmp_path / "a.ply")
 
 
@@ -197,8 +197,8 @@ def test_extra_columns_and_comments_are_kept(tmp_path: Path) -> None:
         ),
         (b"ply\nformat binary_little_endian 1.0\nelement vertex 1\n", "no end_header"),
         (b"ply\nformat binary_little_endian 1.0\nend_header\n", "no element 'vertex'"),
-        (b"ply\nformat binary_little_endian 1.0\nelement vertex -1\nend_header\n", "not understood"),
-        (b"ply\nformat binary_little_endian 1.0\nelement vertex 0\nproperty quad x\nend_header\n", "not understood"),
+        (b"ply\nformat binary_little_endian 1.0\nelement vertex -1\nend_header\n", "is invalid"),
+        (b"ply\nformat binary_little_endian 1.0\nelement vertex 0\nproperty quad x\nend_header\n", "is invalid"),
         (
             b"ply\nformat binary_little_endian 1.0\nelement vertex 0\nproperty float x\nproperty float x\nend_header\n",
             "twice",

@@ -131,7 +131,7 @@ def test_motion_without_instants_becomes_a_clip_of_frames(tmp_path: Path, capsys
     back = sent(limbs(), tmp_path / "a.splatv")
     assert back.times is None
     assert main(["convert", str(tmp_path / "a.splatv"), str(tmp_path / "frames")]) == 0
-    assert "does not say at which instants" in capsys.readouterr().out
+    assert "does not state its instants" in capsys.readouterr().out
     assert main(["export", str(tmp_path / "a.splatv"), "--to", str(tmp_path / "tracks.npz"), "--points", "5"]) == 0
     with np.load(tmp_path / "tracks.npz") as tracks:
         assert len(tracks["times"]) == 24 and tracks["xyz"].shape[0] == 24

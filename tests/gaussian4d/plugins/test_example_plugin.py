@@ -150,7 +150,7 @@ def lines_of(out: Path) -> list[dict[str, Any]]:
 def test_the_reader_reads(installed: None, book: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", str(book)]) == 0
     said = capsys.readouterr().out
-    assert "format     flipbook" in said and "12 train, 3 test" in said and "none seen" in said
+    assert "format     flipbook" in said and "12 train, 3 test" in said and "none found" in said
 
 
 def test_the_run_records_what_it_used(fitted: Path) -> None:
