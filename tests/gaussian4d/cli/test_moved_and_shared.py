@@ -93,12 +93,12 @@ def test_a_run_moved_away_from_its_scene_is_told_where_it_is(moved: Path, capsys
 def test_info_says_what_is_not_there(moved: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = moved / "runs" / "a"
     assert main(["info", str(run)]) == 0
-    assert "not there" not in capsys.readouterr().out
+    assert "no longer" not in capsys.readouterr().out
     shutil.rmtree(moved / "toy")
     (run / "model.g4d").unlink()
     assert main(["info", str(run)]) == 0
     said = capsys.readouterr().out
-    assert "the scene is not there any more" in said and "model.g4d is not there although the fit has ended" in said
+    assert "the scene no longer exists there" in said and "model.g4d is missing although the fit is finished" in said
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_info_says_how_a_model_wants_to_be_looked_at(
     assert main(["info", str(tmp_path / "a.g4d")]) == 0
     said = capsys.readouterr()
     assert "up is +z" in said.out and "offset     500000 4000000 0" in said.out and "recorded cameras" in said.out
-    assert "are no Gaussians" in said.err
+    assert "are not valid Gaussians" in said.err
 
 
 def test_another_scene_is_named_as_another(moved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
