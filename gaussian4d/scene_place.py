@@ -101,7 +101,7 @@ def load_placed(
     differing = f"; {others[0]} exists, but is a different scene" if others else ""
     raise UserError(
         f"the scene of {run} is no longer at {recorded}, {looked} beside the run{differing}; pass its folder with"
-        " --scene PATH (to continue a fit: fit PATH --out RUN --resume)"
+        " --scene PATH (to continue a fit, name it first: fit PATH --out RUN --resume)"
     )
 
 

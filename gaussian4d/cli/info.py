@@ -133,7 +133,7 @@ def _run(path: Path) -> int:
     print(f"run        {path}")
     print(f"scene      {scene['path']}")
     if run.seems_lost():
-        print("note       the scene is not there any more, nor beside the run; --scene PATH says where it is now")
+        print("note       the scene no longer exists there, nor beside the run; pass its folder with --scene PATH")
     settings = ("preset", "motion", "max_steps", "max_minutes", "seed", "background")
     print(f"settings   {', '.join(f'{name} {fit.get(name)}' for name in settings)}")
     steps = sorted(path.glob("checkpoints/step_*.safetensors"))
@@ -150,7 +150,7 @@ def _run(path: Path) -> int:
         for line in report_lines(figures):
             print(line)
     if not run.model_path.exists():
-        why = "model.g4d is missing although the fit has ended" if run.finished else "no model.g4d yet"
+        why = "model.g4d is missing although the fit is finished" if run.finished else "no model.g4d yet"
         print(f"{why}; `gaussian4d fit --out {path} --resume` continues from the newest checkpoint")
         return 0
     return _g4d(run.model_path)

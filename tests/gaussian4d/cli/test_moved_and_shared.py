@@ -93,12 +93,12 @@ def test_a_run_moved_away_from_its_scene_is_told_where_it_is(moved: Path, capsys
 def test_info_says_what_is_not_there(moved: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = moved / "runs" / "a"
     assert main(["info", str(run)]) == 0
-    assert "not there" not in capsys.readouterr().out
+    assert "no longer" not in capsys.readouterr().out
     shutil.rmtree(moved / "toy")
     (run / "model.g4d").unlink()
     assert main(["info", str(run)]) == 0
     said = capsys.readouterr().out
-    assert "the scene is not there any more" in said and "model.g4d is missing although the fit has ended" in said
+    assert "the scene no longer exists there" in said and "model.g4d is missing although the fit is finished" in said
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,9 @@ def test_formats_with_room_state_the_offset_and_give_it_back(tmp_path: Path, nam
 
 @pytest.mark.parametrize("name", ["a.spz", "a.splat", "a.sog", "a.splatv"])
 def test_formats_without_room_say_so(tmp_path: Path, name: str) -> None:
-    with pytest.warns(UserWarning, match="relative to 500000 5000000 1200 of the recorded .* cannot store"):
+    with pytest.warns(
+        UserWarning, match="relative to 500000 5000000 1200 of the recorded world, which .* cannot store"
+    ):
         gaussians(name == "a.splatv").save(tmp_path / name)
     assert "offset" not in load_model(tmp_path / name).meta
     with warnings.catch_warnings():
