@@ -115,6 +115,14 @@ def _readers() -> list[Target]:
             save(folder / "scene" / "images" / f"cam{c:02d}.png", shot(c, 0))
         return folder / "scene"
 
+    def llff(folder: Path) -> Path:
+        from layouts import llff_rows, save, shot
+
+        for c in range(3):
+            save(folder / "scene" / "images" / f"IMG_{c}.png", shot(c, 0))
+        np.save(folder / "scene" / "poses_bounds.npy", llff_rows())
+        return folder / "scene"
+
     def videos(folder: Path) -> Path:
         from test_formats import write_qualisys
 
@@ -128,7 +136,10 @@ def _readers() -> list[Target]:
 
         return into
 
-    own = {"dnerf": dnerf, "panoptic": panoptic, "nerfstudio": transforms, "colmap_text": colmap_text, "videos": videos}
+    own = {
+        "dnerf": dnerf, "panoptic": panoptic, "nerfstudio": transforms, "colmap_text": colmap_text, "llff": llff,
+        "videos": videos,
+    }  # fmt: skip
     found = [Target(f"reader/{name}", write, read_scene) for name, write in own.items()]
     return found + [Target(f"reader/{item.name}", layout(item.write), read_scene) for item in LAYOUTS]
 
