@@ -212,7 +212,7 @@ class Job:
         frames = torch.from_numpy(self.subject.frames)
         save_frames(folder, frames)
         write_json(folder / "input.json", {"name": self.subject.name, "notes": list(self.subject.notes)})
-        return frames
+        return load_frames(folder)
 
     def _choose(self, image: Float[Tensor, "4 S S"] | None) -> None:
         """Sets the seed to go on with, from previews where several are tried, and plans what follows anew."""
@@ -264,7 +264,7 @@ class Job:
             image = self._sample_image(self.seed, callback(progress))
         save_frames(folder, image[None])
         self._warn_of_domain(image)
-        return image[None]
+        return load_frames(folder)
 
     def _make_static(self, folder: Path, image: Float[Tensor, "4 S S"]) -> None:
         """Makes an asset of the picture alone, so that there is something to look at within a minute."""
@@ -299,7 +299,7 @@ class Job:
             video = self._video_prior().sample_video(image, camera, own.frames, progress=callback(progress), **told)
         frames = sharpened(video.float().cpu(), image)
         save_frames(folder, frames)
-        return frames, moves
+        return load_frames(folder), moves
 
     def _sample_moves(self, image: Float[Tensor, "4 S S"], camera: Camera) -> Moves:
         """Returns how the picture moves; where no words say that it stands still, it is drawn again if it does."""
@@ -513,7 +513,10 @@ def load_asset(run: Path) -> DynamicGaussians:
 
 
 def save_frames(folder: Path, frames: Float[Tensor, "T 4 S S"]) -> None:
-    """Writes frames.safetensors (float16, premultiplied) and, to look at, frames.png."""
+    """Writes frames.safetensors (float16, premultiplied) and, to look at, frames.png.
+
+    What follows works with the frames as they are read again, so that a resumed run sees the same.
+    """
     from PIL import Image
     from safetensors.torch import save_file
 

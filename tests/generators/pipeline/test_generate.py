@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -15,6 +16,7 @@ from pipeline_fakes import FakeParts, MovingPrior, draw
 from gaussian4d.cli import app
 from gaussian4d.cli.app import main
 from generators.command import Generate
+from generators.pipeline import parts
 
 
 @pytest.fixture(autouse=True)
@@ -131,6 +133,25 @@ def test_interrupt_keeps_what_is_done(
     fakes.calls.clear()
     assert generate("--out", out, "--resume") == 0
     assert [call for call in fakes.calls if call.startswith(("fit", "anchors"))] == ["fit None 3 resumed"]
+
+
+def test_a_resumed_run_sees_the_frames_that_the_interrupted_one_saw(
+    fakes: FakeParts, picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[torch.Tensor] = []
+    anchors = parts.make_anchors
+
+    def recorded(frames: torch.Tensor, *arguments: Any, **options: Any) -> Any:
+        seen.append(frames.clone())
+        if len(seen) == 1:
+            raise KeyboardInterrupt
+        return anchors(frames, *arguments, **options)
+
+    monkeypatch.setattr(parts, "make_anchors", recorded)
+    assert generate("--image", picture, "--out", tmp_path / "run", "--frames", 3) == 130
+    assert generate("--out", tmp_path / "run", "--resume") == 0
+    # Half of a grey level is enough to make other anchors of them.
+    assert len(seen) >= 2 and torch.equal(seen[0], seen[1])
 
 
 def test_several_seeds_and_a_pick(
