@@ -63,7 +63,7 @@ def write_moving(
         split = find_rigid_parts(model, times, time)
         why = f"{split.share:.0%} of what moves there moves in rigid parts"
     if split is None or len(split.rotations) == 0 or split.share < LEAST_SHARE:
-        say(f"glTF moves rigid parts only, and {why}: this is the instant {time:g} of the clip")
+        say(f"glTF moves rigid parts only, and {why}: this is the instant at {time:g} of the clip")
         columns = ply_columns(model.at(time))
         write_glb(path, columns, vertical_axis=vertical_axis, offset=offset)
         return len(columns["means"])

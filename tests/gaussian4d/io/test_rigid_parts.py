@@ -133,7 +133,7 @@ def test_what_swells_or_scatters_is_not_split(tmp_path: Path) -> None:
     model = bodies({0: 100, 4: 300, 5: 300})
     said: list[str] = []
     write_model(tmp_path / "a.glb", model, time=0.5, say=said.append)
-    assert "0% of what moves there moves in rigid parts: this is the instant 0.5" in said[0]
+    assert "0% of what moves there moves in rigid parts: this is the instant at 0.5" in said[0]
     back = read_model(tmp_path / "a.glb")
     assert back.motion.name == "static"
     assert decibels(DynamicGaussians(splats_at(model, 0.5), make_motion("static")), back) > 60
