@@ -69,30 +69,25 @@ Worker.prototype.postMessage = function (message, ...rest) {
 };
 
 // In a narrow window the panel would hide most of the scene: it begins folded, and folds when a window becomes narrow. A
-// tap on its head opens it. The page may build the panel more than once while it begins, so this looks for a while,
-// until somebody touches the page.
+// tap on its head opens it. The page may build the panel more than once while it begins, so this looks on for half a
+// minute after the panel is first seen, or until somebody touches the page.
 const narrow = matchMedia("(max-width: 899.98px)");
 let folding = 0;
 
 function fold() {
   clearInterval(folding);
   if (!narrow.matches) return;
-  const until = Date.now() + 30000;
-  let tapped = 0;
+  let until = Infinity;
   folding = setInterval(() => {
-    const button = document.querySelector('[aria-label="Minimize panel"]');
+    // On a phone, a sheet at the bottom whose head has buttons for as long as it is open; else a window of its own. Both
+    // say at once that they are folded, long before a busy machine has drawn it.
     const head = [...document.querySelectorAll("div")].find(
       (element) => element.textContent.trim().startsWith("gaussian4d") && getComputedStyle(element).cursor === "pointer",
     );
-    const open = [...document.querySelectorAll("button")].some(
-      (element) => element.textContent.includes("Screenshot") && element.getBoundingClientRect().height > 0,
-    );
+    const button = document.querySelector('[aria-label="Minimize panel"]');
+    if (head || button) until = Math.min(until, Date.now() + 30000);
     if (button) button.click();
-    // A panel that is being folded still shows for a while, on a busy machine for seconds.
-    else if (head && open && Date.now() > tapped + 5000) {
-      tapped = Date.now();
-      head.click();
-    }
+    else if (head && head.querySelector("button")) head.click();
     if (Date.now() > until) clearInterval(folding);
   }, 200);
 }

@@ -61,7 +61,7 @@ class Session:
         self.workspace = workspace or Workspace()
         self.rig = painter.rig
         self.failed = False
-        self._framed = self._arrived = False
+        self._framed = self._returned = self._arrived = False
         self._pose: Kept | None = None
         """Where the browser was before its page was loaded anew, until it is there again."""
         self.closed = False
@@ -139,7 +139,7 @@ class Session:
         if self.cameras.up.value != AS_STATED:
             self.set_up(str(self.cameras.up.value))
         if kept.pose is not None:
-            self._arrived, self._pose = False, kept
+            self._arrived, self._returned, self._pose = False, False, kept
             self._stand(kept)
         self.path.put_back(kept.keyframes, kept.earlier)
         if kept.playing and not self.playback.playing:
@@ -181,6 +181,7 @@ class Session:
 
     def jump(self, camera: Camera) -> None:
         """Looks through `camera`."""
+        self._arrived = True
         mine = self.client.camera
         position = self.painter.units.viewer_from_world(camera.position)
         distance = max(float(np.linalg.norm(position)), 0.1)
@@ -252,19 +253,26 @@ class Session:
     def _frame_first(self, view: View) -> None:
         """Moves the view where the page begins: back to where it was, or so that the scene lies in the free part.
 
-        The page takes its first view, which knows no window, as often as it is built; whoever has turned it keeps it.
+        The page takes its first views, which know no window, as often as it is built; whoever has turned it keeps it.
         """
         if self._arrived:
             return
-        at_first = np.allclose(view.position, self.painter.first_position, atol=1e-3)
+        mine = self.client.camera
+        at_first = (
+            np.allclose(view.position, self.painter.first_position, atol=1e-3) and abs(view.fov - FIRST_FOV) < 1e-4
+        )
         if self._pose is not None and self._pose.pose is not None:
-            there = np.allclose(view.position, self._pose.pose[0], atol=1e-3)
-            if at_first and not there:
+            seen = (view.position, tuple(mine.look_at))
+            there = np.allclose(seen, self._pose.pose[:2], atol=1e-3) and abs(view.fov - self._pose.fov) < 1e-3
+            # Until it has been there, every view is one that the page made up before it heard of any other.
+            made_up = at_first or not self._returned or _is_visers(view)
+            if made_up and not there:
                 self._stand(self._pose)
-            self._arrived = not at_first and not there
+            self._arrived = not made_up and not there
+            self._returned = self._returned or there
             return
-        fov, aside = framed(self.client.camera.image_width, self.client.camera.image_height)
-        if at_first and abs(view.fov - FIRST_FOV) < 1e-4 and (aside > 0 or fov > FIRST_FOV + 1e-4):
+        fov, aside = framed(mine.image_width, mine.image_height)
+        if at_first and (aside > 0 or fov > FIRST_FOV + 1e-4):
             self._framed = True
             self._begin()
         elif not at_first and self._framed:
@@ -297,6 +305,11 @@ class Session:
             self.failed = True
             traceback.print_exception(error, file=sys.stderr)
         self.picture.stats.content = f"rendering failed: {error}"
+
+
+def _is_visers(view: View) -> bool:
+    """Returns whether a view is where viser's page stands before it hears of any other."""
+    return np.allclose(np.abs(view.position), 3.0, atol=1e-3) and abs(view.fov - math.radians(75.0)) < 1e-3
 
 
 PANEL = 320

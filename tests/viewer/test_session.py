@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -102,6 +103,39 @@ def test_a_view_through_a_camera_that_looks_down_is_turned_around_the_scenes_up(
     for place, up in (([2.0, 0.0, 2.0], [0, 0, -1]), ([2.0, 0.0, 0.0], [0, 1, 0]), ([0.0, 0.0, 3.0], [1, 0, 0])):
         camera = looking(place, up)
         assert np.allclose(around(camera), camera.up)
+
+
+def test_a_tab_loaded_anew_is_put_back_whatever_views_the_page_makes_up_first(session: Session) -> None:
+    session.jump(ring()[2])
+    kept = session.kept()
+    assert kept.pose is not None
+    there = np.array(session.client.camera.position)
+    painter = session.painter
+    again = Session(FakeClient(), painter, ring(), duration=2.0)  # type: ignore[arg-type]
+    try:
+        mine = again.client.camera
+        again.restore(kept)
+
+        def tells(place: object, fov: float = FIRST_FOV) -> None:
+            mine.position, mine.look_at, mine.fov = np.array(place), np.zeros(3), fov
+            again._moved()
+
+        # As a slow page reported them: viser's own view, one on the way, the first view again after the kept one.
+        for place, fov in (
+            ((3.0, 3.0, 3.0), math.radians(75.0)),
+            ((3.0, -3.0, 3.0), 1.0),
+            (there, kept.fov),
+            (painter.first_position, FIRST_FOV),
+            ((3.0, 3.0, 3.0), math.radians(75.0)),
+        ):
+            tells(place, fov)
+            assert np.allclose((mine.position, mine.look_at), kept.pose[:2]) and mine.fov == kept.fov
+        # Then somebody turns it, also back to where it began.
+        for place in ((0.0, 5.0, 0.0), painter.first_position):
+            tells(place)
+            assert np.allclose(mine.position, place)
+    finally:
+        again.close(wait=True)
 
 
 def test_cameras_can_be_hidden(session: Session) -> None:
