@@ -258,24 +258,23 @@ class Session:
         if self._arrived:
             return
         mine = self.client.camera
-        at_first = (
-            np.allclose(view.position, self.painter.first_position, atol=1e-3) and abs(view.fov - FIRST_FOV) < 1e-4
-        )
+        at_first = np.allclose(view.position, self.painter.first_position, atol=1e-3)
+        made_up = at_first or np.allclose(np.abs(view.position), VISERS, atol=1e-3)
         if self._pose is not None and self._pose.pose is not None:
             seen = (view.position, tuple(mine.look_at))
             there = np.allclose(seen, self._pose.pose[:2], atol=1e-3) and abs(view.fov - self._pose.fov) < 1e-3
             # Until it has been there, every view is one that the page made up before it heard of any other.
-            made_up = at_first or not self._returned or _is_visers(view)
+            made_up = made_up or not self._returned
             if made_up and not there:
                 self._stand(self._pose)
             self._arrived = not made_up and not there
             self._returned = self._returned or there
             return
         fov, aside = framed(mine.image_width, mine.image_height)
-        if at_first and (aside > 0 or fov > FIRST_FOV + 1e-4):
+        if at_first and abs(view.fov - FIRST_FOV) < 1e-4 and (aside > 0 or fov > FIRST_FOV + 1e-4):
             self._framed = True
             self._begin()
-        elif not at_first and self._framed:
+        elif not made_up and self._framed:
             self._arrived = True
 
     def _draw(self, view: View, scale: float) -> np.ndarray | None:
@@ -307,11 +306,8 @@ class Session:
         self.picture.stats.content = f"rendering failed: {error}"
 
 
-def _is_visers(view: View) -> bool:
-    """Returns whether a view is where viser's page stands before it hears of any other."""
-    return np.allclose(np.abs(view.position), 3.0, atol=1e-3) and abs(view.fov - math.radians(75.0)) < 1e-3
-
-
+VISERS = 3.0
+"""Where viser's page stands along each axis before it hears of any other place."""
 PANEL = 320
 """Pixels that the panel takes from the width of a window; below `NARROW` it is folded away."""
 NARROW = 900

@@ -83,6 +83,8 @@ def opened(
     assert wait(page, lambda: any(id(session) not in known for session in server.sessions))
     session = next(session for session in server.sessions if id(session) not in known)
     assert wait(page, lambda: "Gaussians" in session.picture.stats.content)
+    # Until the page stands where the window shows the scene best, its own first views undo what a test does.
+    assert wait(page, lambda: session._arrived or (session._framed and size["width"] < 900))
     return page, session
 
 

@@ -126,7 +126,8 @@ def test_a_tab_loaded_anew_is_put_back_whatever_views_the_page_makes_up_first(se
             ((3.0, -3.0, 3.0), 1.0),
             (there, kept.fov),
             (painter.first_position, FIRST_FOV),
-            ((3.0, 3.0, 3.0), math.radians(75.0)),
+            (painter.first_position, kept.fov),
+            ((3.0, 3.0, 3.0), FIRST_FOV),
         ):
             tells(place, fov)
             assert np.allclose((mine.position, mine.look_at), kept.pose[:2]) and mine.fov == kept.fov
